@@ -1,0 +1,203 @@
+"""From Arrow columns to codes: raw ids to int32, times in any usual spelling to int64 microseconds.
+
+Ids are dictionary-encoded by Arrow (one hash per value, no Python object per event). A text column in which every
+value is a canonically written integer becomes integer ids, so that `12` in a csv and `12` in a Parquet file are the
+same id while `007` stays text.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# Unix times are told apart by size: the limits are the year 5138 read as seconds and 1973 read as milliseconds.
+_UNITS = (("seconds", 1e11, 1_000_000), ("milliseconds", 1e14, 1_000), ("microseconds", 1e17, 1))
+
+
+def encode_ids(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Codes int32 [N] in order of first appearance (-1 where the id is missing), and the raw ids [V] (int64 or str).
+
+    Raises `ValueError` for a column that holds neither text nor integers.
+    """
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if not (_is_text(kind) or pa.types.is_integer(kind)):
+        column = _whole_numbers(column, name)
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    column = column.unify_dictionaries()
+    values = column.chunk(0).dictionary if column.num_chunks else pa.array([], kind)
+    codes = np.concatenate(
+        [np.asarray(pc.fill_null(chunk.indices, -1)).astype(np.int32, copy=False) for chunk in column.chunks]
+        or [np.empty(0, np.int32)]
+    )
+    if _is_text(values.type):
+        as_numbers = _canonical_integers(values)
+        values = values if as_numbers is None else as_numbers
+    if pa.types.is_integer(values.type):
+        try:
+            return codes, np.asarray(values.cast(pa.int64()))
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"column {name!r} holds ids beyond 64 bits ({error}); write them as text.") from error
+    return codes, np.asarray(values.to_numpy(zero_copy_only=False), dtype=object)
+
+
+def encode_times(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, str]:
+    """Times as int64 unix microseconds [N], and one sentence saying how they were read.
+
+    Accepts unix seconds, milliseconds or microseconds (integers, floats, or digits as text), ISO 8601 text with or
+    without a zone (without: UTC), Arrow dates and timestamps. Raises `ValueError` naming the row (counted from 1,
+    header excluded) and the value that cannot be read.
+    """
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if column.null_count:
+        row = int(pc.index(pc.is_null(column), True).as_py())
+        raise ValueError(f"row {row + 1:,} has no time in column {name!r}; fill it or drop the row.")
+    if _is_text(kind):
+        column, kind, how = _parse_text(column, name)
+    else:
+        how = str(kind)
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        zoned = pa.types.is_timestamp(kind) and kind.tz is not None
+        stamps = column.cast(pa.timestamp("us", tz=kind.tz if zoned else None), safe=False)
+        micros = _to_numpy(stamps.cast(pa.int64()))
+        how = f"{how}, {'zone given' if zoned else 'no zone given, taken as UTC'}"
+    elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        micros, unit = _unix(_to_numpy(column.cast(pa.float64()) if pa.types.is_decimal(kind) else column), name)
+        how = f"unix {unit}"
+    else:
+        raise ValueError(
+            f"column {name!r} is of type {kind}, which is no time; use unix seconds, milliseconds or microseconds, "
+            "or ISO 8601 text."
+        )
+    if not len(micros):
+        return micros, f"times ({name}): none."
+    return micros, f"times ({name}): {how}; from {describe_time(micros.min())} to {describe_time(micros.max())} UTC."
+
+
+def describe_time(micros: int | np.integer) -> str:
+    """A unix time in microseconds as ISO 8601, to the second; out-of-calendar values as the number itself."""
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(micros))
+    except OverflowError:
+        return f"{int(micros)} us"
+    return moment.strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def encode_ratings(column: pa.ChunkedArray, name: str) -> np.ndarray:
+    """Ratings as float32 [N]; raises `ValueError` naming the row that is not a finite number."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if _is_text(column.type):
+        column = pc.utf8_trim_whitespace(column)
+    row = _first_failure(column, pa.float64())
+    if row is None:
+        values = _to_numpy(pc.fill_null(column.cast(pa.float64()), float("nan"))).astype(np.float32)
+        bad = np.flatnonzero(~np.isfinite(values))
+        row = int(bad[0]) if len(bad) else None
+    if row is not None:
+        raise ValueError(f"row {row + 1:,}: {column[row].as_py()!r} in column {name!r} is not a rating (a number).")
+    return values
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
+    return np.concatenate([np.asarray(chunk) for chunk in column.chunks] or [np.empty(0, np.int64)])
+
+
+def _whole_numbers(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Ids that came as floats (pandas turns integers with gaps into those) back to integers; anything else refused."""
+    if pa.types.is_floating(column.type):
+        try:
+            return pc.if_else(pc.is_nan(column), None, column).cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"column {name!r} holds fractions ({error}); ids are whole numbers or text.") from error
+    if pa.types.is_null(column.type):
+        return column.cast(pa.string())
+    raise ValueError(f"column {name!r} is of type {column.type}; ids are whole numbers or text.")
+
+
+def _canonical_integers(values: pa.Array) -> pa.Array | None:
+    """The integers that the texts spell, or None where any is not written the way an integer prints."""
+    if not len(values):
+        return None
+    if not pc.all(pc.match_substring_regex(values, r"^(0|-?[1-9][0-9]{0,17})$")).as_py():
+        return None
+    return values.cast(pa.int64())
+
+
+def _parse_text(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, pa.DataType, str]:
+    column = pc.utf8_trim_whitespace(column)
+    first = column[0].as_py() if len(column) else "0"
+    targets: list[tuple[pa.DataType, str]]
+    if _reads(column.slice(0, 1), pa.float64()):
+        targets = [(pa.int64(), "unix"), (pa.float64(), "unix")]
+    else:
+        iso = "ISO 8601 text"
+        targets = [(pa.timestamp(unit, zone), iso) for zone in (None, "UTC") for unit in ("us", "ns")]
+    targets = [(target, how) for target, how in targets if _reads(column.slice(0, 1), target)]
+    row = 0
+    for target, how in targets:
+        failure = _first_failure(column, target)
+        if failure is None:
+            return column.cast(target), target, how
+        row = max(row, failure)
+    value = column[row].as_py()
+    hint = f"the rows before it are like {first!r}" if row else "times may be unix numbers or ISO 8601 text"
+    raise ValueError(f"row {row + 1:,}: cannot read {value!r} in column {name!r} as a time; {hint}.")
+
+
+def _reads(column: pa.ChunkedArray, target: pa.DataType) -> bool:
+    try:
+        column.cast(target)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return False
+    return True
+
+
+def _first_failure(column: pa.ChunkedArray, target: pa.DataType) -> int | None:
+    """The first row that cannot be cast, found by halving; None where all can."""
+    if _reads(column, target):
+        return None
+    low, high = 0, len(column)  # rows before `low` are fine, the first bad one is before `high`
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _reads(column.slice(low, middle - low), target):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _unix(values: np.ndarray, name: str) -> tuple[np.ndarray, str]:
+    if not len(values):
+        return values.astype(np.int64), "seconds"
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        row = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise ValueError(f"row {row + 1:,}: {values[row]} in column {name!r} is not a time.")
+    low, high = int(values.argmin()), int(values.argmax())
+    size = max(abs(float(values[low])), abs(float(values[high])))
+    fitting = [(unit, factor) for unit, limit, factor in _UNITS if size < limit]
+    if not fitting:
+        row = high if abs(float(values[high])) == size else low
+        raise ValueError(
+            f"row {row + 1:,}: {values[row]} in column {name!r} is too large for unix time, even in microseconds."
+        )
+    unit, factor = fitting[0]
+    if values[low] > 1e8 and values[low] * 500 < values[high] and factor != 1_000_000:
+        raise ValueError(
+            f"column {name!r} mixes units: row {low + 1:,} holds {values[low]} and row {high + 1:,} {values[high]}; "
+            "write all times in one unit."
+        )
+    if values.dtype.kind == "f":
+        return np.rint(values.astype(np.float64) * factor).astype(np.int64), unit
+    return values.astype(np.int64) * factor, unit

@@ -1,0 +1,321 @@
+"""Interactions: who met what, when, and how it was rated; and the row view of it that models read.
+
+Two containers hold everything between a log file and the device:
+
+* `Interactions`: one event per entry, coded ids beside the vocabularies that turn them back into the ids people use;
+* `CSR`: the same events grouped by user, in time order, as two int32 arrays.
+
+Letters: `N` events, `U` users, `I` items. Times are unix **microseconds** (int64). Nothing here is ever of size U x I.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from diffrec_jax.data.splits import Split
+
+INT32_MAX = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True)
+class FilterReport:
+    """What one preparation step did: events, users and items before and after."""
+
+    name: str
+    rows_before: int
+    rows_after: int
+    users_before: int
+    users_after: int
+    items_before: int
+    items_after: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {self.rows_before:,} -> {self.rows_after:,} events, "
+            f"{self.users_before:,} -> {self.users_after:,} users, {self.items_before:,} -> {self.items_after:,} items"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class CSR:
+    """Events grouped by user; a user's events in time order (file order where there are no times).
+
+    An item appears at most once in a row: the first of repeated events is kept.
+    """
+
+    indptr: np.ndarray  # int32 [U + 1]
+    indices: np.ndarray  # int32 [N]
+    n_items: int
+    times: np.ndarray | None = None  # int64 [N], microseconds, aligned with `indices`
+
+    @property
+    def n_users(self) -> int:
+        """Number of rows, users without events included."""
+        return len(self.indptr) - 1
+
+    @property
+    def n_interactions(self) -> int:
+        """Number of stored events."""
+        return len(self.indices)
+
+    def lengths(self) -> np.ndarray:
+        """Events per user, int32 [U]."""
+        return np.diff(self.indptr)
+
+    def users(self) -> np.ndarray:
+        """The user of every stored event, int32 [N]."""
+        return np.repeat(np.arange(self.n_users, dtype=np.int32), self.lengths())
+
+    @classmethod
+    def from_pairs(
+        cls,
+        users: np.ndarray,
+        items: np.ndarray,
+        *,
+        n_users: int,
+        n_items: int,
+        times: np.ndarray | None = None,
+    ) -> CSR:
+        """Group events by user, each user's in time order (ties, and everything without times, in file order).
+
+        Raises `ValueError` for ids outside `[0, n_users)` or `[0, n_items)`, and for more than 2^31 - 1 events.
+        """
+        users, items = np.asarray(users), np.asarray(items)
+        if users.shape != items.shape or users.ndim != 1:
+            raise ValueError(f"users and items must be flat and equally long: {users.shape} and {items.shape}.")
+        _check_range("user", users, n_users)
+        _check_range("item", items, n_items)
+        if len(users) > INT32_MAX:
+            raise ValueError(f"{len(users):,} events do not fit int32 row offsets (at most {INT32_MAX:,}).")
+        users, items = users.astype(np.int32, copy=False), items.astype(np.int32, copy=False)
+        order = row_order(users, times)
+        if order is not None:
+            users, items = users[order], items[order]
+            times = None if times is None else times[order]
+        keep = first_occurrences(users, items, n_items)
+        if keep is not None:
+            users, items = users[keep], items[keep]
+            times = None if times is None else times[keep]
+        indptr = np.zeros(n_users + 1, np.int32)
+        np.cumsum(np.bincount(users, minlength=n_users), out=indptr[1:])
+        return cls(indptr, items, n_items, None if times is None else np.asarray(times, np.int64))
+
+
+def merge(a: CSR, b: CSR) -> CSR:
+    """Per user `a`'s events, then `b`'s, in time order (stable) if both know times; repeated items once, the first.
+
+    Used to fold validation into a test history. Raises `ValueError` if the two do not share users and items.
+    """
+    if a.n_users != b.n_users or a.n_items != b.n_items:
+        raise ValueError(
+            f"cannot merge rows of {a.n_users:,} users x {a.n_items:,} items with {b.n_users:,} x {b.n_items:,}: "
+            "both sides must share one vocabulary."
+        )
+    times = np.concatenate([a.times, b.times]) if a.times is not None and b.times is not None else None
+    return CSR.from_pairs(
+        np.concatenate([a.users(), b.users()]),
+        np.concatenate([a.indices, b.indices]),
+        n_users=a.n_users,
+        n_items=a.n_items,
+        times=times,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """A log of events in file order, with integer codes inside and raw ids outside.
+
+    `users[n]` and `items[n]` index `user_ids` and `item_ids`, which hold what the person's files hold: strings
+    (object arrays of `str`) or int64. `provenance` lists the filters that were applied, `notes` what a person should
+    know about how the log was read (recognised time unit, dropped rows, …).
+    """
+
+    users: np.ndarray  # int32 [N]
+    items: np.ndarray  # int32 [N]
+    user_ids: np.ndarray  # [U] raw ids
+    item_ids: np.ndarray  # [I] raw ids
+    times: np.ndarray | None = None  # int64 [N], unix microseconds
+    ratings: np.ndarray | None = None  # float32 [N]
+    item_titles: np.ndarray | None = None  # [I] str
+    provenance: tuple[FilterReport, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, values in (("items", self.items), ("times", self.times), ("ratings", self.ratings)):
+            if values is not None and len(values) != len(self.users):
+                raise ValueError(f"{name} has {len(values):,} entries for {len(self.users):,} events; they must agree.")
+        if self.item_titles is not None and len(self.item_titles) != len(self.item_ids):
+            raise ValueError(f"{len(self.item_titles):,} titles for {len(self.item_ids):,} items; they must agree.")
+        _check_range("user", self.users, self.n_users)
+        _check_range("item", self.items, self.n_items)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def __str__(self) -> str:
+        return f"{len(self):,} events of {self.n_users:,} users and {self.n_items:,} items"
+
+    @property
+    def n_users(self) -> int:
+        """Size of the user vocabulary."""
+        return len(self.user_ids)
+
+    @property
+    def n_items(self) -> int:
+        """Size of the item vocabulary."""
+        return len(self.item_ids)
+
+    def csr(self) -> CSR:
+        """The events grouped by user, each user's in time order, repeated items once."""
+        return CSR.from_pairs(
+            self.users, self.items, n_users=self.n_users, n_items=self.n_items, times=self.times
+        )
+
+    def select(self, rows: np.ndarray) -> Interactions:
+        """The events at `rows` (mask or indices), in that order; the vocabularies stay as they are."""
+        return replace(
+            self,
+            users=self.users[rows],
+            items=self.items[rows],
+            times=None if self.times is None else self.times[rows],
+            ratings=None if self.ratings is None else self.ratings[rows],
+        )
+
+    # Readers ---------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_arrays(
+        cls,
+        users: Sequence[Any] | np.ndarray,
+        items: Sequence[Any] | np.ndarray,
+        *,
+        times: Any = None,
+        ratings: Any = None,
+        item_titles: Mapping[Any, str] | None = None,
+    ) -> Interactions:
+        """From raw ids (strings or integers), optional times (unix s/ms/us, ISO 8601, datetime64) and ratings."""
+        from diffrec_jax.data import readers
+
+        return readers.from_arrays(users, items, times=times, ratings=ratings, item_titles=item_titles)
+
+    @classmethod
+    def from_csv(
+        cls,
+        path: str | Path,
+        *,
+        user: str | None = None,
+        item: str | None = None,
+        time: str | None = None,
+        rating: str | None = None,
+        delimiter: str | None = None,
+    ) -> Interactions:
+        """From a csv or tsv file (.gz too) with a header; see `readers.read_csv`."""
+        from diffrec_jax.data import readers
+
+        return readers.read_csv(path, user=user, item=item, time=time, rating=rating, delimiter=delimiter)
+
+    @classmethod
+    def from_parquet(
+        cls,
+        path: str | Path,
+        *,
+        user: str | None = None,
+        item: str | None = None,
+        time: str | None = None,
+        rating: str | None = None,
+    ) -> Interactions:
+        """From a Parquet file, a folder of them, or hive partitions; see `readers.read_parquet`."""
+        from diffrec_jax.data import readers
+
+        return readers.read_parquet(path, user=user, item=item, time=time, rating=rating)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        *,
+        user: str | None = None,
+        item: str | None = None,
+        time: str | None = None,
+        rating: str | None = None,
+    ) -> Interactions:
+        """From a pandas, polars or PyArrow table, or anything with the Arrow interface; see `readers.from_frame`."""
+        from diffrec_jax.data import readers
+
+        return readers.from_frame(frame, user=user, item=item, time=time, rating=rating)
+
+    # Preparation: each returns a new log and appends its report to `provenance` --------------------------------------
+
+    def min_rating(self, threshold: float) -> Interactions:
+        """Keep events rated at least `threshold`."""
+        from diffrec_jax.data import preprocess
+
+        return preprocess.min_rating(self, threshold)
+
+    def deduplicate(self, keep: str = "first") -> Interactions:
+        """Keep the first or last event of every (user, item) pair."""
+        from diffrec_jax.data import preprocess
+
+        return preprocess.deduplicate(self, keep)
+
+    def k_core(self, k: int) -> Interactions:
+        """Drop users and items with fewer than `k` events until none is left."""
+        from diffrec_jax.data import preprocess
+
+        return preprocess.k_core(self, k)
+
+    def min_history(self, n: int) -> Interactions:
+        """Drop users with fewer than `n` events, once."""
+        from diffrec_jax.data import preprocess
+
+        return preprocess.min_history(self, n)
+
+    def split_by_time(self, train: float = 0.7, valid: float = 0.1, test: float = 0.2) -> Split:
+        """Per user in time order: first share to train, next to valid, last to test; see `splits.temporal`."""
+        from diffrec_jax.data import splits
+
+        return splits.temporal(self, train=train, valid=valid, test=test)
+
+
+def row_order(users: np.ndarray, times: np.ndarray | None) -> np.ndarray | None:
+    """Permutation [N] that sorts events by user, then time, then file order; None where they already are."""
+    step = users[1:] - users[:-1]
+    if times is None:
+        return None if np.all(step >= 0) else np.argsort(users, kind="stable")
+    if np.all((step > 0) | ((step == 0) & (times[1:] >= times[:-1]))):
+        return None
+    if np.all(times[1:] >= times[:-1]):  # a log in time order needs one sort, not two
+        return np.argsort(users, kind="stable")
+    return np.lexsort((times, users))
+
+
+def pair_keys(users: np.ndarray, items: np.ndarray, n_items: int) -> np.ndarray:
+    """One int64 per event that is equal exactly for equal (user, item) pairs, [N]."""
+    return users.astype(np.int64) * n_items + items
+
+
+def first_occurrences(users: np.ndarray, items: np.ndarray, n_items: int) -> np.ndarray | None:
+    """Mask [N] of the events that are the first of their (user, item) pair; None where all are."""
+    keys = pair_keys(users, items, n_items)
+    ordered = np.sort(keys)  # unstable and fast: only asks whether there is anything to do
+    if not np.any(ordered[1:] == ordered[:-1]):
+        return None
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    mask = np.zeros(len(keys), bool)
+    mask[order[np.concatenate([[True], keys[1:] != keys[:-1]])]] = True
+    return mask
+
+
+def _check_range(what: str, ids: np.ndarray, size: int) -> None:
+    if not len(ids):
+        return
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= size:
+        raise ValueError(f"{what} ids must lie in [0, {size:,}); found {low if low < 0 else high:,}.")

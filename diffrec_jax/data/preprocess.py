@@ -1,0 +1,134 @@
+"""Preparation of a log before it is split: thresholds, duplicates, k-core, minimum history.
+
+Every function takes `Interactions` and returns a new one with unused users and items removed from the vocabularies,
+events in their old order, and one `FilterReport` appended to `provenance`. A filter that would leave nothing raises
+`ValueError` naming itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from diffrec_jax.data.interactions import FilterReport, Interactions, first_occurrences, row_order
+
+
+def min_rating(data: Interactions, threshold: float) -> Interactions:
+    """Keep events rated at least `threshold` (the paper's clean sets: 4 of 5). Needs ratings."""
+    if data.ratings is None:
+        raise ValueError(
+            f"min_rating({threshold:g}) needs ratings and this log has none; name the rating column or drop the filter."
+        )
+    return keep_events(data, data.ratings >= threshold, f"min_rating({threshold:g})")
+
+
+def deduplicate(data: Interactions, keep: str = "first") -> Interactions:
+    """Keep one event per (user, item) pair: the `first` or the `last` in time (ties, or no times: in file order)."""
+    if keep not in ("first", "last"):
+        raise ValueError(f"deduplicate(keep={keep!r}): keep must be 'first' or 'last'.")
+    order = row_order(data.users, data.times)
+    order = np.arange(len(data)) if order is None else order
+    if keep == "last":
+        order = order[::-1]
+    firsts = first_occurrences(data.users[order], data.items[order], data.n_items)
+    mask = np.ones(len(data), bool)
+    if firsts is not None:
+        mask[order[~firsts]] = False
+    return keep_events(data, mask, f"deduplicate({keep})")
+
+
+def k_core(data: Interactions, k: int) -> Interactions:
+    """Drop users and items with fewer than `k` events, again and again, until every one left has at least `k`."""
+    if k < 1:
+        raise ValueError(f"k_core({k}): k must be at least 1 (1 keeps everything).")
+    rows: np.ndarray | None = None  # positions of the events still alive; None means all
+    users, items = data.users, data.items
+    while True:
+        few_users = np.bincount(users, minlength=data.n_users) < k
+        few_items = np.bincount(items, minlength=data.n_items) < k
+        alive = ~(few_users[users] | few_items[items])
+        if alive.all():
+            break
+        users, items = users[alive], items[alive]
+        rows = np.flatnonzero(alive).astype(np.int32) if rows is None else rows[alive]
+    mask = np.ones(len(data), bool)
+    if rows is not None:
+        mask[:] = False
+        mask[rows] = True
+    return keep_events(data, mask, f"k_core({k})")
+
+
+def min_history(data: Interactions, n: int) -> Interactions:
+    """Drop users with fewer than `n` events, once (items may fall below any count)."""
+    if n < 1:
+        raise ValueError(f"min_history({n}): n must be at least 1 (1 keeps everything).")
+    counts = np.bincount(data.users, minlength=data.n_users)
+    return keep_events(data, counts[data.users] >= n, f"min_history({n})")
+
+
+def prepare(
+    data: Interactions,
+    *,
+    rating: float | None = None,
+    duplicates: str | None = "first",
+    core: int = 0,
+    history: int = 0,
+) -> Interactions:
+    """The usual chain in its usual order: rating threshold, duplicates, k-core, minimum history.
+
+    Args:
+      data: the log as read.
+      rating: keep events rated at least this; None keeps all.
+      duplicates: 'first' or 'last' event of a pair; None keeps repeats (rows still hold an item once).
+      core: k of the k-core; 0 or 1 for none.
+      history: minimum events per user after everything else; 0 or 1 for none.
+    """
+    steps: list[Callable[[Interactions], Interactions]] = []
+    if rating is not None:
+        steps.append(lambda d: min_rating(d, rating))
+    if duplicates is not None:
+        steps.append(lambda d: deduplicate(d, duplicates))
+    if core > 1:
+        steps.append(lambda d: k_core(d, core))
+    if history > 1:
+        steps.append(lambda d: min_history(d, history))
+    for step in steps:
+        data = step(data)
+    return data
+
+
+def keep_events(data: Interactions, mask: np.ndarray, name: str) -> Interactions:
+    """Keep the events where `mask` [N] is true, shrink the vocabularies to what is used, report it as `name`."""
+    if not mask.any():
+        raise ValueError(
+            f"{name} left no events: it removed all {len(data):,} ({data.n_users:,} users, {data.n_items:,} items). "
+            f"Loosen it, or check the columns{_history_of(data)}."
+        )
+    kept = data if mask.all() else data.select(mask)
+    user_map, user_keep = _compact(kept.users, data.n_users)
+    item_map, item_keep = _compact(kept.items, data.n_items)
+    titles = data.item_titles
+    report = FilterReport(
+        name, len(data), len(kept), data.n_users, len(user_keep), data.n_items, len(item_keep)
+    )
+    return replace(
+        kept,
+        users=kept.users if len(user_keep) == data.n_users else user_map[kept.users],
+        items=kept.items if len(item_keep) == data.n_items else item_map[kept.items],
+        user_ids=data.user_ids[user_keep],
+        item_ids=data.item_ids[item_keep],
+        item_titles=None if titles is None else titles[item_keep],
+        provenance=(*data.provenance, report),
+    )
+
+
+def _compact(codes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Old code -> new code, int32 [size], and the old codes still used, in order."""
+    used = np.bincount(codes, minlength=size) > 0
+    return (np.cumsum(used, dtype=np.int64) - 1).astype(np.int32), np.flatnonzero(used)
+
+
+def _history_of(data: Interactions) -> str:
+    return f" (before it: {'; '.join(map(str, data.provenance))})" if data.provenance else ""

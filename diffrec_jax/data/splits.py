@@ -1,0 +1,326 @@
+"""Splits: which events a model trains on, is chosen by, and is judged by; what each cut promises, and a check of it.
+
+Every function takes one prepared log and returns a `Split` of three logs over one vocabulary. No event is lost,
+repeated or invented. Times decide the order within a user, file order breaks ties and stands in where there are none.
+
+| rule | cut | promise |
+|---|---|---|
+| `temporal` | per user, by share of his events | train <= valid <= test in time for every user |
+| `leave_one_out` | per user, the last and the one before | the same |
+| `global_time` | two moments for everybody | no training event later than any test event |
+| `random` | per user, seeded | none in time |
+| `diffrec` | the authors' recipe for ML-1M, in the released order | their sizes; **valid is later than test** |
+| `released`, `as_given` | as the files say | none |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from diffrec_jax.data import preprocess
+from diffrec_jax.data.interactions import Interactions, row_order
+from diffrec_jax.data.leakage import Leakage, check
+
+LEAKS_FUTURE = (
+    "Its validation events are later than its test events: "
+    "feeding validation into the test history would tell the model the future."
+)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Three logs over one vocabulary; unpacks as `train, valid, test = split`."""
+
+    name: str  # of the dataset
+    train: Interactions
+    valid: Interactions
+    test: Interactions
+    rule: str  # 'temporal', 'leave_one_out', 'global_time', 'random', 'diffrec', 'released', 'as_given'
+    guarantee: str  # one sentence
+    notes: tuple[str, ...] = ()  # what a person should read: source, filters, warnings, the leakage check
+
+    def __iter__(self) -> Iterator[Interactions]:
+        return iter((self.train, self.valid, self.test))
+
+    @property
+    def n_users(self) -> int:
+        """Size of the shared user vocabulary."""
+        return self.train.n_users
+
+    @property
+    def n_items(self) -> int:
+        """Size of the shared item vocabulary."""
+        return self.train.n_items
+
+    @property
+    def user_ids(self) -> np.ndarray:
+        """Raw user ids [U]."""
+        return self.train.user_ids
+
+    @property
+    def item_ids(self) -> np.ndarray:
+        """Raw item ids [I]."""
+        return self.train.item_ids
+
+    @property
+    def item_titles(self) -> np.ndarray | None:
+        """Item titles [I], where known."""
+        return self.train.item_titles
+
+
+def leakage_report(split: Split) -> Leakage:
+    """What the three parts of a split know of each other; `str()` of it is one sentence."""
+    return check(split.train, split.valid, split.test)
+
+
+def temporal(
+    data: Interactions, *, train: float = 0.7, valid: float = 0.1, test: float = 0.2, name: str = "log"
+) -> Split:
+    """Per user in time order: the first `train` share, then `valid`, then `test` (cuts rounded half up).
+
+    Users with fewer than three events keep all of them in train.
+    """
+    bounds = _share_bounds(data, (train, valid, test))
+    order = "time order" if data.times is not None else "file order (the log has no times)"
+    return _per_user(
+        data,
+        bounds,
+        name=name,
+        rule="temporal",
+        guarantee=f"For every user, train comes before validation and validation before test, in {order}; "
+        "one user's training events may be later than another's test events.",
+    )
+
+
+def leave_one_out(data: Interactions, *, name: str = "log") -> Split:
+    """Per user the last event to test, the one before to valid, the rest to train; under three events: all to train."""
+    lengths = np.bincount(data.users, minlength=data.n_users)
+    enough = lengths >= 3
+    bounds = np.stack([np.where(enough, lengths - 2, lengths), np.where(enough, lengths - 1, lengths)])
+    order = "time" if data.times is not None else "the file (the log has no times)"
+    return _per_user(
+        data,
+        bounds,
+        name=name,
+        rule="leave_one_out",
+        guarantee=f"For every user, test is the last event in {order} and validation the one before; "
+        "one user's training events may be later than another's test events.",
+    )
+
+
+def global_time(
+    data: Interactions, *, train: float = 0.7, valid: float = 0.1, test: float = 0.2, name: str = "log"
+) -> Split:
+    """Two moments for everybody, placed so that the shares of events come out as near as ties in time allow.
+
+    Events at a cut moment go to the later part, so equal times never straddle it. Users and items first seen after the
+    first cut are cold in train; the leakage check counts them. Raises `ValueError` without times, or where ties leave
+    train or test empty.
+    """
+    shares = _shares((train, valid, test))
+    if data.times is None:
+        raise ValueError("split 'global_time' needs times and this log has none; name the time column.")
+    ordered = np.sort(data.times)
+    n = len(ordered)
+    first, second = (ordered[min(n - 1, round(n * share))] for share in (shares[0], shares[0] + shares[1]))
+    part = (data.times >= first).astype(np.int8) + (data.times >= second)
+    if valid == 0:
+        part[part == 1] = 2
+    if not (part == 0).any() or not (part == 2).any():
+        raise ValueError(
+            f"split 'global_time' leaves train or test empty: too many of the {n:,} events share one time; "
+            "use split 'temporal' or finer times."
+        )
+    order = _order(data)
+    return _assemble(
+        data,
+        order,
+        part if order is None else part[order],
+        name=name,
+        rule="global_time",
+        guarantee="No training event is later than any validation or test event, across all users.",
+    )
+
+
+def random(
+    data: Interactions,
+    *,
+    train: float = 0.7,
+    valid: float = 0.1,
+    test: float = 0.2,
+    seed: int = 0,
+    name: str = "log",
+) -> Split:
+    """Per user at random, sizes as in `temporal`; the same `seed` gives the same split."""
+    bounds = _share_bounds(data, (train, valid, test))
+    shuffle = np.random.default_rng(seed).permutation(len(data))
+    order = shuffle[np.argsort(data.users[shuffle], kind="stable")]
+    chosen = np.empty(len(data), np.int8)
+    chosen[order] = _parts(data.users[order], bounds)
+    rows = _order(data)
+    return _assemble(
+        data,
+        rows,
+        chosen if rows is None else chosen[rows],
+        name=name,
+        rule="random",
+        guarantee=f"Events are divided at random within each user (seed {seed}); "
+        "nothing is promised about time: training may hold events later than test.",
+        extra=_short_users(data),
+    )
+
+
+def diffrec(
+    data: Interactions, *, rating: float | None = 4.0, core: int = 10, name: str = "log"
+) -> Split:
+    """The recipe of the released ML-1M: ratings >= 4, 10-core, then per user in time order three slices.
+
+    Of `n` events `int(0.7 n) + 1` go to train (float64: n = 90 gives 62 + 1), the last `ceil(0.2 n) - 1` to **valid**
+    and those between to **test**: the files were released with validation later than test, and that is kept here so
+    that the counts are the published ones. Use `temporal` for an order that fits the names. Raw ML-1M ratings give
+    5,949 users, 2,810 items and 403,277 / 110,722 / 57,532 events. `rating=None` and `core=0` skip the filters.
+    """
+    data = preprocess.prepare(data, rating=rating, duplicates="first", core=core)
+    n = np.bincount(data.users, minlength=data.n_users)
+    first = np.minimum((0.7 * n).astype(np.int64) + 1, n)
+    last = np.maximum(np.ceil(0.2 * n).astype(np.int64) - 1, 0)
+    return _per_user(
+        data,
+        np.stack([first, np.maximum(n - last, first)]),
+        name=name,
+        rule="diffrec",
+        guarantee=f"The sizes and the order of the authors' released ML-1M. {LEAKS_FUTURE}",
+        targets=(0, 2, 1),
+        short=0,
+    )
+
+
+def as_given(train: Interactions, valid: Interactions, test: Interactions, *, name: str = "log") -> Split:
+    """Three logs cut by somebody else, brought to one vocabulary (train's ids first) by their raw ids."""
+    users = _shared_vocabulary([log.user_ids for log in (train, valid, test)], "user")
+    items = _shared_vocabulary([log.item_ids for log in (train, valid, test)], "item")
+    titles = None
+    if any(log.item_titles is not None for log in (train, valid, test)):
+        titles = np.full(len(items[0]), "", object)
+        for log, codes in zip((train, valid, test), items[1]):
+            if log.item_titles is not None:
+                titles[codes] = log.item_titles
+    parts = [
+        replace(
+            log,
+            users=user_codes[log.users],
+            items=item_codes[log.items],
+            user_ids=users[0],
+            item_ids=items[0],
+            item_titles=titles,
+        )
+        for log, user_codes, item_codes in zip((train, valid, test), users[1], items[1])
+    ]
+    notes = tuple(dict.fromkeys(note for log in parts for note in log.notes))
+    split = Split(name, parts[0], parts[1], parts[2], rule="as_given", guarantee="Kept as given; nothing is promised.")
+    return replace(split, notes=(*notes, str(leakage_report(split))))
+
+
+# The cuts themselves -------------------------------------------------------------------------------------------------
+
+
+def _shares(shares: Sequence[float]) -> tuple[float, float, float]:
+    train, valid, test = map(float, shares)
+    if min(train, valid, test) < 0 or train <= 0 or test <= 0 or abs(train + valid + test - 1) > 1e-6:
+        raise ValueError(
+            f"split shares {train:g}, {valid:g}, {test:g}: train and test must be positive and the three add up to 1, "
+            "like 0.7, 0.1, 0.2."
+        )
+    return train, valid, test
+
+
+def _share_bounds(data: Interactions, shares: Sequence[float]) -> np.ndarray:
+    """Per user the first position of valid and of test, int64 [2, U]."""
+    train, valid, _ = _shares(shares)
+    n = np.bincount(data.users, minlength=data.n_users)
+    cuts = np.floor(np.outer([train, train + valid], n) + 0.5 + 1e-9).astype(np.int64)
+    cuts = np.maximum(cuts, 1)  # a user with test events has at least one to learn from
+    return np.where(n < 3, n, np.minimum(cuts, n))
+
+
+def _parts(users: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Which slice (0, 1, 2) each event of a user-major log falls in, int8 [N]."""
+    starts = np.cumsum(np.bincount(users, minlength=bounds.shape[1]))
+    starts = np.concatenate([[0], starts[:-1]])
+    position = np.arange(len(users)) - starts[users]
+    return (position >= bounds[0][users]).astype(np.int8) + (position >= bounds[1][users])
+
+
+def _order(data: Interactions) -> np.ndarray | None:
+    return row_order(data.users, data.times)
+
+
+def _per_user(
+    data: Interactions,
+    bounds: np.ndarray,
+    *,
+    name: str,
+    rule: str,
+    guarantee: str,
+    targets: tuple[int, int, int] = (0, 1, 2),
+    short: int = 3,
+) -> Split:
+    order = _order(data)
+    part = _parts(data.users if order is None else data.users[order], bounds)
+    if targets != (0, 1, 2):
+        part = np.asarray(targets, np.int8)[part]
+    return _assemble(
+        data, order, part, name=name, rule=rule, guarantee=guarantee, extra=_short_users(data) if short else ()
+    )
+
+
+def _short_users(data: Interactions) -> tuple[str, ...]:
+    few = int((np.bincount(data.users, minlength=data.n_users) < 3).sum())
+    if not few:
+        return ()
+    return (f"{few:,} of {data.n_users:,} users have fewer than 3 events; all of theirs are in train.",)
+
+
+def _assemble(
+    data: Interactions,
+    order: np.ndarray | None,
+    part: np.ndarray,
+    *,
+    name: str,
+    rule: str,
+    guarantee: str,
+    extra: tuple[str, ...] = (),
+) -> Split:
+    """The split whose part of event `order[n]` is `part[n]`; rows user-major, in time order."""
+    if len(data) == 0:
+        raise ValueError("there are no events to split.")
+    logs = [
+        data.select(np.flatnonzero(part == which) if order is None else order[part == which]) for which in range(3)
+    ]
+    split = Split(name, logs[0], logs[1], logs[2], rule=rule, guarantee=guarantee)
+    empty = [what for what, log in zip(("train", "valid", "test"), split) if not len(log)]
+    if "train" in empty or "test" in empty:
+        raise ValueError(
+            f"split {rule!r} leaves {' and '.join(empty)} empty ({data}); users need at least three events."
+        )
+    notes = (*data.notes, *map(str, data.provenance), *extra)
+    return replace(split, notes=(*notes, str(leakage_report(split))))
+
+
+def _shared_vocabulary(ids: Sequence[np.ndarray], what: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The union of raw id arrays (first seen first) and, per array, its codes in the union, int32."""
+    if len({array.dtype.kind for array in ids if len(array)}) > 1:
+        raise ValueError(f"the three logs mix integer and text {what} ids; write them one way.")
+    every = np.concatenate(ids)
+    if every.dtype.kind not in "iu":
+        every = every.astype(object)
+    _, first, inverse = np.unique(every, return_index=True, return_inverse=True)
+    by_first = np.argsort(first, kind="stable")
+    rank = np.empty(len(first), np.int32)
+    rank[by_first] = np.arange(len(first), dtype=np.int32)
+    codes = rank[inverse]
+    cuts = np.cumsum([len(array) for array in ids])[:-1]
+    return every[first[by_first]], np.split(codes, cuts)
