@@ -29,7 +29,8 @@ def encode_ids(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, np.ndarr
         column = _whole_numbers(column, name)
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    column = column.unify_dictionaries()
+    if not _one_dictionary(column):
+        column = column.unify_dictionaries()
     values = column.chunk(0).dictionary if column.num_chunks else pa.array([], kind)
     codes = np.concatenate(
         [np.asarray(pc.fill_null(chunk.indices, -1)).astype(np.int32, copy=False) for chunk in column.chunks]
@@ -112,6 +113,12 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate([np.asarray(chunk) for chunk in column.chunks] or [np.empty(0, np.int64)])
+
+
+def _one_dictionary(column: pa.ChunkedArray) -> bool:
+    """Whether all chunks share one dictionary in memory, as Arrow's own encoding leaves them (unifying is slow)."""
+    places = {tuple(b and b.address for b in chunk.dictionary.buffers()) for chunk in column.chunks}
+    return len(places) <= 1
 
 
 def _whole_numbers(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from diffrec_jax.data.interactions import FilterReport, Interactions, first_occurrences, row_order
+from diffrec_jax.data.interactions import FilterReport, Interactions, first_occurrences
 
 
 def min_rating(data: Interactions, threshold: float) -> Interactions:
@@ -28,14 +28,8 @@ def deduplicate(data: Interactions, keep: str = "first") -> Interactions:
     """Keep one event per (user, item) pair: the `first` or the `last` in time (ties, or no times: in file order)."""
     if keep not in ("first", "last"):
         raise ValueError(f"deduplicate(keep={keep!r}): keep must be 'first' or 'last'.")
-    order = row_order(data.users, data.times)
-    order = np.arange(len(data)) if order is None else order
-    if keep == "last":
-        order = order[::-1]
-    firsts = first_occurrences(data.users[order], data.items[order], data.n_items)
-    mask = np.ones(len(data), bool)
-    if firsts is not None:
-        mask[order[~firsts]] = False
+    mask = first_occurrences(data.users, data.items, data.n_items, data.times, keep=keep)
+    mask = np.ones(len(data), bool) if mask is None else mask
     return keep_events(data, mask, f"deduplicate({keep})")
 
 

@@ -200,8 +200,8 @@ def diffrec(
 
 def as_given(train: Interactions, valid: Interactions, test: Interactions, *, name: str = "log") -> Split:
     """Three logs cut by somebody else, brought to one vocabulary (train's ids first) by their raw ids."""
-    users = _shared_vocabulary([log.user_ids for log in (train, valid, test)], "user")
-    items = _shared_vocabulary([log.item_ids for log in (train, valid, test)], "item")
+    users = shared_vocabulary([log.user_ids for log in (train, valid, test)], "user")
+    items = shared_vocabulary([log.item_ids for log in (train, valid, test)], "item")
     titles = None
     if any(log.item_titles is not None for log in (train, valid, test)):
         titles = np.full(len(items[0]), "", object)
@@ -310,7 +310,7 @@ def _assemble(
     return replace(split, notes=(*notes, str(leakage_report(split))))
 
 
-def _shared_vocabulary(ids: Sequence[np.ndarray], what: str) -> tuple[np.ndarray, list[np.ndarray]]:
+def shared_vocabulary(ids: Sequence[np.ndarray], what: str) -> tuple[np.ndarray, list[np.ndarray]]:
     """The union of raw id arrays (first seen first) and, per array, its codes in the union, int32."""
     if len({array.dtype.kind for array in ids if len(array)}) > 1:
         raise ValueError(f"the three logs mix integer and text {what} ids; write them one way.")
