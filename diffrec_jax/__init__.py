@@ -1,0 +1,1 @@
+"""Diffusion recommender models in JAX."""

@@ -1,0 +1,162 @@
+"""The rooms tied together: ``fit`` a model on interactions, ``evaluate`` it, ``recommend`` from it."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from diffrec_jax.data.interactions import CSR, Interactions, merge
+from diffrec_jax.data.rows import device_csr, take_rows
+from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
+from diffrec_jax.evaluation.ranking import mask_seen, top_k
+from diffrec_jax.models.contract import Catalogue, ClosedForm, Model
+from diffrec_jax.training.checkpoint import Checkpoints, Progress
+from diffrec_jax.training.loop import FitResult, Observer
+from diffrec_jax.training.loop import fit as run_training
+from diffrec_jax.training.mesh import make_mesh
+from diffrec_jax.training.step import Trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A model with parameters, and the data they came from."""
+
+    model: Any
+    params: Any
+    train: CSR
+    valid: CSR | None
+    mesh: Mesh
+    result: FitResult
+
+    def recommend(self, users: Sequence[int], k: int = 10) -> tuple[np.ndarray, np.ndarray]:
+        """The K best items each user of the training data has not met, as item numbers.
+
+        Args:
+          users: user numbers.
+          k: list length.
+
+        Returns:
+          ``(items [B, K] int32, scores [B, K] float32)``, best first.
+        """
+        rows_per_device = self.mesh.shape["users"]
+        padded = np.pad(np.asarray(users, np.int32), (0, -len(users) % rows_per_device), constant_values=-1)
+        seen = self.train if self.valid is None else merge(self.train, self.valid)
+
+        @jax.jit
+        def rank(params: Any, users: jax.Array, history: Any, seen: Any) -> tuple[jax.Array, jax.Array]:
+            rows = take_rows(history, users, recency=getattr(self.model, "recency", None), mesh=self.mesh)
+            scores = self.model.scores(params, rows, key=jax.random.key(0))
+            return top_k(mask_seen(scores, take_rows(seen, users, mesh=self.mesh)), k, mesh=self.mesh)
+
+        data = (device_csr(self.train, mesh=self.mesh), device_csr(seen, mesh=self.mesh))
+        scores, items = rank(self.params, jnp.asarray(padded), *data)
+        return np.asarray(items)[: len(users)], np.asarray(scores)[: len(users)]
+
+
+def fit(
+    model: Model | ClosedForm,
+    train: CSR | Interactions,
+    valid: CSR | Interactions | None = None,
+    *,
+    workdir: str | Path | None = None,
+    seed: int = 0,
+    batch_size: int = 400,
+    epochs: int = 1000,
+    eval_every: int = 5,
+    patience: int = 20,
+    selection: tuple[str, str] = ("official", "recall@20"),
+    mesh: Mesh | None = None,
+    prng_impl: str = "threefry2x32",
+    observer: Observer | None = None,
+) -> Fitted:
+    """Fit a model to training interactions, choosing the epoch on validation.
+
+    Args:
+      model: a trained model such as ``DiffRec(...)``, or a closed-form one such as ``EASE()``.
+      train: training interactions.
+      valid: validation interactions of the same users and items; None trains for all ``epochs``.
+      workdir: where checkpoints live; the same call again goes on where it was. None keeps everything in memory.
+      seed: of everything random; the same seed gives the same parameters.
+      batch_size: users per step.
+      epochs: at most this many.
+      eval_every: epochs between validations (and checkpoints).
+      patience: epochs without improvement before training ends.
+      selection: protocol and metric that choose the epoch.
+      mesh: the devices; None takes all, rows spread over them.
+      prng_impl: JAX generator of the training noise; ``rbg`` is faster on TPU.
+      observer: is told what happens.
+
+    Returns:
+      The model with the parameters of its best epoch.
+    """
+    train, valid = _csr(train), None if valid is None else _csr(valid)
+    mesh = make_mesh() if mesh is None else mesh
+    if isinstance(model, ClosedForm):
+        params = jax.device_put(model.fit(train), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+        return Fitted(model, params, train, valid, mesh, FitResult(params, Progress(), 0, 0.0))
+    for name, value in (("batch_size", batch_size), ("epochs", epochs), ("eval_every", eval_every), ("patience", patience)):
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
+    catalogue = Catalogue(n_items=train.n_items, n_users=train.n_users)
+    trainer = Trainer(model, catalogue, min(batch_size, train.n_users), seed, mesh, prng_impl)
+    validate = None
+    if valid is not None and valid.n_interactions:
+        evaluator = Evaluator(model, history=train, seen=train, truth=valid, mesh=mesh, seed=seed)
+        evaluator.compile(trainer.abstract_state().params)
+
+        def validate(params: Any) -> dict[str, dict[str, float]]:
+            return evaluator(params).means()
+
+    checkpoints = None if workdir is None else Checkpoints(Path(workdir) / "checkpoints")
+    try:
+        result = run_training(
+            trainer,
+            device_csr(train, mesh=mesh),
+            epochs=epochs,
+            validate=validate,
+            selection=selection,
+            eval_every=eval_every,
+            patience=patience,
+            checkpoints=checkpoints,
+            observer=observer,
+        )
+    finally:
+        if checkpoints is not None:
+            checkpoints.close()
+    return Fitted(model, result.params, train, valid, mesh, result)
+
+
+def evaluate(
+    fitted: Fitted,
+    truth: CSR | Interactions,
+    *,
+    with_valid: bool = False,
+    seed: int = 0,
+    ks: Sequence[int] = KS,
+) -> Evaluation:
+    """Rank the whole catalogue for every user with held-out items.
+
+    Args:
+      fitted: the model; items of its training and validation data are not recommended, unless they are the truth.
+      truth: held-out interactions; for the validation data itself, pass ``fitted.valid``.
+      with_valid: also feed the validation interactions into the history. On the released splits validation lies
+        *after* test in time, so that this leaks the future there.
+      seed: of noise at inference.
+      ks: list lengths.
+    """
+    truth = _csr(truth)
+    seen = history = fitted.train
+    if fitted.valid is not None and truth is not fitted.valid:
+        seen = merge(fitted.train, fitted.valid)
+        history = seen if with_valid else history
+    evaluator = Evaluator(fitted.model, history=history, seen=seen, truth=truth, mesh=fitted.mesh, seed=seed, ks=ks)
+    return evaluator(fitted.params)
+
+
+def _csr(data: CSR | Interactions) -> CSR:
+    return data.csr() if isinstance(data, Interactions) else data

@@ -1,0 +1,186 @@
+"""Rows on the device: CSR in, dense ``[B, I]`` batches only inside jit.
+
+The interactions live on the device as int32 CSR (``DeviceCSR``). ``take_rows`` cuts the padded histories of a batch of
+users out of it (``Rows``); ``Rows.dense`` scatters them into ``[B, I]``, and ``Rows.product`` multiplies them with a
+matrix without ever being dense.
+
+Letters: B rows, I items, U users, N interactions, L longest history, H columns of a matrix.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from diffrec_jax.data.recency import Recency
+
+
+class DeviceCSR(struct.PyTreeNode):
+    """Interactions of all users, one row after the other, each in time order."""
+
+    indptr: jax.Array  # [U + 1] int32
+    indices: jax.Array  # [N] int32 item ids
+    days: jax.Array | None  # [N] float32, days since the first event of the data, or None without times
+    n_items: int = struct.field(pytree_node=False)
+    max_length: int = struct.field(pytree_node=False)  # L
+
+    @property
+    def n_users(self) -> int:
+        """U."""
+        return self.indptr.shape[0] - 1
+
+
+class Rows(struct.PyTreeNode):
+    """The histories of a batch of users, padded to L entries."""
+
+    items: jax.Array  # [B, L] int32, oldest first; padding holds n_items
+    weights: jax.Array  # [B, L] float32; padding holds 0
+    lengths: jax.Array  # [B] int32
+    users: jax.Array  # [B] int32 user ids; -1: padding, or a user never seen in training
+    n_items: int = struct.field(pytree_node=False)
+    mesh: Mesh | None = struct.field(pytree_node=False, default=None)
+
+    def dense(self) -> jax.Array:
+        """The rows as ``[B, I]`` float32. Each shard scatters its own users, and only its own range of items."""
+        return _by_shard(_scatter, self, out=P("users", "items"))
+
+    def product(self, matrix: jax.Array) -> jax.Array:
+        """``dense() @ matrix`` for ``matrix [I, H]``, as ``[B, H]``, by gathering the rows of the matrix.
+
+        Its cost follows the longest history of the batch, so it pays to batch users of similar length. With the
+        matrix sharded over items, every shard adds its own items and only ``[B, H]`` crosses between devices.
+        """
+        return _by_shard(_gather_product, self, matrix, out=P("users"))
+
+
+def device_csr(csr: Any, *, mesh: Mesh | None = None) -> DeviceCSR:
+    """Put a host ``CSR`` on the device(s), replicated over the mesh.
+
+    Args:
+      csr: ``indptr [U + 1]``, ``indices [N]``, ``n_items``, and ``times [N]`` (int64 microseconds) or None.
+      mesh: the devices; None is the default device.
+    """
+    sharding = None if mesh is None else NamedSharding(mesh, P())
+    lengths = np.diff(csr.indptr)
+    days = None
+    if csr.times is not None:
+        first = csr.times.min() if len(csr.times) else 0
+        days = jax.device_put(((csr.times - first) / 86_400e6).astype(np.float32), sharding)
+    return DeviceCSR(
+        indptr=jax.device_put(np.asarray(csr.indptr, np.int32), sharding),
+        indices=jax.device_put(np.asarray(csr.indices, np.int32), sharding),
+        days=days,
+        n_items=csr.n_items,
+        max_length=max(int(lengths.max(initial=0)), 1),
+    )
+
+
+def take_rows(
+    csr: DeviceCSR, users: jax.Array, *, recency: Recency | None = None, mesh: Mesh | None = None
+) -> Rows:
+    """Cut the histories of ``users [B]`` (int32; -1 gives an empty row) out of the CSR; call it inside jit."""
+    if mesh is not None:
+        users = jax.lax.with_sharding_constraint(users, NamedSharding(mesh, P("users")))
+    start = csr.indptr.at[users].get(mode="clip")
+    lengths = jnp.where(users >= 0, csr.indptr.at[users + 1].get(mode="clip") - start, 0)
+    position = jnp.arange(csr.max_length, dtype=jnp.int32)
+    present = position < lengths[:, None]  # [B, L]
+    place = start[:, None] + position
+    items = jnp.where(present, csr.indices.at[place].get(mode="clip"), csr.n_items)
+    days = None if csr.days is None else csr.days.at[place].get(mode="clip")
+    return make_rows(items, lengths, users, n_items=csr.n_items, days=days, recency=recency, mesh=mesh)
+
+
+def make_rows(
+    items: jax.Array,
+    lengths: jax.Array,
+    users: jax.Array | None = None,
+    *,
+    n_items: int,
+    days: jax.Array | None = None,
+    recency: Recency | None = None,
+    mesh: Mesh | None = None,
+) -> Rows:
+    """Rows from padded histories, for example of people never seen in training.
+
+    Args:
+      items: ``[B, L]`` int32 item ids, oldest first; entries beyond a row's length are ignored.
+      lengths: ``[B]`` int32.
+      users: ``[B]`` int32 or None (nobody known).
+      n_items: I.
+      days: ``[B, L]`` float32 times in days, for kernels of elapsed time.
+      recency: how an interaction's weight depends on its age; None weighs all 1.
+      mesh: the devices the rows are spread over.
+    """
+    present = jnp.arange(items.shape[1]) < lengths[:, None]
+    weights = present.astype(jnp.float32)
+    if recency is not None:
+        weights = jnp.where(present, recency.weights(lengths, items.shape[1], days), 0.0)
+    return Rows(
+        items=jnp.where(present, items, n_items),
+        weights=weights,
+        lengths=lengths,
+        users=jnp.full(lengths.shape, -1, jnp.int32) if users is None else users,
+        n_items=n_items,
+        mesh=mesh,
+    )
+
+
+def _by_shard(function: Callable[..., jax.Array], rows: Rows, *matrices: jax.Array, out: P) -> jax.Array:
+    """Apply ``function(items, weights, lengths, *matrices, axis, first_item, width)`` on every shard of the mesh."""
+    arrays = (rows.items, rows.weights, rows.lengths)
+    mesh, n_items = rows.mesh, rows.n_items
+    if mesh is None or mesh.size == 1:
+        return function(*arrays, *matrices, axis=None, first_item=0, width=n_items)
+    shards = mesh.shape["items"]
+    width = -(-n_items // shards)
+
+    def local(*arrays: jax.Array) -> jax.Array:
+        first_item = jax.lax.axis_index("items") * width
+        return function(*arrays, axis="items", first_item=first_item, width=width)
+
+    padding = [(0, shards * width - n_items), (0, 0)]
+    matrices = tuple(jnp.pad(matrix, padding) if shards * width > n_items else matrix for matrix in matrices)
+    specs = (P("users"),) * len(arrays) + (P("items"),) * len(matrices)
+    result = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)(*arrays, *matrices)
+    return result[:, :n_items] if result.shape[1] == shards * width and len(out) > 1 else result
+
+
+def _scatter(
+    items: jax.Array, weights: jax.Array, lengths: jax.Array, *, axis: str | None, first_item: Any, width: int
+) -> jax.Array:
+    """Dense ``[B, width]`` of the items ``first_item … first_item + width - 1``."""
+    del lengths, axis
+    column = items - first_item
+    column = jnp.where((column >= 0) & (column < width), column, width)  # padding, other shards: dropped
+    row = jnp.arange(items.shape[0])[:, None]
+    return jnp.zeros((items.shape[0], width), weights.dtype).at[row, column].set(weights, mode="drop")
+
+
+def _gather_product(
+    items: jax.Array,
+    weights: jax.Array,
+    lengths: jax.Array,
+    matrix: jax.Array,
+    *,
+    axis: str | None,
+    first_item: Any,
+    width: int,
+) -> jax.Array:
+    """``dense @ matrix`` as a sum of gathered rows, one position of all histories at a time."""
+    column = items - first_item
+    weights = jnp.where((column >= 0) & (column < width), weights, 0.0)
+
+    def body(j: jax.Array, out: jax.Array) -> jax.Array:
+        item = jax.lax.dynamic_index_in_dim(column, j, axis=1, keepdims=False)
+        weight = jax.lax.dynamic_index_in_dim(weights, j, axis=1, keepdims=True)
+        return out + weight * matrix.at[item].get(mode="clip")
+
+    zeros = jnp.zeros((items.shape[0], matrix.shape[1]), matrix.dtype)
+    out = jax.lax.fori_loop(0, jnp.max(lengths, initial=0), body, zeros)
+    return out if axis is None else jax.lax.psum(out, axis)

@@ -1,0 +1,18 @@
+"""Ranking the whole catalogue, and how good the ranking is."""
+
+from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
+from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS, average, ranking_metrics
+from diffrec_jax.evaluation.ranking import hits, mask_seen, top_k
+
+__all__ = [
+    "KS",
+    "METRICS",
+    "PROTOCOLS",
+    "Evaluation",
+    "Evaluator",
+    "average",
+    "hits",
+    "mask_seen",
+    "ranking_metrics",
+    "top_k",
+]

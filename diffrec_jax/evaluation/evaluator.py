@@ -1,0 +1,119 @@
+"""Full-catalogue evaluation: every user with held-out items, every item, all metrics, one transfer at the end."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from diffrec_jax.data.rows import device_csr, take_rows
+from diffrec_jax.evaluation import metrics as metrics_lib
+from diffrec_jax.evaluation.ranking import hits, mask_seen, top_k
+from diffrec_jax.models.contract import Scorer
+
+KS = (10, 20, 50, 100)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Metrics of every user with truth."""
+
+    users: np.ndarray  # [n] int32
+    per_user: Mapping[str, np.ndarray]  # each [n] float32
+    n_users: int  # all users, with and without truth
+
+    def mean(self, protocol: metrics_lib.Protocol) -> dict[str, float]:
+        """Averages by one of the two conventions of ``metrics``."""
+        return metrics_lib.average(self.per_user, n_users=self.n_users, protocol=protocol)
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Averages by both conventions."""
+        return {protocol: self.mean(protocol) for protocol in metrics_lib.PROTOCOLS}
+
+
+class Evaluator:
+    """A compiled evaluation of one model on one split; call it with parameters.
+
+    Users are batched by the length of their history, since a batch costs what its longest history costs; a score
+    does not depend on its batch.
+    """
+
+    def __init__(
+        self,
+        model: Scorer,
+        *,
+        history: Any,
+        seen: Any,
+        truth: Any,
+        mesh: Mesh,
+        seed: int = 0,
+        ks: Sequence[int] = KS,
+        batch_size: int = 400,
+    ) -> None:
+        """Put the data on the devices.
+
+        Args:
+          model: what is evaluated.
+          history: host ``CSR`` the scores are computed from.
+          seen: host ``CSR`` of items not to be recommended.
+          truth: host ``CSR`` of held-out items.
+          mesh: the devices.
+          seed: of noise at inference, where the model uses any.
+          ks: list lengths; those beyond the catalogue are cut to it.
+          batch_size: users per batch.
+        """
+        self.model, self.mesh = model, mesh
+        self.ks = tuple(k for k in ks if k <= truth.n_items) or (truth.n_items,)
+        self.n_users = truth.n_users
+        users = np.flatnonzero(np.diff(truth.indptr)).astype(np.int32)
+        self.users = users[np.argsort(np.diff(history.indptr)[users], kind="stable")]
+        rows = mesh.shape["users"]
+        batch_size = -(-min(batch_size, max(len(users), 1)) // rows) * rows
+        padded = np.pad(self.users, (0, -len(users) % batch_size), constant_values=-1)
+        self._batches = [jnp.asarray(batch) for batch in padded.reshape(-1, batch_size)]
+        self._data = tuple(device_csr(csr, mesh=mesh) for csr in (history, seen, truth))
+        self._key = jax.random.fold_in(jax.random.key(seed), 3)
+        self.compile_seconds = 0.0
+
+    def __call__(self, params: Any) -> Evaluation:
+        """Rank the catalogue for every user with truth."""
+        tables = self._prepare(params)
+        parts = [self._program(params, tables, self._key, users, *self._data) for users in self._batches]
+        count = len(self.users)
+        if not parts:
+            return Evaluation(users=self.users, per_user={}, n_users=self.n_users)
+        fetched = jax.device_get(parts)
+        per_user = {name: np.concatenate([part[name] for part in fetched])[:count] for name in fetched[0]}
+        order = np.argsort(self.users)
+        return Evaluation(self.users[order], {n: v[order] for n, v in per_user.items()}, n_users=self.n_users)
+
+    def compile(self, params: Any) -> float:
+        """Compile for parameters of these shapes; the seconds it took. Called by itself on first use."""
+        start = time.perf_counter()
+        abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), params)
+        tables = jax.eval_shape(self.model.prepare, abstract)
+        if self._batches:
+            self._program.lower(abstract, tables, self._key, self._batches[0], *self._data).compile()
+        self.compile_seconds += time.perf_counter() - start
+        return time.perf_counter() - start
+
+    @functools.cached_property
+    def _prepare(self) -> Any:
+        return jax.jit(self.model.prepare)
+
+    @functools.cached_property
+    def _program(self) -> Any:
+        def evaluate(params: Any, tables: Any, key: jax.Array, users: jax.Array, history, seen, truth) -> Any:
+            rows = take_rows(history, users, recency=getattr(self.model, "recency", None), mesh=self.mesh)
+            scores = self.model.scores(params, rows, key=key, tables=tables)
+            scores = mask_seen(scores, take_rows(seen, users, mesh=self.mesh))
+            _, items = top_k(scores, max(self.ks), mesh=self.mesh)
+            held_out = take_rows(truth, users, mesh=self.mesh)
+            return metrics_lib.ranking_metrics(hits(items, held_out), held_out.lengths, self.ks)
+
+        return jax.jit(evaluate)

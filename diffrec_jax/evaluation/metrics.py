@@ -1,0 +1,73 @@
+"""Ranking metrics per user, from which of the K recommended items were hits.
+
+With ``hit_j ∈ {0, 1}`` for the item at rank j = 1 … K, and the n held-out items of a user (his *truth*)::
+
+    precision@K = Σ_j hit_j / K                                                            (1)
+    recall@K    = Σ_j hit_j / n                                                            (2)
+    ndcg@K      = Σ_j hit_j / log2(j + 1)  /  Σ_{j ≤ min(n, K)} 1 / log2(j + 1)             (3)
+    mrr@K       = 1 / (rank of the first hit), 0 without one                               (4)
+    hit@K       = 1 if there is a hit                                                      (5)
+
+A user without truth has 0 in all of them. Two conventions average over users, and the two differ, so that a number
+means nothing without its convention: ``official``, the authors', divides by the number of *all* users, ``standard``
+by the number of users with truth. (Others divide recall by min(n, K) instead of n: never compare with those.)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+METRICS = ("precision", "recall", "ndcg", "mrr", "hit")
+PROTOCOLS = ("official", "standard")
+Protocol = Literal["official", "standard"]
+
+
+def ranking_metrics(hits: jax.Array, n_truth: jax.Array, ks: Sequence[int]) -> dict[str, jax.Array]:
+    """Metrics of each user at each K (Eq. 1-5), on the device.
+
+    Args:
+      hits: ``[B, max(ks)]`` bool, best item first.
+      n_truth: ``[B]`` int, number of held-out items.
+      ks: list lengths.
+
+    Returns:
+      ``{"recall@20": [B] float32, …}``.
+    """
+    hits = hits.astype(jnp.float32)
+    width = hits.shape[1]
+    if max(ks) > width:
+        raise ValueError(f"metrics at K={max(ks)} need a list of that length, and this one has {width} items")
+    discount = jnp.asarray(1.0 / np.log2(np.arange(width) + 2.0), jnp.float32)
+    ideal = jnp.concatenate([jnp.zeros(1), jnp.cumsum(discount)])
+    found, gain = jnp.cumsum(hits, axis=1), jnp.cumsum(hits * discount, axis=1)
+    reciprocal = jnp.max(hits / (jnp.arange(width) + 1.0), axis=1, keepdims=True)  # best possible with the whole list
+    truth = jnp.maximum(n_truth, 1)
+    metrics: dict[str, jax.Array] = {}
+    for k in ks:
+        hit = found[:, k - 1] > 0
+        metrics[f"precision@{k}"] = found[:, k - 1] / k
+        metrics[f"recall@{k}"] = found[:, k - 1] / truth
+        metrics[f"ndcg@{k}"] = gain[:, k - 1] / ideal.at[jnp.minimum(truth, k)].get(mode="clip")
+        metrics[f"mrr@{k}"] = jnp.where(hit, reciprocal[:, 0], 0.0)
+        metrics[f"hit@{k}"] = hit.astype(jnp.float32)
+    return metrics
+
+
+def average(per_user: Mapping[str, np.ndarray], *, n_users: int, protocol: Protocol) -> dict[str, float]:
+    """Average metrics of the users with truth.
+
+    Args:
+      per_user: each ``[number of users with truth]``.
+      n_users: number of all users, with and without truth.
+      protocol: ``official`` divides by ``n_users``, ``standard`` by the number of users with truth.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol={protocol!r} is unknown: choose one of {', '.join(PROTOCOLS)}")
+    means = {}
+    for name, values in per_user.items():
+        denominator = n_users if protocol == "official" else len(values)
+        means[name] = float(np.sum(values, dtype=np.float64) / max(denominator, 1))
+    return means

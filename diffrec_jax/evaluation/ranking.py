@@ -1,0 +1,52 @@
+"""Masked top-K over the whole catalogue, on the device.
+
+Letters: B users, I items, K list length.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from diffrec_jax.data.rows import Rows
+
+
+def mask_seen(scores: jax.Array, seen: Rows) -> jax.Array:
+    """``scores [B, I]`` with -inf at the items of ``seen``, whose weights must be 1 (no recency kernel)."""
+    return jnp.where(seen.dense() > 0, -jnp.inf, scores)
+
+
+def top_k(scores: jax.Array, k: int, *, mesh: Mesh | None = None) -> tuple[jax.Array, jax.Array]:
+    """The K best items of each row of ``scores [B, I]``.
+
+    On a mesh whose ``items`` axis splits the catalogue, every shard ranks its own items, and only K of each cross.
+    Ties go to the lower item id, on any mesh.
+
+    Returns:
+      ``(values [B, K], items [B, K] int32)``, best first.
+    """
+    n_items = scores.shape[1]
+    if not 1 <= k <= n_items:
+        raise ValueError(f"k={k} must lie between 1 and the {n_items} items of the catalogue")
+    if mesh is None or mesh.shape["items"] == 1:
+        return jax.lax.top_k(scores, k)
+    shards = mesh.shape["items"]
+    width = -(-n_items // shards)
+    scores = jnp.pad(scores, ((0, 0), (0, shards * width - n_items)), constant_values=-jnp.inf)
+
+    def local(part: jax.Array) -> tuple[jax.Array, jax.Array]:
+        values, items = jax.lax.top_k(part, min(k, width))
+        items = items + jax.lax.axis_index("items") * width
+        values = jax.lax.all_gather(values, "items", axis=1, tiled=True)  # [B, shards · K], in order of item ids
+        items = jax.lax.all_gather(items, "items", axis=1, tiled=True)
+        values, place = jax.lax.top_k(values, k)
+        return values, jnp.take_along_axis(items, place, axis=1)
+
+    return jax.shard_map(local, mesh=mesh, in_specs=P("users", "items"), out_specs=P("users"), check_vma=False)(scores)
+
+
+def hits(recommended: jax.Array, truth: Rows) -> jax.Array:
+    """``[B, K]`` bool: which recommended items are held-out ones."""
+    held_out = jnp.sort(truth.items, axis=1)  # padding holds I, which is never recommended
+    place = jax.vmap(lambda row, items: jnp.searchsorted(row, items, method="scan_unrolled"))(held_out, recommended)
+    return jnp.take_along_axis(held_out, jnp.minimum(place, held_out.shape[1] - 1), axis=1) == recommended

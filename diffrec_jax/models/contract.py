@@ -1,0 +1,81 @@
+"""What the loop, the evaluator and the recommender know of a model.
+
+A model is a frozen dataclass of hyper-parameters and pure functions of parameters. A trained model implements
+``Model``; a closed-form one implements ``ClosedForm``; both rank with ``scores``. A new model is one new file.
+
+Letters: B rows of a batch, I items, T diffusion steps.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+import optax
+
+from diffrec_jax.data.rows import Rows
+from diffrec_jax.diffusion.importance import LossHistory
+
+Params = Any  # a pytree of arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class Catalogue:
+    """What a model must know of the data before it can be initialised."""
+
+    n_items: int
+    n_users: int
+    clusters: np.ndarray | None = None  # [I] int32 cluster of each item, for the latent variants
+
+
+class LossAux(NamedTuple):
+    """What a loss gives beside its value."""
+
+    history: LossHistory  # the importance-sampling history after this batch
+    metrics: dict[str, jax.Array]  # scalars worth a curve
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Anything that ranks items."""
+
+    def prepare(self, params: Params) -> Any:
+        """Compute once per set of parameters what every batch of ``scores`` needs; a pytree of arrays."""
+        ...
+
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
+        """Scores ``[B, I]``; ``tables`` is what ``prepare`` gave, computed on the spot if None."""
+        ...
+
+
+@runtime_checkable
+class Model(Scorer, Protocol):
+    """A model trained by gradient descent."""
+
+    @property
+    def steps(self) -> int:
+        """T; 1 for a model without diffusion."""
+        ...
+
+    def init(self, key: jax.Array, catalogue: Catalogue) -> Params:
+        """Draw parameters."""
+        ...
+
+    def loss(
+        self, params: Params, history: LossHistory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        """Mean loss over the real rows of a batch; rows with ``users == -1`` are padding and weigh nothing."""
+        ...
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """The optimizer this model is trained with."""
+        ...
+
+
+@runtime_checkable
+class ClosedForm(Scorer, Protocol):
+    """A model whose parameters are computed, not trained."""
+
+    def fit(self, train: Any) -> Params:
+        """Parameters from the host ``CSR`` of the training interactions."""
+        ...

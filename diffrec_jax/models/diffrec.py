@@ -1,0 +1,210 @@
+"""DiffRec, and with a recency kernel T-DiffRec: diffusion on whole interaction rows.
+
+Source: the DiffRec paper (arXiv 2304.04971, Sections 3.1-3.4 and 3.6).
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffrec_jax.data.recency import Recency
+from diffrec_jax.data.rows import Rows
+from diffrec_jax.diffusion import importance
+from diffrec_jax.diffusion.importance import LossHistory
+from diffrec_jax.diffusion.objective import denoising_loss
+from diffrec_jax.diffusion.process import MeanType, corrupt, reverse
+from diffrec_jax.diffusion.schedule import Schedule, make_schedule
+from diffrec_jax.models import collapsed
+from diffrec_jax.models.contract import Catalogue, LossAux, Params
+from diffrec_jax.models.denoiser import ACTIVATIONS, Denoiser
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiffRec:
+    """Hyper-parameters of DiffRec and its functions; see ``models.contract`` for what the functions promise.
+
+    Attributes:
+      dims: hidden widths, innermost first; (200, 600) is I → 600 → 200 → 600 → I.
+      emb_size: width of the step embedding.
+      activation: of the hidden layers.
+      norm: L2-normalise the network's input.
+      dropout: rate on the network's input while training.
+      steps: T.
+      noise_schedule, noise_scale, noise_min, noise_max, beta_fixed: see ``diffusion.make_schedule``.
+      mean_type: the network predicts the clean row (``x0``) or the noise (``eps``).
+      reweight: weigh the loss of each step as the evidence bound does.
+      sampling_steps: T', how far a row is corrupted before inference.
+      sampling_noise: draw from the posterior at inference instead of taking its mean.
+      recency: a recency kernel makes it T-DiffRec.
+      lr, weight_decay: of AdamW.
+    """
+
+    dims: tuple[int, ...] = (200, 600)
+    emb_size: int = 10
+    activation: str = "tanh"
+    norm: bool = False
+    dropout: float = 0.5
+    steps: int = 5
+    noise_schedule: str = "linear-var"
+    noise_scale: float = 0.01
+    noise_min: float = 0.001
+    noise_max: float = 0.01
+    beta_fixed: bool = True
+    mean_type: MeanType = "x0"
+    reweight: bool = True
+    sampling_steps: int = 0
+    sampling_noise: bool = False
+    recency: Recency | None = None
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _ = self.schedule  # refuses what makes no schedule
+        if not self.dims or min(self.dims) < 1:
+            raise ValueError(f"dims={list(self.dims)} needs at least one hidden width, each >= 1, such as [200,600]")
+        if self.emb_size < 1:
+            raise ValueError(f"emb_size={self.emb_size} must be at least 1")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation={self.activation!r} is unknown: choose one of {', '.join(ACTIVATIONS)}")
+        if self.mean_type not in ("x0", "eps"):
+            raise ValueError(f"mean_type={self.mean_type!r} is unknown: choose x0 or eps")
+        if self.mean_type == "eps" and not self.schedule.has_noise:
+            raise ValueError("mean_type=eps predicts the noise, and noise_scale=0 leaves none: use mean_type=x0")
+        if not 0 <= self.sampling_steps <= self.steps:
+            raise ValueError(f"sampling_steps={self.sampling_steps} must lie between 0 and steps={self.steps}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout={self.dropout} must lie in [0, 1)")
+        if not self.lr > 0.0 or not self.weight_decay >= 0.0:
+            raise ValueError(f"lr={self.lr} must be positive and weight_decay={self.weight_decay} not negative")
+
+    @functools.cached_property
+    def schedule(self) -> Schedule:
+        """The diffusion tables."""
+        return make_schedule(
+            self.noise_schedule,
+            steps=self.steps,
+            noise_scale=self.noise_scale,
+            noise_min=self.noise_min,
+            noise_max=self.noise_max,
+            beta_fixed=self.beta_fixed,
+        )
+
+    def denoiser(self, n_items: int) -> Denoiser:
+        """The network for a catalogue of ``n_items``."""
+        return Denoiser(
+            size=n_items,
+            dims=self.dims,
+            emb_size=self.emb_size,
+            activation=self.activation,
+            norm=self.norm,
+            dropout=self.dropout,
+        )
+
+    def init(self, key: jax.Array, catalogue: Catalogue) -> Params:
+        """Draw the network's parameters."""
+        row = jnp.zeros((1, catalogue.n_items))
+        return self.denoiser(catalogue.n_items).init(key, row, jnp.zeros(1, jnp.int32))
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """AdamW, decoupled weight decay."""
+        return optax.adamw(self.lr, weight_decay=self.weight_decay)
+
+    def loss(
+        self, params: Params, history: LossHistory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        """Importance-sampled, weighted denoising loss, averaged over the real rows of the batch (paper, Eq. 8-13)."""
+        del step, epoch  # nothing is annealed
+        t_key, noise_key, dropout_key = jax.random.split(key, 3)
+        x0 = rows.dense()
+        t, sampling_weight = importance.sample(history, t_key, x0.shape[0])
+        noise = jax.random.normal(noise_key, x0.shape, x0.dtype)
+        denoiser = self.denoiser(rows.n_items)
+
+        def denoise(x_t: jax.Array, t: jax.Array) -> jax.Array:
+            return denoiser.apply(params, x_t, t, dropout_key=dropout_key)
+
+        losses = denoising_loss(
+            self.schedule, denoise, x0, t, noise, mean_type=self.mean_type, reweight=self.reweight
+        ).loss
+        real = rows.users >= 0
+        total = jnp.sum(jnp.where(real, losses * sampling_weight, 0.0)) / jnp.maximum(jnp.sum(real), 1)
+        return total, LossAux(history=importance.record(history, t, losses, real), metrics={})
+
+    def prepare(self, params: Params) -> Any:
+        """The H×H products of the collapsed reverse process; None where the dense loop is needed."""
+        return None if self.sampling_noise else collapsed.prepare(params, norm=self.norm)
+
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
+        """Scores ``[B, I]``: the reconstructed row of each user (paper, Algorithm 2).
+
+        Noise, where asked for, is drawn per user id, so that it depends neither on the batch nor on its padding.
+        """
+        if self.sampling_noise:
+            return self._scores_dense(params, rows, key)
+        found, x_T = self._user_vectors(params, rows, key, tables)
+        p = params["params"]
+        scores = jnp.matmul(found.u, p["out_items"]) + found.s * p["out_bias"]
+        if found.a == 0.0:
+            return scores
+        return scores + found.a * (rows.dense() if x_T is None else x_T)
+
+    def _user_vectors(
+        self, params: Params, rows: Rows, key: jax.Array, tables: Any
+    ) -> tuple[collapsed.UserVectors, jax.Array | None]:
+        """The collapsed loop; also the corrupted rows ``[B, I]`` where there was corruption."""
+        p = params["params"]
+        tables = self.prepare(params) if tables is None else tables
+        x_T = None
+        if self.sampling_steps == 0:
+            product, bias = rows.product, rows.product(p["out_bias"][:, None])[:, 0] if self.norm else None
+            norm2 = jnp.sum(jnp.square(rows.weights), axis=1)
+        else:
+            x_T = self._corrupted(rows, key)
+            product, bias = functools.partial(jnp.matmul, x_T), jnp.matmul(x_T, p["out_bias"])
+            norm2 = jnp.sum(jnp.square(x_T), axis=1)
+        start = collapsed.Start(p=product(p["in_items"]))
+        if self.norm:
+            start = start._replace(out=product(p["out_items"].T), bias=bias, norm2=norm2)
+        found = collapsed.reverse_collapsed(
+            self.schedule, self.denoiser(rows.n_items), params, tables, start, mean_type=self.mean_type
+        )
+        return found, x_T
+
+    def _scores_dense(self, params: Params, rows: Rows, key: jax.Array) -> jax.Array:
+        """The dense loop: the reference of the collapsed one, and the way of sampling noise."""
+        denoiser = self.denoiser(rows.n_items)
+        noise_key = jax.random.fold_in(key, 1)
+
+        def sampling_noise(t: jax.Array) -> jax.Array:
+            return normal_per_user(jax.random.fold_in(noise_key, t), rows.users, rows.n_items)
+
+        return reverse(
+            self.schedule,
+            functools.partial(denoiser.apply, params),
+            self._corrupted(rows, key),
+            mean_type=self.mean_type,
+            sampling_noise=sampling_noise if self.sampling_noise else None,
+        )
+
+    def _corrupted(self, rows: Rows, key: jax.Array) -> jax.Array:
+        """x_T ``[B, I]``."""
+        noise = normal_per_user(key, rows.users, rows.n_items) if self.sampling_steps else None
+        return corrupt(self.schedule, rows.dense(), noise, sampling_steps=self.sampling_steps)
+
+
+def normal_per_user(key: jax.Array, users: jax.Array, n_items: int) -> jax.Array:
+    """Standard normal ``[B, I]``, a function of the key and the user id alone; ids of -1 share one draw.
+
+    Raises:
+      ValueError: for a generator whose draws under ``vmap`` do not depend on each key (rbg).
+    """
+    if "threefry" not in str(jax.random.key_impl(key)):
+        raise ValueError(
+            f"prng_impl={jax.random.key_impl(key)} cannot draw per user: use threefry2x32 for noise at inference"
+        )
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(users)
+    return jax.vmap(lambda k: jax.random.normal(k, (n_items,)))(keys)

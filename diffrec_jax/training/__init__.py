@@ -1,0 +1,21 @@
+"""From parameters to trained parameters: the step, the loop, the mesh, the checkpoints."""
+
+from diffrec_jax.training.checkpoint import Checkpoints, Progress
+from diffrec_jax.training.loop import EpochReport, FitResult, InterruptedRunError, NonFiniteLossError, Observer, Plan
+from diffrec_jax.training.mesh import make_mesh
+from diffrec_jax.training.step import Trainer, TrainState, train_step
+
+__all__ = [
+    "Checkpoints",
+    "EpochReport",
+    "FitResult",
+    "InterruptedRunError",
+    "NonFiniteLossError",
+    "Observer",
+    "Plan",
+    "Progress",
+    "TrainState",
+    "Trainer",
+    "make_mesh",
+    "train_step",
+]

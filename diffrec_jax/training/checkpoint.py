@@ -1,0 +1,101 @@
+"""Checkpoints of a run: asynchronous, atomic, the last two and the best kept (Orbax)."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orbax.checkpoint import v1 as ocp
+
+from diffrec_jax.training.step import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What a checkpoint holds beside the arrays of the state."""
+
+    best_epoch: int = 0  # epochs completed when the best validation was seen; 0: none yet
+    best_value: float | None = None  # of the selection metric
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class KeepLastTwoAndBest:
+    """Which checkpoints stay: those a crash may need, and the one the results come from."""
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """One flag per checkpoint, given in the order of their steps."""
+        del context
+        values = [(c.metrics or {}).get("best_is_here") for c in checkpoints]
+        best = max((i for i, is_best in enumerate(values) if is_best), default=-1)
+        return [i >= len(checkpoints) - 2 or i == best for i in range(len(checkpoints))]
+
+
+class Checkpoints:
+    """The checkpoints below one folder.
+
+    Attributes:
+      warnings: sentences about checkpoints that could not be read, for the person who runs it.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Open (or create) the folder.
+
+        Raises:
+          OSError: if it cannot be written.
+        """
+        logging.getLogger("orbax").setLevel(logging.ERROR)
+        self.folder = Path(folder).absolute()
+        self.warnings: list[str] = []
+        self._manager = ocp.training.Checkpointer(
+            self.folder, preservation_policy=KeepLastTwoAndBest(), cleanup_tmp_directories=True
+        )
+
+    def steps(self) -> list[int]:
+        """Steps with a checkpoint, ascending."""
+        return sorted(int(checkpoint.step) for checkpoint in self._manager.checkpoints)
+
+    def save(self, state: TrainState, progress: Progress, *, is_best: bool, step: int) -> None:
+        """Begin to save the state after ``step`` steps; returns before it is on disk."""
+        if step in self.steps():
+            return
+        self._manager.save_async(
+            step,
+            state,
+            force=True,
+            metrics={"best_is_here": 1.0 if is_best else 0.0},
+            custom_metadata=dataclasses.asdict(progress),
+        )
+
+    def restore(self, abstract_state: TrainState, step: int | None = None) -> tuple[TrainState, Progress] | None:
+        """The state at ``step``, or the last one that can be read; None if there is none.
+
+        A checkpoint that cannot be read (truncated, say) is passed over, with a sentence in ``warnings``.
+        """
+        self.wait()
+        for candidate in reversed(self.steps()) if step is None else [step]:
+            try:
+                state = self._manager.load(candidate, abstract_state)
+                progress = Progress(**(self._manager.metadata(candidate).custom_metadata or {}))
+            except Exception as error:  # whatever a damaged file makes Orbax raise
+                reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+                self.warnings.append(f"checkpoint {self.folder / str(candidate)} cannot be read and is left out: {reason}")
+                continue
+            return state, progress
+        return None
+
+    def forget_after(self, step: int) -> None:
+        """Delete checkpoints later than ``step``: damaged ones, which the run is about to write anew."""
+        for later in [s for s in self.steps() if s > step]:
+            self._manager.delete(later)
+
+    def wait(self) -> None:
+        """Block until everything is on disk."""
+        self._manager.wait()
+
+    def close(self) -> None:
+        """Finish writing and let go of the folder."""
+        self._manager.close()
+

@@ -1,0 +1,227 @@
+"""The training loop: epochs in a few dispatches each, validation, early stopping, checkpoints, exact resume."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffrec_jax.data.rows import DeviceCSR
+from diffrec_jax.diffusion import importance
+from diffrec_jax.training.checkpoint import Checkpoints, Progress
+from diffrec_jax.training.step import Trainer, TrainState
+
+SECONDS_PER_DISPATCH = 5.0  # how long an interruption may have to wait
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss became NaN or infinite."""
+
+
+class InterruptedRunError(KeyboardInterrupt):
+    """The run was asked to stop, and did so after saving its state."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped after step {step}")
+        self.step = step
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochReport:
+    """What happened in one epoch."""
+
+    epoch: int  # epochs completed
+    step: int
+    loss: float
+    seconds: float  # of this epoch's training in this process
+    valid: dict[str, dict[str, float]] | None  # by protocol, when the epoch ended with a validation
+    evaluate_seconds: float
+    progress: Progress
+    probabilities: np.ndarray  # [T] of the importance sampling
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What training will take on each device, known before any of it is taken."""
+
+    parameters: int  # how many numbers the model learns
+    state_bytes: int  # parameters, optimizer state and history
+    data_bytes: int  # the interactions
+    temporary_bytes: int  # gradients, the dense batch and what is computed from it
+    compile_seconds: float
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        return self.state_bytes + self.data_bytes + self.temporary_bytes
+
+
+class Observer:
+    """Is told what happens in ``fit``; this one ignores it all. The command line and tests override what they need."""
+
+    def planned(self, plan: Plan) -> None:
+        """The step is compiled; nothing has been allocated yet."""
+
+    def started(self, *, epoch: int, step: int, warnings: list[str]) -> None:
+        """Training begins after ``epoch`` epochs and ``step`` steps, both 0 for a new run."""
+
+    def epoch(self, report: EpochReport) -> None:
+        """An epoch is over."""
+
+    def interrupted(self) -> bool:
+        """Asked between dispatches: True saves the state and raises ``InterruptedRunError``."""
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class FitResult:
+    """The outcome of training."""
+
+    params: Any  # of the best epoch
+    progress: Progress
+    epochs_run: int
+    compile_seconds: float
+
+
+def fit(
+    trainer: Trainer,
+    csr: DeviceCSR,
+    *,
+    epochs: int,
+    validate: Callable[[Any], dict[str, dict[str, float]]] | None = None,
+    selection: tuple[str, str] = ("official", "recall@20"),
+    eval_every: int = 5,
+    patience: int = 20,
+    checkpoints: Checkpoints | None = None,
+    observer: Observer | None = None,
+) -> FitResult:
+    """Train until the epochs are done or validation has not improved for ``patience`` epochs.
+
+    Args:
+      trainer: the model and how it is trained.
+      csr: the training interactions on the device(s).
+      epochs: at most this many.
+      validate: parameters -> metrics by protocol; None trains to the end and keeps the last parameters.
+      selection: protocol and metric that choose the best epoch; higher is better.
+      eval_every: epochs between validations; each is followed by a checkpoint.
+      patience: epochs without improvement before training ends, as the authors count them: epoch e does not begin if
+        the best one lies ``patience`` or more epochs before it.
+      checkpoints: where the run lives; a run found there goes on where it was. None keeps everything in memory.
+      observer: is told what happens, and may ask to stop.
+
+    Raises:
+      NonFiniteLossError: with the step whose loss was not finite; the last checkpoint is from before it.
+      InterruptedRunError: if asked to stop.
+    """
+    observer = Observer() if observer is None else observer
+    start = time.perf_counter()
+    program = trainer.compile(csr)
+    compile_seconds = time.perf_counter() - start
+    per_epoch = trainer.steps_per_epoch
+    observer.planned(_plan(trainer, csr, program, compile_seconds))
+
+    state, progress, best_params = _begin(trainer, checkpoints)
+    step = int(state.step)
+    observer.started(epoch=step // per_epoch, step=step, warnings=checkpoints.warnings if checkpoints else [])
+    steps_per_dispatch = 1
+    while step < epochs * per_epoch and not (validate and _patience_is_over(step // per_epoch + 1, progress, patience)):
+        epoch = step // per_epoch
+        began = time.perf_counter()
+        while step < (epoch + 1) * per_epoch:
+            n_steps = min(steps_per_dispatch, (epoch + 1) * per_epoch - step)
+            dispatched = time.perf_counter()
+            state = program(state, csr, jnp.int32(epoch), jnp.int32(n_steps))
+            step += n_steps
+            if n_steps < per_epoch:  # a long epoch: look up between dispatches, which last seconds each
+                jax.block_until_ready(state.step)
+            steps_per_dispatch = _steps_within(SECONDS_PER_DISPATCH, n_steps, time.perf_counter() - dispatched)
+            if observer.interrupted() and step < (epoch + 1) * per_epoch:
+                _stop_here(state, step, progress, checkpoints)
+        loss, bad_step = float(state.loss_sum / state.loss_rows), int(state.bad_step)
+        if bad_step >= 0 or not math.isfinite(loss):
+            raise NonFiniteLossError(
+                f"the loss is not finite at step {bad_step} (epoch {bad_step // per_epoch + 1}): lower the learning "
+                "rate, or look at the data; the last checkpoint is from before that step"
+            )
+        seconds = time.perf_counter() - began
+        progress = dataclasses.replace(progress, train_seconds=progress.train_seconds + seconds)
+        epoch += 1
+
+        valid, evaluate_seconds = None, 0.0
+        if epoch % eval_every == 0 or epoch == epochs:
+            improved = validate is None
+            if validate is not None:
+                began = time.perf_counter()
+                valid = validate(state.params)
+                evaluate_seconds = time.perf_counter() - began
+                value = valid[selection[0]][selection[1]]
+                improved = progress.best_value is None or value > progress.best_value
+                progress = dataclasses.replace(progress, evaluate_seconds=progress.evaluate_seconds + evaluate_seconds)
+            if improved:
+                value = valid[selection[0]][selection[1]] if valid else None
+                progress = dataclasses.replace(progress, best_epoch=epoch, best_value=value)
+                best_params = jax.tree.map(jnp.copy, state.params) if checkpoints is None else None
+            if checkpoints is not None:
+                checkpoints.save(state, progress, is_best=improved, step=step)
+        probabilities = np.asarray(importance.probabilities(state.history))
+        observer.epoch(EpochReport(epoch, step, loss, seconds, valid, evaluate_seconds, progress, probabilities))
+        if observer.interrupted():
+            _stop_here(state, step, progress, checkpoints)
+
+    if checkpoints is not None:
+        del state  # make room for the best one
+        best = checkpoints.restore(trainer.abstract_state(), step=progress.best_epoch * per_epoch)
+        if best is None:
+            raise OSError(
+                f"the best checkpoint, of epoch {progress.best_epoch}, cannot be read: {checkpoints.warnings[-1]}"
+            )
+        best_params = best[0].params
+    return FitResult(best_params, progress, step // per_epoch, compile_seconds)
+
+
+def _plan(trainer: Trainer, csr: DeviceCSR, program: Any, compile_seconds: float) -> Plan:
+    def total(tree: Any) -> int:
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+    state = trainer.abstract_state()
+    memory = program.memory_analysis()
+    return Plan(
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        state_bytes=total(state),
+        data_bytes=total(csr),
+        temporary_bytes=0 if memory is None else memory.temp_size_in_bytes,
+        compile_seconds=compile_seconds,
+    )
+
+
+def _begin(trainer: Trainer, checkpoints: Checkpoints | None) -> tuple[TrainState, Progress, Any]:
+    """The state to go on from: of the last readable checkpoint, or a new one."""
+    found = checkpoints.restore(trainer.abstract_state()) if checkpoints is not None else None
+    if checkpoints is not None:
+        checkpoints.forget_after(int(found[0].step) if found else -1)
+    if found is not None:
+        return *found, None
+    state = trainer.init()
+    return state, Progress(), (jax.tree.map(jnp.copy, state.params) if checkpoints is None else None)
+
+
+def _patience_is_over(epoch: int, progress: Progress, patience: int) -> bool:
+    """Whether ``epoch`` (1-based) should not begin."""
+    return epoch - progress.best_epoch >= patience
+
+
+def _steps_within(seconds: float, n_steps: int, took: float) -> int:
+    """How many steps a dispatch should have, given how long ``n_steps`` took; at most 16 times as many."""
+    return max(1, min(int(seconds * n_steps / max(took, 1e-6)), 16 * n_steps))
+
+
+def _stop_here(state: TrainState, step: int, progress: Progress, checkpoints: Checkpoints | None) -> None:
+    """Save and leave."""
+    if checkpoints is not None:
+        checkpoints.save(state, progress, is_best=False, step=step)
+        checkpoints.wait()
+    raise InterruptedRunError(step)

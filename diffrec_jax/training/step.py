@@ -1,0 +1,165 @@
+"""The training step, and many of them in one dispatch.
+
+Everything random is a function of ``(seed, step)`` and everything that must survive an interruption is an array of
+``TrainState``, so that a resumed run equals an uninterrupted one bit for bit.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh
+
+from diffrec_jax.data.recency import Recency
+from diffrec_jax.data.rows import DeviceCSR, Rows, take_rows
+from diffrec_jax.diffusion.importance import LossHistory
+from diffrec_jax.models.contract import Catalogue, Model
+from diffrec_jax.training.mesh import batch_size_on, replicated
+
+
+class TrainState(struct.PyTreeNode):
+    """All that training changes."""
+
+    step: jax.Array  # [] int32, steps done
+    params: Any
+    opt_state: Any
+    history: LossHistory  # the importance-sampling state
+    loss_sum: jax.Array  # [] float32, summed over the real rows of this epoch so far
+    loss_rows: jax.Array  # [] float32, how many rows that was
+    bad_step: jax.Array  # [] int32, the first step whose loss was not finite; -1: none
+
+    @classmethod
+    def create(cls, model: Model, optimizer: optax.GradientTransformation, params: Any) -> "TrainState":
+        """The state before the first step."""
+        return cls(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=optimizer.init(params),
+            history=LossHistory.create(model.steps),
+            loss_sum=jnp.zeros(()),
+            loss_rows=jnp.zeros(()),
+            bad_step=jnp.full((), -1, jnp.int32),
+        )
+
+
+def train_step(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    rows: Rows,
+    *,
+    key: jax.Array,
+    epoch: jax.Array | int = 0,
+) -> TrainState:
+    """One step of gradient descent on a batch of rows: pure, to be called inside any jitted pipeline.
+
+    Args:
+      model: gives the loss.
+      optimizer: any optax transformation; ``model.optimizer()`` is the one the paper used.
+      state: before the step.
+      rows: the batch; rows with ``users == -1`` are padding.
+      key: the run's key; the step number is folded in here.
+      epoch: epochs completed, for models that anneal.
+
+    Returns:
+      The state after the step; its ``loss_sum / loss_rows`` is the mean loss since both were last zero.
+    """
+    key = jax.random.fold_in(key, state.step)
+
+    def mean_loss(params: Any) -> tuple[jax.Array, Any]:
+        return model.loss(params, state.history, rows, key=key, step=state.step, epoch=jnp.asarray(epoch))
+
+    (loss, aux), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    n_rows = jnp.sum(rows.users >= 0).astype(jnp.float32)
+    return TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+        history=aux.history,
+        loss_sum=state.loss_sum + loss * n_rows,
+        loss_rows=state.loss_rows + n_rows,
+        bad_step=jnp.where((state.bad_step < 0) & ~jnp.isfinite(loss), state.step, state.bad_step),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """A model, the way it is trained, and the compiled program that does it.
+
+    Attributes:
+      model: what is trained.
+      n_users: rows of the training data; every epoch visits each once.
+      catalogue: what ``model.init`` needs.
+      batch_size: rows per step; the last, short batch of an epoch is kept and padded.
+      seed: of everything random.
+      mesh: the devices.
+      prng_impl: JAX generator of the training noise.
+    """
+
+    model: Model
+    catalogue: Catalogue
+    batch_size: int
+    seed: int
+    mesh: Mesh
+    prng_impl: str = "threefry2x32"
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that visit every user once."""
+        return -(-self.catalogue.n_users // self.batch_size)
+
+    def key(self, name: str) -> jax.Array:
+        """The run's key for one purpose: ``init``, ``shuffle`` or ``train``."""
+        impl = self.prng_impl if name == "train" else "threefry2x32"
+        return jax.random.fold_in(jax.random.key(self.seed, impl=impl), ("init", "shuffle", "train").index(name))
+
+    def init(self) -> TrainState:
+        """The state before training, made on the devices by one compiled program."""
+        return jax.jit(self._init, out_shardings=replicated(self.mesh))()
+
+    def abstract_state(self) -> TrainState:
+        """Shapes and shardings of the state, without the state."""
+        sharding = replicated(self.mesh)
+        shapes = jax.eval_shape(self._init)
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), shapes)
+
+    def compile(self, csr: DeviceCSR) -> Any:
+        """Compile ``(state, csr, epoch, n_steps) -> state``: any number of steps within one epoch, state donated."""
+        sharding = replicated(self.mesh)
+        scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding)
+        program = jax.jit(self._run, donate_argnums=0, out_shardings=sharding)
+        return program.lower(self.abstract_state(), csr, scalar, scalar).compile()
+
+    def _init(self) -> TrainState:
+        params = self.model.init(self.key("init"), self.catalogue)
+        return TrainState.create(self.model, self.model.optimizer(), params)
+
+    def _run(self, state: TrainState, csr: DeviceCSR, epoch: jax.Array, n_steps: jax.Array) -> TrainState:
+        """``n_steps`` steps of ``epoch``, beginning where the state stands."""
+        optimizer, key = self.model.optimizer(), self.key("train")
+        recency: Recency | None = getattr(self.model, "recency", None)
+        order = self.order(epoch)
+        first = state.step - epoch * self.steps_per_epoch
+        fresh = first == 0
+        state = state.replace(
+            loss_sum=jnp.where(fresh, 0.0, state.loss_sum), loss_rows=jnp.where(fresh, 0.0, state.loss_rows)
+        )
+
+        def body(i: jax.Array, state: TrainState) -> TrainState:
+            users = jax.lax.dynamic_slice_in_dim(order, (first + i) * self.batch_size, self.batch_size)
+            padding = batch_size_on(self.mesh, self.batch_size) - self.batch_size
+            users = jnp.pad(users, (0, padding), constant_values=-1)
+            rows = take_rows(csr, users, recency=recency, mesh=self.mesh)
+            return train_step(self.model, optimizer, state, rows, key=key, epoch=epoch)
+
+        return jax.lax.fori_loop(0, n_steps, body, state)
+
+    def order(self, epoch: jax.Array) -> jax.Array:
+        """The users in the order of this epoch, padded with -1 to whole batches."""
+        order = jax.random.permutation(jax.random.fold_in(self.key("shuffle"), epoch), self.catalogue.n_users)
+        padding = self.steps_per_epoch * self.batch_size - self.catalogue.n_users
+        return jnp.pad(order.astype(jnp.int32), (0, padding), constant_values=-1)

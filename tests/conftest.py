@@ -1,0 +1,40 @@
+"""Shared by all tests: eight simulated devices, the recorded reference behaviour, and where real data may lie."""
+
+import json
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def golden():
+    """``golden("name")`` gives the arrays of a recording; JSON entries come decoded."""
+
+    def load(name: str) -> dict:
+        with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        return {k: json.loads(str(v)) if v.dtype.kind == "U" else v for k, v in arrays.items()}
+
+    return load
+
+
+@pytest.fixture
+def real_data():
+    """``real_data("ml-1m_clean")`` gives a folder of real data, or skips the test where there is none."""
+
+    def find(name: str) -> Path:
+        path = Path(os.environ.get("DIFFREC_JAX_DATA", ROOT.parent / "shared" / "data")) / name
+        if not path.exists():
+            pytest.skip(f"{name} is not on this machine (set DIFFREC_JAX_DATA)")
+        return path
+
+    return find

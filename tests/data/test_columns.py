@@ -1,0 +1,129 @@
+"""Ids and times from Arrow columns: what is recognised, what is kept, what is refused and with which words."""
+
+import datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffrec_jax.data.columns import describe_time, encode_ids, encode_ratings, encode_times
+
+SECOND = 1_700_000_000  # 2023-11-14T22:13:20 UTC
+MICROS = SECOND * 1_000_000
+
+
+def _column(values, kind=None):
+    return pa.chunked_array([pa.array(values, kind)])
+
+
+def _times(values, kind=None):
+    return encode_times(_column(values, kind), "ts")
+
+
+@pytest.mark.parametrize(("values", "kind", "expected", "how"), [
+    ([SECOND], pa.int64(), MICROS, "unix seconds"),
+    ([SECOND * 1000], pa.int64(), MICROS, "unix milliseconds"),
+    ([SECOND * 10**6], pa.int64(), MICROS, "unix microseconds"),
+    ([SECOND + 0.25], pa.float64(), MICROS + 250_000, "unix seconds"),
+    ([str(SECOND)], pa.string(), MICROS, "unix seconds"),
+    ([f" {SECOND}.5"], pa.string(), MICROS + 500_000, "unix seconds"),
+    ([f"{SECOND * 1000}"], pa.string(), MICROS, "unix milliseconds"),
+    (["2023-11-14T22:13:20"], pa.string(), MICROS, "ISO 8601 text, no zone given, taken as UTC"),
+    (["2023-11-14 22:13:20.000001"], pa.string(), MICROS + 1, "ISO 8601 text, no zone given"),
+    (["2023-11-14T22:13:20Z"], pa.string(), MICROS, "ISO 8601 text, zone given"),
+    (["2023-11-14T23:13:20+01:00"], pa.large_string(), MICROS, "zone given"),
+    (["2023-11-14"], pa.string(), MICROS - 80_000_000_000, "ISO 8601 text"),
+    (["2023-11-14T22:13:20.123456789"], pa.string(), MICROS + 123_456, "ISO 8601 text"),
+    ([datetime.date(2023, 11, 14)], pa.date32(), MICROS - 80_000_000_000, "date32"),
+    ([SECOND], pa.timestamp("s"), MICROS, "timestamp"),
+    ([SECOND * 1000], pa.timestamp("ms", "Europe/Berlin"), MICROS, "zone given"),
+    ([0, 5], pa.int32(), 0, "unix seconds"),
+    ([-86400], pa.int64(), -86_400_000_000, "unix seconds"),
+])  # fmt: skip
+def test_times_are_recognised_and_said(values, kind, expected, how):
+    micros, sentence = _times(values, kind)
+    assert micros.dtype == np.int64
+    assert micros[0] == expected
+    assert how in sentence
+    assert describe_time(micros.min()) in sentence
+
+
+@pytest.mark.parametrize(("values", "sentence"), [
+    (["1700000000", "1700000001", "soon"], r"row 3: cannot read 'soon' in column 'ts' as a time"),
+    (["2023-11-14", "2023-13-99"], "row 2: cannot read '2023-13-99'"),
+    (["yesterday"], "row 1: cannot read 'yesterday'.*unix numbers or ISO 8601"),
+    (["2023-11-14T22:13:20Z", "2023-11-14T22:13:20"], "row 2"),
+    ([1700000000, None], "row 2 has no time"),
+    ([1700000000.0, float("inf")], "row 2: inf"),
+    ([1700000000, 1700000000000], "mixes units: row 1 holds 1700000000 and row 2 1700000000000"),
+    ([10**18], "too large"),
+    ([True], "bool, which is no time"),
+])  # fmt: skip
+def test_unreadable_times_name_row_and_value(values, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        _times(values)
+
+
+def test_the_failing_row_is_found_among_many():
+    values = [str(SECOND + n) for n in range(5000)]
+    values[3217] = "12:30"
+    with pytest.raises(ValueError, match="row 3,218: cannot read '12:30'"):
+        _times(values)
+
+
+def test_whole_numbers_as_text_are_numbers_but_padded_ones_stay_text():
+    codes, ids = encode_ids(_column(["12", "7", "12"]), "user")
+    assert codes.tolist() == [0, 1, 0]
+    assert ids.tolist() == [12, 7]
+    assert ids.dtype == np.int64
+    _, ids = encode_ids(_column(["12", "007"]), "user")
+    assert ids.tolist() == ["12", "007"]
+    _, ids = encode_ids(_column(["12", "1e3", "-0"]), "user")
+    assert ids.tolist() == ["12", "1e3", "-0"]
+
+
+@given(st.lists(st.one_of(st.text(max_size=6), st.integers(-(10**20), 10**20).map(str)), min_size=1, max_size=40))
+@settings(max_examples=80, deadline=None)
+def test_text_ids_round_trip(values):
+    values = [v.encode("utf-8", "replace").decode() for v in values]
+    codes, ids = encode_ids(_column(values, pa.string()), "user")
+    assert [str(ids[c]) for c in codes] == values
+    assert len(set(ids.tolist())) == len(ids)
+    assert codes[0] == 0  # in order of first appearance
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=40), st.integers(1, 5))
+@settings(max_examples=50, deadline=None)
+def test_integer_ids_round_trip_over_chunks(values, chunks):
+    column = pa.chunked_array([pa.array(part.tolist(), pa.int64()) for part in np.array_split(np.array(values), chunks)])
+    codes, ids = encode_ids(column, "user")
+    assert ids[codes].tolist() == values
+
+
+def test_dictionary_columns_with_different_dictionaries_agree():
+    parts = [pa.array(part).dictionary_encode() for part in (["b", "a"], ["c", "a", None])]
+    codes, ids = encode_ids(pa.chunked_array(parts), "user")
+    assert [None if c < 0 else ids[c] for c in codes] == ["b", "a", "c", "a", None]
+
+
+def test_floats_are_ids_only_if_whole():
+    codes, ids = encode_ids(_column([3.0, float("nan"), 5.0]), "user")
+    assert codes.tolist() == [0, -1, 1]
+    assert ids.tolist() == [3, 5]
+    with pytest.raises(ValueError, match="column 'user' holds fractions"):
+        encode_ids(_column([3.5]), "user")
+    with pytest.raises(ValueError, match="of type bool; ids are whole numbers or text"):
+        encode_ids(_column([True]), "user")
+    with pytest.raises(ValueError, match="beyond 64 bits"):
+        encode_ids(_column([2**64 - 1], pa.uint64()), "user")
+
+
+def test_ratings():
+    assert encode_ratings(_column(["4", " 3.5"]), "r").tolist() == [4.0, 3.5]
+    assert encode_ratings(_column([1, 5]), "r").dtype == np.float32
+    with pytest.raises(ValueError, match="row 2: 'good' in column 'r' is not a rating"):
+        encode_ratings(_column(["4", "good"]), "r")
+    with pytest.raises(ValueError, match="row 2: None"):
+        encode_ratings(_column([4.0, None]), "r")
