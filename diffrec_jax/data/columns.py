@@ -22,21 +22,20 @@ def encode_ids(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, np.ndarr
 
     Raises `ValueError` for a column that holds neither text nor integers.
     """
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if not (_is_text(kind) or pa.types.is_integer(kind)):
+    if pa.types.is_dictionary(column.type):  # may hold unused or repeated values: encode anew
+        column = _plain(column)
+    if not (_is_text(column.type) or pa.types.is_integer(column.type)):
         column = _whole_numbers(column, name)
-    if not pa.types.is_dictionary(column.type):
-        column = column.dictionary_encode()
+    column = column.dictionary_encode()
     if not _one_dictionary(column):
         column = column.unify_dictionaries()
-    values = column.chunk(0).dictionary if column.num_chunks else pa.array([], kind)
+    values = column.chunk(0).dictionary if column.num_chunks else pa.array([], pa.string())
     codes = np.concatenate(
         [np.asarray(pc.fill_null(chunk.indices, -1)).astype(np.int32, copy=False) for chunk in column.chunks]
         or [np.empty(0, np.int32)]
     )
     if _is_text(values.type):
+        values = values.cast(pa.large_string())  # polars' string views have few kernels
         as_numbers = _canonical_integers(values)
         values = values if as_numbers is None else as_numbers
     if pa.types.is_integer(values.type):
@@ -54,9 +53,8 @@ def encode_times(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, str]:
     without a zone (without: UTC), Arrow dates and timestamps. Raises `ValueError` naming the row (counted from 1,
     header excluded) and the value that cannot be read.
     """
+    column = _plain(column)
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
     if column.null_count:
         row = int(pc.index(pc.is_null(column), True).as_py())
         raise ValueError(f"row {row + 1:,} has no time in column {name!r}; fill it or drop the row.")
@@ -93,8 +91,7 @@ def describe_time(micros: int | np.integer) -> str:
 
 def encode_ratings(column: pa.ChunkedArray, name: str) -> np.ndarray:
     """Ratings as float32 [N]; raises `ValueError` naming the row that is not a finite number."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+    column = _plain(column)
     if _is_text(column.type):
         column = pc.utf8_trim_whitespace(column)
     row = _first_failure(column, pa.float64())
@@ -115,9 +112,18 @@ def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate([np.asarray(chunk) for chunk in column.chunks] or [np.empty(0, np.int64)])
 
 
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Dictionaries and string views as what they stand for."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        kind = pa.large_string() if _is_text(kind.value_type) else kind.value_type
+        return pa.chunked_array([c.dictionary.cast(kind).take(c.indices) for c in column.chunks], kind)
+    return column.cast(pa.large_string()) if _is_text(kind) else column
+
+
 def _one_dictionary(column: pa.ChunkedArray) -> bool:
     """Whether all chunks share one dictionary in memory, as Arrow's own encoding leaves them (unifying is slow)."""
-    places = {tuple(b and b.address for b in chunk.dictionary.buffers()) for chunk in column.chunks}
+    places = {tuple(None if b is None else b.address for b in chunk.dictionary.buffers()) for chunk in column.chunks}
     return len(places) <= 1
 
 

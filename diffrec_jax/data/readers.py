@@ -109,8 +109,11 @@ def read_csv(
 def read_inter(path: str | Path) -> Interactions:
     """A RecBole `.inter` file: tab-separated, its header naming `user_id:token`, `item_id:token` and other fields."""
     path = _existing(path)
-    with pa.csv.open_csv(path, parse_options=pa.csv.ParseOptions(delimiter="\t")) as head:
-        present = {name.split(":")[0]: name for name in head.schema.names}
+    try:
+        with pa.csv.open_csv(path, parse_options=pa.csv.ParseOptions(delimiter="\t")) as head:
+            present = {name.split(":")[0]: name for name in head.schema.names}
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} cannot be read as tab-separated text: {error}") from error
     if "user_id" not in present or "item_id" not in present:
         raise ValueError(
             f"{path} has columns {_listed(present.values())}; a .inter file needs user_id:token and item_id:token."

@@ -97,7 +97,8 @@ def test_text_ids_round_trip(values):
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=40), st.integers(1, 5))
 @settings(max_examples=50, deadline=None)
 def test_integer_ids_round_trip_over_chunks(values, chunks):
-    column = pa.chunked_array([pa.array(part.tolist(), pa.int64()) for part in np.array_split(np.array(values), chunks)])
+    parts = np.array_split(np.array(values, np.int64), chunks)
+    column = pa.chunked_array([pa.array(part) for part in parts])
     codes, ids = encode_ids(column, "user")
     assert ids[codes].tolist() == values
 
@@ -106,6 +107,20 @@ def test_dictionary_columns_with_different_dictionaries_agree():
     parts = [pa.array(part).dictionary_encode() for part in (["b", "a"], ["c", "a", None])]
     codes, ids = encode_ids(pa.chunked_array(parts), "user")
     assert [None if c < 0 else ids[c] for c in codes] == ["b", "a", "c", "a", None]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+def test_every_kind_of_text(kind):
+    codes, ids = encode_ids(_column(["b", "a", "b"], kind), "user")
+    assert ids[codes].tolist() == ["b", "a", "b"]
+    assert encode_ratings(_column(["1", "2"], kind), "r").tolist() == [1, 2]
+    assert encode_times(_column(["2023-11-14T22:13:20"], kind), "t")[0].tolist() == [MICROS]
+
+
+def test_unused_categories_are_no_ids():
+    column = pa.DictionaryArray.from_arrays(pa.array([2, 0, 2], pa.uint8()), pa.array(["a", "unused", "b"]))
+    codes, ids = encode_ids(pa.chunked_array([column]), "user")
+    assert (codes.tolist(), ids.tolist()) == ([0, 1, 0], ["b", "a"])
 
 
 def test_floats_are_ids_only_if_whole():

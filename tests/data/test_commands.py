@@ -1,0 +1,32 @@
+"""The dataset list and the ingest benchmark, run small."""
+
+import json
+
+import pytest
+
+from experiments import datasets
+from experiments.benchmarks import ingest
+
+
+def test_the_list_names_every_dataset_with_its_state(tmp_path, capsys):
+    assert datasets.main([f"--data_dir={tmp_path}", f"--cache_dir={tmp_path}"]) == 0
+    out = capsys.readouterr().out
+    for name in ("ml-100k", "gowalla", "fetchable", "by hand", "here", "md5:0e33842e24a9c977be4e0107933c0723"):
+        assert name in out
+
+
+def test_one_dataset_is_described_and_an_unknown_one_refused(tmp_path, capsys):
+    assert datasets.main(["synthetic", f"--data_dir={tmp_path}"]) == 0
+    assert "Leakage check" in " ".join(capsys.readouterr().out.split())
+    assert datasets.main(["absent", f"--data_dir={tmp_path}"]) == 1
+    assert "no dataset 'absent'" in capsys.readouterr().err
+
+
+def test_ingest_ends_with_one_json_line(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["ingest", "--events=20000", f"--log={tmp_path / 'log.parquet'}"])
+    ingest.main()
+    result = json.loads(capfd.readouterr().out.strip().splitlines()[-1])
+    assert {"seconds", "peak_bytes", "events_per_second"} <= result.keys()
+    assert result["events"] == 20_000
+    assert 0 < result["kept"] <= 20_000
+    assert result["peak_bytes"] == pytest.approx(150e6, rel=1)
