@@ -14,11 +14,11 @@ from diffrec_jax.data.interactions import CSR, Interactions, merge
 from diffrec_jax.data.rows import device_csr, take_rows
 from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
 from diffrec_jax.evaluation.ranking import mask_seen, top_k
+from diffrec_jax.mesh import make_mesh, replicated
 from diffrec_jax.models.contract import Catalogue, ClosedForm, Model
 from diffrec_jax.training.checkpoint import Checkpoints, Progress
 from diffrec_jax.training.loop import FitResult, Observer
 from diffrec_jax.training.loop import fit as run_training
-from diffrec_jax.training.mesh import make_mesh
 from diffrec_jax.training.step import Trainer
 
 
@@ -97,28 +97,30 @@ def fit(
     train, valid = _csr(train), None if valid is None else _csr(valid)
     mesh = make_mesh() if mesh is None else mesh
     if isinstance(model, ClosedForm):
-        params = jax.device_put(model.fit(train), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
-        return Fitted(model, params, train, valid, mesh, FitResult(params, Progress(), 0, 0.0))
-    for name, value in (("batch_size", batch_size), ("epochs", epochs), ("eval_every", eval_every), ("patience", patience)):
+        params = jax.device_put(model.fit(train), replicated(mesh))
+        result = FitResult(params, Progress(), 0, sum(leaf.size for leaf in jax.tree.leaves(params)))
+        return Fitted(model, params, train, valid, mesh, result)
+    for name, value in (
+        ("batch_size", batch_size),
+        ("epochs", epochs),
+        ("eval_every", eval_every),
+        ("patience", patience),
+    ):
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
     catalogue = Catalogue(n_items=train.n_items, n_users=train.n_users)
     trainer = Trainer(model, catalogue, min(batch_size, train.n_users), seed, mesh, prng_impl)
-    validate = None
+    evaluator = None
     if valid is not None and valid.n_interactions:
         evaluator = Evaluator(model, history=train, seen=train, truth=valid, mesh=mesh, seed=seed)
         evaluator.compile(trainer.abstract_state().params)
-
-        def validate(params: Any) -> dict[str, dict[str, float]]:
-            return evaluator(params).means()
-
     checkpoints = None if workdir is None else Checkpoints(Path(workdir) / "checkpoints")
     try:
         result = run_training(
             trainer,
             device_csr(train, mesh=mesh),
             epochs=epochs,
-            validate=validate,
+            validate=None if evaluator is None else lambda params: evaluator(params).means(),
             selection=selection,
             eval_every=eval_every,
             patience=patience,
@@ -128,6 +130,8 @@ def fit(
     finally:
         if checkpoints is not None:
             checkpoints.close()
+    if evaluator is not None:
+        result = dataclasses.replace(result, compile_seconds=result.compile_seconds + evaluator.compile_seconds)
     return Fitted(model, result.params, train, valid, mesh, result)
 
 

@@ -1,0 +1,1 @@
+"""The command line: thin adapters from flags to one frozen ``Config``."""

@@ -1,7 +1,7 @@
 """`python -m experiments.datasets`: the named datasets, whether they are here, and what their terms are.
 
-    python -m experiments.datasets                      # the list
-    python -m experiments.datasets ml-100k              # fetch if need be, prepare, split, and say what came out
+python -m experiments.datasets                      # the list
+python -m experiments.datasets ml-100k              # fetch if need be, prepare, split, and say what came out
 """
 
 from __future__ import annotations

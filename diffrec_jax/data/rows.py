@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from diffrec_jax.data.recency import Recency
+from diffrec_jax.mesh import replicated
 
 
 class DeviceCSR(struct.PyTreeNode):
@@ -65,7 +66,7 @@ def device_csr(csr: Any, *, mesh: Mesh | None = None) -> DeviceCSR:
       csr: ``indptr [U + 1]``, ``indices [N]``, ``n_items``, and ``times [N]`` (int64 microseconds) or None.
       mesh: the devices; None is the default device.
     """
-    sharding = None if mesh is None else NamedSharding(mesh, P())
+    sharding = None if mesh is None else replicated(mesh)
     lengths = np.diff(csr.indptr)
     days = None
     if csr.times is not None:
@@ -80,9 +81,7 @@ def device_csr(csr: Any, *, mesh: Mesh | None = None) -> DeviceCSR:
     )
 
 
-def take_rows(
-    csr: DeviceCSR, users: jax.Array, *, recency: Recency | None = None, mesh: Mesh | None = None
-) -> Rows:
+def take_rows(csr: DeviceCSR, users: jax.Array, *, recency: Recency | None = None, mesh: Mesh | None = None) -> Rows:
     """Cut the histories of ``users [B]`` (int32; -1 gives an empty row) out of the CSR; call it inside jit."""
     if mesh is not None:
         users = jax.lax.with_sharding_constraint(users, NamedSharding(mesh, P("users")))

@@ -36,7 +36,9 @@ def posterior_mean(schedule: Schedule, x0: jax.Array, x_t: jax.Array, t: jax.Arr
     return _at(schedule.posterior_mean_coef1, t, x_t) * x0 + _at(schedule.posterior_mean_coef2, t, x_t) * x_t
 
 
-def predict_x0(schedule: Schedule, output: jax.Array, x_t: jax.Array, t: jax.Array, *, mean_type: MeanType) -> jax.Array:
+def predict_x0(
+    schedule: Schedule, output: jax.Array, x_t: jax.Array, t: jax.Array, *, mean_type: MeanType
+) -> jax.Array:
     """What the network's output says of x_0: the output itself (``x0``), or Eq. 3 (``eps``)."""
     if mean_type == "x0":
         return output

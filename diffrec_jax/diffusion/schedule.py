@@ -103,7 +103,9 @@ def make_schedule(
     if noise_scale == 0.0:
         return _no_diffusion(steps)
     if name in ("linear", "linear-var") and not noise_min < noise_max:
-        raise ValueError(f"noise_min={noise_min} must be smaller than noise_max={noise_max} for {name}: raise noise_max")
+        raise ValueError(
+            f"noise_min={noise_min} must be smaller than noise_max={noise_max} for {name}: raise noise_max"
+        )
 
     betas = _betas(name, steps, noise_scale * noise_min, noise_scale * noise_max)
     if beta_fixed:

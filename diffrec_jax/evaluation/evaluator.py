@@ -1,19 +1,18 @@
 """Full-catalogue evaluation: every user with held-out items, every item, all metrics, one transfer at the end."""
 
 import dataclasses
-import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from diffrec_jax.data.rows import device_csr, take_rows
 from diffrec_jax.evaluation import metrics as metrics_lib
 from diffrec_jax.evaluation.ranking import hits, mask_seen, top_k
+from diffrec_jax.mesh import replicated
 from diffrec_jax.models.contract import Scorer
 
 KS = (10, 20, 50, 100)
@@ -26,6 +25,7 @@ class Evaluation:
     users: np.ndarray  # [n] int32
     per_user: Mapping[str, np.ndarray]  # each [n] float32
     n_users: int  # all users, with and without truth
+    seconds: float = 0.0  # of the evaluation, compilation aside
 
     def mean(self, protocol: metrics_lib.Protocol) -> dict[str, float]:
         """Averages by one of the two conventions of ``metrics``."""
@@ -75,45 +75,48 @@ class Evaluator:
         rows = mesh.shape["users"]
         batch_size = -(-min(batch_size, max(len(users), 1)) // rows) * rows
         padded = np.pad(self.users, (0, -len(users) % batch_size), constant_values=-1)
-        self._batches = [jnp.asarray(batch) for batch in padded.reshape(-1, batch_size)]
+        self._batches = [jax.device_put(batch, replicated(mesh)) for batch in padded.reshape(-1, batch_size)]
         self._data = tuple(device_csr(csr, mesh=mesh) for csr in (history, seen, truth))
-        self._key = jax.random.fold_in(jax.random.key(seed), 3)
+        self._key = jax.device_put(jax.random.fold_in(jax.random.key(seed), 3), replicated(mesh))
+        self._compiled: tuple[Any, Any] | None = None
         self.compile_seconds = 0.0
 
     def __call__(self, params: Any) -> Evaluation:
         """Rank the catalogue for every user with truth."""
-        tables = self._prepare(params)
-        parts = [self._program(params, tables, self._key, users, *self._data) for users in self._batches]
-        count = len(self.users)
-        if not parts:
+        if not self._batches:
             return Evaluation(users=self.users, per_user={}, n_users=self.n_users)
-        fetched = jax.device_get(parts)
-        per_user = {name: np.concatenate([part[name] for part in fetched])[:count] for name in fetched[0]}
-        order = np.argsort(self.users)
-        return Evaluation(self.users[order], {n: v[order] for n, v in per_user.items()}, n_users=self.n_users)
-
-    def compile(self, params: Any) -> float:
-        """Compile for parameters of these shapes; the seconds it took. Called by itself on first use."""
+        prepare, evaluate = self.compile(params)
         start = time.perf_counter()
-        abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), params)
-        tables = jax.eval_shape(self.model.prepare, abstract)
-        if self._batches:
-            self._program.lower(abstract, tables, self._key, self._batches[0], *self._data).compile()
-        self.compile_seconds += time.perf_counter() - start
-        return time.perf_counter() - start
+        tables = prepare(params)
+        fetched = jax.device_get([evaluate(params, tables, self._key, users, *self._data) for users in self._batches])
+        seconds = time.perf_counter() - start
+        per_user = {name: np.concatenate([part[name] for part in fetched])[: len(self.users)] for name in fetched[0]}
+        order = np.argsort(self.users)
+        return Evaluation(self.users[order], {n: v[order] for n, v in per_user.items()}, self.n_users, seconds)
 
-    @functools.cached_property
-    def _prepare(self) -> Any:
-        return jax.jit(self.model.prepare)
+    def compile(self, params: Any) -> tuple[Any, Any]:
+        """The two programs, for parameters (or their abstract form) of one shape; compiled once."""
+        if self._compiled is None:
+            start = time.perf_counter()
+            abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), params)
+            prepare = jax.jit(self.model.prepare, out_shardings=replicated(self.mesh)).lower(abstract).compile()
+            tables = jax.eval_shape(self.model.prepare, abstract)
+            tables = jax.tree.map(
+                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated(self.mesh)), tables
+            )
+            program = jax.jit(self._evaluate)
+            evaluate = program.lower(abstract, tables, self._key, self._batches[0], *self._data).compile()
+            self._compiled = prepare, evaluate
+            self.compile_seconds = time.perf_counter() - start
+        return self._compiled
 
-    @functools.cached_property
-    def _program(self) -> Any:
-        def evaluate(params: Any, tables: Any, key: jax.Array, users: jax.Array, history, seen, truth) -> Any:
-            rows = take_rows(history, users, recency=getattr(self.model, "recency", None), mesh=self.mesh)
-            scores = self.model.scores(params, rows, key=key, tables=tables)
-            scores = mask_seen(scores, take_rows(seen, users, mesh=self.mesh))
-            _, items = top_k(scores, max(self.ks), mesh=self.mesh)
-            held_out = take_rows(truth, users, mesh=self.mesh)
-            return metrics_lib.ranking_metrics(hits(items, held_out), held_out.lengths, self.ks)
-
-        return jax.jit(evaluate)
+    def _evaluate(
+        self, params: Any, tables: Any, key: jax.Array, users: jax.Array, history: Any, seen: Any, truth: Any
+    ) -> dict[str, jax.Array]:
+        """Metrics of one batch of users."""
+        rows = take_rows(history, users, recency=getattr(self.model, "recency", None), mesh=self.mesh)
+        scores = self.model.scores(params, rows, key=key, tables=tables)
+        scores = mask_seen(scores, take_rows(seen, users, mesh=self.mesh))
+        _, items = top_k(scores, max(self.ks), mesh=self.mesh)
+        held_out = take_rows(truth, users, mesh=self.mesh)
+        return metrics_lib.ranking_metrics(hits(items, held_out), held_out.lengths, self.ks)

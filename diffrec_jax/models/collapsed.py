@@ -11,7 +11,7 @@ A and c are computed once per set of parameters (``prepare``). The start ``W_in 
 history, or one dense product where x_T was corrupted. At the end of an x0-predicting process k1 = 1 and k2 = 0, so
 that the scores are ``W_out · h_0 + b_out``: a *user vector* h_0 times *item vectors*, the columns of W_out.
 
-An L2-normalised input needs ‖x_t‖, which Eq. 1 gives from the Gram matrix G = W_outᵀ·W_out and a few products with b_out.
+An L2-normalised input needs ‖x_t‖, which Eq. 1 gives from the Gram matrix W_outᵀ·W_out and a few products with b_out.
 
 Source: ours. The dense loop (``diffusion.process.reverse``) is the reference it is tested against.
 Letters: B users, I items, H width of the last hidden layer, T steps.
@@ -88,10 +88,10 @@ def reverse_collapsed(
         "a": table(a_after[:-1]),
     }
 
-    def step(carry: tuple[jax.Array, jax.Array], now: dict[str, jax.Array]) -> tuple[tuple[jax.Array, jax.Array], None]:
+    def step(carry: tuple[jax.Array, jax.Array], now: dict[str, jax.Array]) -> tuple[Any, None]:
         p, u = carry
         scaled = p / _norm(tables, start, u, now["s"], now["a"])[:, None] if denoiser.norm else p
-        h = denoiser.apply(params, scaled, jnp.broadcast_to(now["t"], p.shape[:1]), method="inner")
+        h = denoiser.apply(params, scaled, now["t"][None], method="inner")  # one embedding serves all rows
         p = now["k1"] * (jnp.matmul(h, tables.A) + tables.c) + now["k2"] * p
         return (p, now["k1"] * h + now["k2"] * u), None
 
@@ -105,5 +105,6 @@ def _norm(tables: Tables, start: Start, u: jax.Array, s: jax.Array, a: jax.Array
     assert start.out is not None and start.bias is not None and start.norm2 is not None
     assert tables.gram is not None and tables.gram_bias is not None and tables.bias_norm2 is not None
     norm2 = a**2 * start.norm2 + jnp.sum(jnp.matmul(u, tables.gram) * u, axis=1) + s**2 * tables.bias_norm2
-    norm2 = norm2 + 2.0 * (a * jnp.sum(start.out * u, axis=1) + a * s * start.bias + s * jnp.matmul(u, tables.gram_bias))
+    crossed = a * jnp.sum(start.out * u, axis=1) + a * s * start.bias + s * jnp.matmul(u, tables.gram_bias)
+    norm2 = norm2 + 2.0 * crossed
     return jnp.maximum(jnp.sqrt(jnp.maximum(norm2, 0.0)), 1e-12)

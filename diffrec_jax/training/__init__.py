@@ -1,8 +1,8 @@
 """From parameters to trained parameters: the step, the loop, the mesh, the checkpoints."""
 
+from diffrec_jax.mesh import make_mesh
 from diffrec_jax.training.checkpoint import Checkpoints, Progress
 from diffrec_jax.training.loop import EpochReport, FitResult, InterruptedRunError, NonFiniteLossError, Observer, Plan
-from diffrec_jax.training.mesh import make_mesh
 from diffrec_jax.training.step import Trainer, TrainState, train_step
 
 __all__ = [

@@ -81,7 +81,9 @@ class Checkpoints:
                 progress = Progress(**(self._manager.metadata(candidate).custom_metadata or {}))
             except Exception as error:  # whatever a damaged file makes Orbax raise
                 reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-                self.warnings.append(f"checkpoint {self.folder / str(candidate)} cannot be read and is left out: {reason}")
+                self.warnings.append(
+                    f"checkpoint {self.folder / str(candidate)} cannot be read and is left out: {reason}"
+                )
                 continue
             return state, progress
         return None
@@ -98,4 +100,3 @@ class Checkpoints:
     def close(self) -> None:
         """Finish writing and let go of the folder."""
         self._manager.close()
-

@@ -84,7 +84,9 @@ class FitResult:
     params: Any  # of the best epoch
     progress: Progress
     epochs_run: int
-    compile_seconds: float
+    parameters: int  # how many numbers were learned
+    compile_seconds: float = 0.0
+    earlier_seconds: float = 0.0  # training and evaluation by the processes this one took over from
 
 
 def fit(
@@ -122,9 +124,11 @@ def fit(
     program = trainer.compile(csr)
     compile_seconds = time.perf_counter() - start
     per_epoch = trainer.steps_per_epoch
-    observer.planned(_plan(trainer, csr, program, compile_seconds))
+    plan = _plan(trainer, csr, program, compile_seconds)
+    observer.planned(plan)
 
     state, progress, best_params = _begin(trainer, checkpoints)
+    earlier_seconds = progress.train_seconds + progress.evaluate_seconds
     step = int(state.step)
     observer.started(epoch=step // per_epoch, step=step, warnings=checkpoints.warnings if checkpoints else [])
     steps_per_dispatch = 1
@@ -180,7 +184,7 @@ def fit(
                 f"the best checkpoint, of epoch {progress.best_epoch}, cannot be read: {checkpoints.warnings[-1]}"
             )
         best_params = best[0].params
-    return FitResult(best_params, progress, step // per_epoch, compile_seconds)
+    return FitResult(best_params, progress, step // per_epoch, plan.parameters, compile_seconds, earlier_seconds)
 
 
 def _plan(trainer: Trainer, csr: DeviceCSR, program: Any, compile_seconds: float) -> Plan:

@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import DeviceCSR, Rows, take_rows
 from diffrec_jax.diffusion.importance import LossHistory
+from diffrec_jax.mesh import batch_size_on, replicated
 from diffrec_jax.models.contract import Catalogue, Model
-from diffrec_jax.training.mesh import batch_size_on, replicated
 
 
 class TrainState(struct.PyTreeNode):

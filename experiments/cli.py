@@ -1,0 +1,129 @@
+"""From argv to ``Config``: flags made from its fields, flag files found by their bare name, errors in one sentence."""
+
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from experiments.config import Config
+
+FLAG_FILES = Path(__file__).parent / "flags"
+
+
+class DimsParser(flags.ArgumentParser):
+    """Reads ``[200,600]`` and ``200,600``; ``[]`` is the empty tuple."""
+
+    syntactic_help = "whole numbers, such as [200,600] or 200,600"
+
+    def parse(self, argument: Any) -> tuple[int, ...]:
+        """The numbers as a tuple."""
+        if isinstance(argument, tuple):
+            return argument
+        try:
+            return tuple(int(part) for part in argument.strip().strip("[]").split(",") if part.strip())
+        except ValueError:
+            raise ValueError(f"{argument!r} is no list of whole numbers such as [200,600] or 200,600") from None
+
+    def flag_type(self) -> str:
+        """Shown in the help text."""
+        return "list of integers"
+
+
+class DimsSerializer(flags.ArgumentSerializer):
+    """Writes ``[200,600]``."""
+
+    def serialize(self, value: Any) -> str:
+        """The way the flag is typed."""
+        return "[" + ",".join(map(str, value)) + "]"
+
+
+def parse(argv: Sequence[str], *, usage: str) -> Config:
+    """The configuration a command line asks for.
+
+    Args:
+      argv: as in ``sys.argv``.
+      usage: what ``--help`` says first.
+
+    Raises:
+      ValueError: for an unknown flag, a bad value, or a flag file that isn't there.
+      SystemExit: for ``--help``.
+    """
+    values = flags.FlagValues()
+    for field in dataclasses.fields(Config):
+        _define(field, values)
+    flags.DEFINE_boolean("help", False, "show this text", short_name="h", flag_values=values)
+    argv, flag_file = find_flag_files(argv)
+    try:
+        rest = values(argv)
+    except (flags.Error, OSError) as error:
+        raise ValueError(str(error).replace("FATAL Flags parsing error: ", "")) from None
+    if values["help"].value:
+        print(f"{usage}\n\nflags:\n{values.get_help(include_special_flags=False)}")
+        raise SystemExit(0)
+    if len(rest) > 1:
+        raise ValueError(f"{rest[1]!r} is no flag: every option begins with --, as in --dataset=ml-100k")
+    given = {field.name: values[field.name].value for field in dataclasses.fields(Config)}
+    config = Config(**given)
+    if not config.workdir:
+        config = dataclasses.replace(config, workdir=f"runs/{flag_file or config.data_name}-s{config.seed}")
+    return config
+
+
+def find_flag_files(argv: Sequence[str]) -> tuple[list[str], str | None]:
+    """Replace bare flag-file names by paths: the current folder first, then ``experiments/flags``.
+
+    Returns:
+      The new argv, and the name of the last flag file without its ending (None without one).
+    """
+    argv, name = list(argv), None
+    for i, argument in enumerate(argv):
+        key, equals, value = argument.partition("=")
+        if key not in ("--flagfile", "-flagfile"):
+            continue
+        place = i if equals else i + 1
+        value = value if equals else (argv[place] if place < len(argv) else "")
+        path = Path(value)
+        if not path.is_file() and path.name == value and (FLAG_FILES / value).is_file():
+            path = FLAG_FILES / value
+        if not value or not path.is_file():
+            shipped = ", ".join(sorted(p.name for p in FLAG_FILES.glob("*.flags")))
+            raise ValueError(f"no flag file {value!r} here or among the shipped ones: {shipped}")
+        argv[place] = f"{key}={path}" if equals else str(path)
+        name = path.stem
+    return argv, name
+
+
+def guarded(main: Callable[[Sequence[str]], int]) -> int:
+    """Run a command; what the person who typed it can mend becomes one sentence on stderr and exit code 2."""
+    try:
+        return main(sys.argv)
+    except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and type(error).__module__.startswith(("jax", "builtins")):
+            raise  # a defect of ours, not of the input
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _define(field: "dataclasses.Field[Any]", values: flags.FlagValues) -> None:
+    """One flag for one field of ``Config``."""
+    kind, default, text = field.type, field.default, field.metadata["help"]
+    options = typing.get_args(kind)
+    if isinstance(kind, types.UnionType) and type(None) in options:
+        kind = next(option for option in options if option is not type(None))
+    if field.metadata["choices"]:
+        flags.DEFINE_enum(field.name, default, list(field.metadata["choices"]), text, flag_values=values)
+    elif kind is bool:
+        flags.DEFINE_boolean(field.name, default, text, flag_values=values)
+    elif kind is int:
+        flags.DEFINE_integer(field.name, default, text, flag_values=values)
+    elif kind is float:
+        flags.DEFINE_float(field.name, default, text, flag_values=values)
+    elif kind is str:
+        flags.DEFINE_string(field.name, default, text, flag_values=values)
+    else:
+        flags.DEFINE(DimsParser(), field.name, default, text, flag_values=values, serializer=DimsSerializer())

@@ -1,0 +1,142 @@
+"""One frozen ``Config`` holds everything a run depends on; the command line is made from its fields.
+
+The defaults are ours, chosen on validation (see BUILD_NOTES.md); the flag files hold the paper's settings.
+"""
+
+import dataclasses
+from typing import Any
+
+from diffrec_jax.data.recency import KERNELS, Recency
+from diffrec_jax.diffusion.schedule import NOISE_SCHEDULES
+from diffrec_jax.evaluation.metrics import PROTOCOLS
+from diffrec_jax.models import DiffRec
+from diffrec_jax.models.denoiser import ACTIVATIONS
+
+MODELS = ("diffrec", "t_diffrec")
+PRNG_IMPLS = ("threefry2x32", "rbg", "unsafe_rbg")
+SPLITS = ("temporal", "leave_one_out", "global_time", "random", "diffrec")
+EVAL_HISTORIES = ("train", "train+valid")
+NOT_PART_OF_A_RUN = ("workdir", "data_dir", "protocol")  # may differ when a run is taken up again
+
+
+def option(default: Any, help: str, *, choices: tuple[str, ...] | None = None, group: str = "run") -> Any:
+    """A field that is also a flag."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "group": group})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything a run depends on."""
+
+    # data
+    dataset: str = option("ml-100k", "a named dataset, or a folder in the released layout (path, or below --data_dir)")
+    data: str = option("", "your own log instead of --dataset: csv, tsv (.gz), .inter, Parquet file or folder")
+    data_dir: str = option("data", "where --dataset=NAME is looked for")
+    user_col: str = option("", "user column of --data")
+    item_col: str = option("", "item column of --data")
+    time_col: str = option("", "time column of --data: unix seconds, ms or µs, or ISO 8601")
+    rating_col: str = option("", "rating column of --data")
+    min_rating: float | None = option(None, "keep events of --data rated at least this")
+    duplicates: str = option("first", "which event of a repeated pair is kept", choices=("first", "last"))
+    k_core: int = option(5, "keep users and items of --data with at least this many events, iteratively; 0 keeps all")
+    min_history: int = option(0, "then keep users with at least this many events")
+    split: str = option(
+        "temporal",
+        "how --data is split (a dataset brings its own split); diffrec is the recipe of the released ML-1M with its "
+        "own filters, ratings >= 4 and 10-core, instead of --min_rating and --k_core",
+        choices=SPLITS,
+    )
+    data_seed: int = option(0, "of random splits and of noise, so that runs of several seeds share their data")
+    noise: str = option("", "train on noise: random:SHARE, natural:all or natural:similar_size")
+    # model
+    model: str = option("diffrec", "t_diffrec weighs interactions by recency", choices=MODELS)
+    dims: tuple[int, ...] = option((200, 600), "hidden widths, innermost first: [200,600] is I-600-200-600-I")
+    emb_size: int = option(10, "width of the step embedding")
+    activation: str = option("tanh", "of the hidden layers", choices=tuple(ACTIVATIONS))
+    norm: bool = option(False, "L2-normalise the network's input")
+    dropout: float = option(0.5, "rate on the network's input while training")
+    mean_type: str = option("x0", "what the network predicts", choices=("x0", "eps"))
+    steps: int = option(5, "diffusion steps T")
+    noise_schedule: str = option("linear-var", "how noise grows with t", choices=NOISE_SCHEDULES)
+    noise_scale: float = option(0.01, "s in [0, 1]; 0 means no diffusion")
+    noise_min: float = option(0.001, "noise of the first step, times s")
+    noise_max: float = option(0.01, "noise of the last step, times s")
+    beta_fixed: bool = option(True, "overwrite the first beta with 1e-5, as the authors do")
+    sampling_steps: int = option(0, "T': steps of corruption before inference")
+    sampling_noise: bool = option(False, "draw from the posterior at inference instead of taking its mean")
+    reweight: bool = option(True, "weigh the loss of each step as the evidence bound does")
+    recency: str = option("", "recency kernel; t_diffrec takes linear if none is named", choices=("", *KERNELS))
+    w_min: float = option(0.1, "weight of a user's oldest interaction")
+    w_max: float = option(1.0, "weight of a user's newest interaction")
+    recency_power: float = option(2.0, "exponent of --recency=power")
+    half_life: float = option(180.0, "days, of --recency=exponential")
+    # training
+    lr: float = option(1e-3, "learning rate of AdamW")
+    weight_decay: float = option(0.0, "decoupled weight decay")
+    batch_size: int = option(400, "users per step")
+    epochs: int = option(1000, "at most this many")
+    eval_every: int = option(5, "epochs between validations, each followed by a checkpoint")
+    patience: int = option(20, "epochs without better validation recall@20 before training ends")
+    seed: int = option(0, "of everything random")
+    prng_impl: str = option("threefry2x32", "generator of the training noise; rbg is faster on TPU", choices=PRNG_IMPLS)
+    # evaluation and output
+    protocol: str = option("official", "convention of the printed table; both are recorded", choices=PROTOCOLS)
+    eval_history: str = option("train", "what the test history holds", choices=EVAL_HISTORIES)
+    baselines: bool = option(True, "also evaluate popularity and EASE")
+    workdir: str = option("", "the run folder; runs/<flag file or dataset>-s<seed> if empty")
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs", "eval_every", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.k_core < 0 or self.min_history < 0:
+            raise ValueError(f"k_core={self.k_core} and min_history={self.min_history} must not be negative")
+        if self.recency and self.model == "diffrec":
+            raise ValueError(f"recency={self.recency} makes the model time-aware: say --model=t_diffrec, or drop it")
+        if self.prng_impl != "threefry2x32" and (self.sampling_steps or self.sampling_noise):
+            raise ValueError(
+                f"prng_impl={self.prng_impl} cannot draw noise per user, which --sampling_steps and --sampling_noise "
+                "need: use threefry2x32"
+            )
+        self.build_model()
+
+    def build_model(self) -> DiffRec:
+        """The model of this configuration; refuses values that make none."""
+        recency = None
+        if self.model == "t_diffrec":
+            recency = Recency(
+                kernel=self.recency or "linear",
+                w_min=self.w_min,
+                w_max=self.w_max,
+                power=self.recency_power,
+                half_life=self.half_life,
+            )
+        names = {field.name for field in dataclasses.fields(DiffRec)} - {"recency"}
+        values = {name: value for name, value in dataclasses.asdict(self).items() if name in names}
+        return DiffRec(**values, recency=recency)
+
+    @property
+    def data_name(self) -> str:
+        """The name of the data, for tables and default folders."""
+        path = self.data or self.dataset
+        return path.rstrip("/").rsplit("/", 1)[-1].split(".")[0]
+
+    def differences(self, other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Fields in which a recorded configuration differs, as ``{name: (recorded, ours)}``."""
+        ours = as_json(self)
+        names = [name for name in {**other, **ours} if name not in NOT_PART_OF_A_RUN]
+        return {n: (other.get(n), ours.get(n)) for n in names if other.get(n) != ours.get(n)}
+
+
+def as_json(config: Config) -> dict[str, Any]:
+    """The configuration as JSON would hold it."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
+
+
+def as_flags(config: Config) -> str:
+    """The configuration as a flag file."""
+    lines = []
+    for name, value in as_json(config).items():
+        if value is not None:
+            lines.append(f"--{name}={str(value).replace(' ', '') if isinstance(value, list) else value}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,101 @@
+"""What a person sees, and a run folder keeps, while a model trains."""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from diffrec_jax.training import EpochReport, Observer, Plan
+from experiments.config import Config
+from experiments.run_folder import RunFolder
+
+
+class RunObserver(Observer):
+    """Prints the memory a run will take, shows a live line on a terminal, records every epoch, listens for Ctrl-C."""
+
+    def __init__(self, config: Config, folder: RunFolder, console: Console) -> None:
+        self.config, self.folder, self.console = config, folder, console
+        self.plan: Plan | None = None
+        self.resumed_at = 0
+        self._asked_to_stop = False
+        self._previous: dict[int, Any] = {}
+        self._curves: Any = None
+        self._line = Progress(
+            TextColumn("epoch {task.completed}"),
+            BarColumn(bar_width=20),
+            TextColumn("loss {task.fields[loss]}  valid recall@20 {task.fields[valid]}  best {task.fields[best]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._line.add_task("", total=None, loss="-", valid="-", best="-")
+
+    def __enter__(self) -> "RunObserver":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._stop)
+        self._line.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._line.stop()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        if self._curves is not None:
+            self._curves.close()
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._asked_to_stop = True
+        for each, handler in self._previous.items():  # a second Ctrl-C ends it at once
+            signal.signal(each, handler)
+        self.console.print("stopping after this dispatch, to save the state ...")
+
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C (or SIGTERM) came."""
+        return self._asked_to_stop
+
+    def planned(self, plan: Plan) -> None:
+        """Say what the run will take before it takes it."""
+        self.plan = plan
+
+        def size(count: int) -> str:
+            return f"{count / 2**30:.2f} GiB" if count >= 2**28 else f"{count / 2**20:.0f} MiB"
+
+        self.console.print(
+            f"memory per device: {size(plan.state_bytes)} parameters and optimizer state ({plan.parameters:,} "
+            f"parameters), {size(plan.data_bytes)} interactions, {size(plan.temporary_bytes)} temporaries of a step: "
+            f"{size(plan.total_bytes)} in all, and {size(plan.state_bytes)} on the host while a checkpoint is written",
+            highlight=False,
+        )
+
+    def started(self, *, epoch: int, step: int, warnings: list[str]) -> None:
+        """Take the records back to where the state stands."""
+        for sentence in warnings:
+            self.console.print(f"warning: {sentence}", highlight=False)
+        self.resumed_at = epoch
+        if step:
+            self.console.print(f"going on after epoch {epoch}, step {step}", highlight=False)
+        self.folder.cut_metrics(epoch)
+        self._curves = self.folder.curves(step)
+
+    def epoch(self, report: EpochReport) -> None:
+        """Record the epoch and move the live line."""
+        self.folder.record(report)
+        self._curves.add_scalar("train/loss", report.loss, report.step)
+        self._curves.add_scalar("train/seconds", report.seconds, report.step)
+        for protocol, metrics in (report.valid or {}).items():
+            for name, value in metrics.items():
+                self._curves.add_scalar(f"valid_{protocol}/{name}", value, report.step)
+        if report.valid is not None:
+            for t, p in enumerate(report.probabilities):
+                self._curves.add_scalar(f"importance/step_{t}", p, report.step)
+            self._curves.flush()
+        last_epoch = min(self.config.epochs, max(report.progress.best_epoch, 0) + self.config.patience - 1)
+        fields = {"loss": f"{report.loss:.4f}"}
+        if report.valid is not None:
+            fields["valid"] = f"{report.valid['official']['recall@20']:.4f}"
+        if report.progress.best_value is not None:
+            fields["best"] = f"{report.progress.best_value:.4f} (epoch {report.progress.best_epoch})"
+        self._line.update(self._task, completed=report.epoch, total=max(last_epoch, report.epoch), **fields)

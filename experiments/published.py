@@ -1,0 +1,22 @@
+"""Published test results, R@10 / R@20 / N@10 / N@20 in the ``official`` convention.
+
+Source: the DiffRec paper (arXiv 2304.04971), Tables 2, 3 and 5.
+"""
+
+PAPER: dict[tuple[str, str], tuple[float, float, float, float]] = {
+    ("diffrec", "amazon-book_clean"): (0.0695, 0.1010, 0.0451, 0.0547),
+    ("diffrec", "yelp_clean"): (0.0581, 0.0960, 0.0363, 0.0478),
+    ("diffrec", "ml-1m_clean"): (0.1058, 0.1787, 0.0901, 0.1148),
+    ("diffrec", "amazon-book_noisy"): (0.0546, 0.0822, 0.0335, 0.0419),
+    ("diffrec", "yelp_noisy"): (0.0507, 0.0853, 0.0309, 0.0414),
+    ("diffrec", "ml-1m_noisy"): (0.0658, 0.1236, 0.0488, 0.0703),
+    ("t_diffrec", "amazon-book_clean"): (0.0819, 0.1139, 0.0565, 0.0661),
+    ("t_diffrec", "yelp_clean"): (0.0601, 0.0987, 0.0377, 0.0494),
+}
+COLUMNS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+
+
+def published(model: str, dataset: str) -> dict[str, float] | None:
+    """The paper's numbers for a model and a dataset, or None."""
+    row = PAPER.get((model, dataset))
+    return None if row is None else dict(zip(COLUMNS, row))

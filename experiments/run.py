@@ -1,0 +1,126 @@
+"""Train a model, evaluate it honestly, and leave a run folder that can be taken up again and understood.
+
+python -m experiments.run --flagfile=ml-1m.flags
+python -m experiments.run --dataset=ml-100k --seed=1
+python -m experiments.run --flagfile=runs/ml-100k-s1/flags.txt        # goes on where it was
+"""
+
+import resource
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from diffrec_jax import api
+from diffrec_jax.data.splits import Split
+from diffrec_jax.models.baselines import EASE, Popularity
+from diffrec_jax.training import InterruptedRunError
+from experiments import cli, source, table
+from experiments.config import Config
+from experiments.progress import RunObserver
+from experiments.run_folder import RunFolder
+
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run what the command line asks for; the exit code."""
+    config = cli.parse(argv, usage=__doc__ or "")
+    return run(config, Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty()))
+
+
+def run(config: Config, console: Console) -> int:
+    """Train, or go on, or show what was found: whatever the run folder calls for."""
+    started = time.perf_counter()
+    folder = RunFolder(Path(config.workdir))
+    split = source.load(config)
+    folder.claim(config, source.fingerprint(split))
+    result = folder.result()
+    if result is not None:
+        console.print(f"{folder.path} is finished; its result:", highlight=False)
+        table.show(result, protocol=config.protocol, console=console)
+        return 0
+    announce(config, split, console)
+    try:
+        with RunObserver(config, folder, console) as observer:
+            fitted = api.fit(
+                config.build_model(),
+                split.train,
+                split.valid,
+                workdir=folder.path,
+                seed=config.seed,
+                batch_size=config.batch_size,
+                epochs=config.epochs,
+                eval_every=config.eval_every,
+                patience=config.patience,
+                prng_impl=config.prng_impl,
+                observer=observer,
+            )
+    except InterruptedRunError as stop:
+        again = shlex.join(["python", "-m", "experiments.run", f"--flagfile={folder.path / 'flags.txt'}"])
+        console.print(f"{stop}, state saved; to go on: {again}", highlight=False)
+        return EXIT_INTERRUPTED
+    result = report(config, split, fitted, started=started)
+    folder.finish(result)
+    table.show(result, protocol=config.protocol, console=console)
+    return 0
+
+
+def announce(config: Config, split: Split, console: Console) -> None:
+    """Say what the run is on, before it begins."""
+    counts = ", ".join(f"{len(part):,} {name}" for name, part in zip(("train", "valid", "test"), split))
+    console.print(
+        f"{split.name}: {split.n_users:,} users x {split.n_items:,} items, {counts}; split: {split.rule}; "
+        f"run folder: {config.workdir}",
+        highlight=False,
+    )
+    for line in [str(step) for step in split.train.provenance] + list(split.notes):
+        console.print(f"  {line}", highlight=False)
+
+
+def report(config: Config, split: Split, fitted: api.Fitted, *, started: float) -> dict[str, Any]:
+    """Evaluate the model of the best epoch and the baselines: the content of ``result.json``."""
+    with_valid = config.eval_history == "train+valid"
+    valid = api.evaluate(fitted, fitted.valid, seed=config.seed) if fitted.valid is not None else None
+    test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.seed)
+    baselines: dict[str, Any] = {}
+    notes: list[str] = []
+    if config.baselines:
+        for name, model in (("popularity", Popularity()), ("ease", EASE())):
+            if isinstance(model, EASE) and not model.fits(split.n_items):
+                size = model.bytes_needed(split.n_items) / 2**30
+                notes.append(f"EASE is left out: its matrices over {split.n_items:,} items would take {size:,.0f} GiB.")
+                continue
+            baseline = api.fit(model, fitted.train, fitted.valid, mesh=fitted.mesh)
+            baselines[name] = api.evaluate(baseline, split.test, with_valid=with_valid).means()
+    outcome = fitted.result
+    seconds = {
+        "train": outcome.progress.train_seconds,
+        "evaluate": outcome.progress.evaluate_seconds + test.seconds + (valid.seconds if valid is not None else 0.0),
+        "compile": outcome.compile_seconds,
+        "total": time.perf_counter() - started + outcome.earlier_seconds,
+    }
+    return {
+        "model": config.model,
+        "dataset": split.name,
+        "seed": config.seed,
+        "best_epoch": outcome.progress.best_epoch,
+        "valid": valid.means() if valid is not None else {},
+        "test": test.means(),
+        "baselines": baselines,
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "epochs_run": outcome.epochs_run,
+        "parameters": outcome.parameters,
+        "peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "split": split.rule,
+        "eval_history": config.eval_history,
+        "notes": notes,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(cli.guarded(main))

@@ -1,0 +1,55 @@
+"""The table at the end of a run: this run beside the published number and the baselines, protocol named."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.published import COLUMNS, published
+
+TITLES = {
+    "diffrec": "DiffRec",
+    "t_diffrec": "T-DiffRec",
+    "popularity": "Popularity",
+    "ease": "EASE",
+}
+
+
+def show(result: dict[str, Any], *, protocol: str, console: Console | None = None) -> None:
+    """Print the result of a run, given as in ``result.json``."""
+    model, dataset = result["model"], result["dataset"]
+    table = Table(
+        title=f"{dataset}, test, {protocol} protocol ({_meaning(protocol)})", title_justify="left", title_style="bold"
+    )
+    table.add_column("model")
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+    table.add_row(
+        f"{TITLES.get(model, model)}, this run, seed {result['seed']}", *_cells(result["test"][protocol]), style="bold"
+    )
+    paper = published(model, dataset)
+    if paper is not None:
+        note = "" if protocol == "official" else " (official)"
+        table.add_row(f"{TITLES.get(model, model)}, published{note}", *_cells(paper))
+    for name, metrics in result["baselines"].items():
+        table.add_row(TITLES.get(name, name), *_cells(metrics[protocol]))
+    console = Console(width=110, soft_wrap=True) if console is None else console
+    console.print()
+    console.print(table)
+    for sentence in result.get("notes", []):
+        console.print(sentence, highlight=False)
+    seconds = result["seconds"]
+    console.print(
+        f"best epoch {result['best_epoch']} of {result['epochs_run']}, {result['parameters']:,} parameters; seconds: "
+        f"{seconds['train']:.1f} training, {seconds['evaluate']:.1f} evaluation, {seconds['compile']:.1f} compilation, "
+        f"{seconds['total']:.1f} in all; peak host memory {result['peak_host_bytes'] / 2**30:.2f} GiB",
+        highlight=False,
+    )
+
+
+def _meaning(protocol: str) -> str:
+    return "mean over all users" if protocol == "official" else "mean over users with held-out items"
+
+
+def _cells(metrics: dict[str, float]) -> list[str]:
+    return [f"{metrics[column]:.4f}" if column in metrics else "-" for column in COLUMNS]
