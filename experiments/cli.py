@@ -67,7 +67,7 @@ def parse(argv: Sequence[str], *, usage: str) -> Config:
         raise SystemExit(0)
     if len(rest) > 1:
         raise ValueError(f"{rest[1]!r} is no flag: every option begins with --, as in --dataset=ml-100k")
-    given = {field.name: values[field.name].value for field in dataclasses.fields(Config)}
+    given: dict[str, Any] = {field.name: values[field.name].value for field in dataclasses.fields(Config)}
     config = Config(**given)
     if not config.workdir:
         config = dataclasses.replace(config, workdir=f"runs/{flag_file or config.data_name}-s{config.seed}")
@@ -111,7 +111,9 @@ def guarded(main: Callable[[Sequence[str]], int]) -> int:
 
 def _define(field: "dataclasses.Field[Any]", values: flags.FlagValues) -> None:
     """One flag for one field of ``Config``."""
-    kind, default, text = field.type, field.default, field.metadata["help"]
+    kind: Any = field.type
+    default: Any = field.default
+    text = field.metadata["help"]
     options = typing.get_args(kind)
     if isinstance(kind, types.UnionType) and type(None) in options:
         kind = next(option for option in options if option is not type(None))

@@ -93,7 +93,7 @@ class RunObserver(Observer):
                 self._curves.add_scalar(f"importance/step_{t}", p, report.step)
             self._curves.flush()
         last_epoch = min(self.config.epochs, max(report.progress.best_epoch, 0) + self.config.patience - 1)
-        fields = {"loss": f"{report.loss:.4f}"}
+        fields: dict[str, Any] = {"loss": f"{report.loss:.4f}"}
         if report.valid is not None:
             fields["valid"] = f"{report.valid['official']['recall@20']:.4f}"
         if report.progress.best_value is not None:

@@ -173,9 +173,7 @@ class Interactions:
 
     def csr(self) -> CSR:
         """The events grouped by user, each user's in time order, repeated items once."""
-        return CSR.from_pairs(
-            self.users, self.items, n_users=self.n_users, n_items=self.n_items, times=self.times
-        )
+        return CSR.from_pairs(self.users, self.items, n_users=self.n_users, n_items=self.n_items, times=self.times)
 
     def select(self, rows: np.ndarray) -> Interactions:
         """The events at `rows` (mask or indices), in that order; the vocabularies stay as they are."""

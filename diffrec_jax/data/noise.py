@@ -41,9 +41,7 @@ def apply(spec: str, split: Split, *, ratings: Interactions | None = None, thres
     )
 
 
-def natural(
-    split: Split, ratings: Interactions, *, variant: str = "all", threshold: float = 4.0, seed: int
-) -> Split:
+def natural(split: Split, ratings: Interactions, *, variant: str = "all", threshold: float = 4.0, seed: int) -> Split:
     """Low ratings enter train and valid; the item vocabulary grows by items only met that way.
 
     Where the split promises an order in time, only low ratings that keep the promise enter (none after the user's first
@@ -120,10 +118,12 @@ def random(split: Split, *, share: float, seed: int) -> Split:
     users, items = (added // split.n_items).astype(np.int32), (added % split.n_items).astype(np.int32)
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     anchor = starts[users] + (rng.random(len(users)) * lengths[users]).astype(np.int64)
-    order = np.lexsort((
-        np.concatenate([np.zeros(len(train), np.int8), np.ones(len(users), np.int8)]),
-        np.concatenate([np.arange(len(train)), anchor]),
-    ))
+    order = np.lexsort(
+        (
+            np.concatenate([np.zeros(len(train), np.int8), np.ones(len(users), np.int8)]),
+            np.concatenate([np.arange(len(train)), anchor]),
+        )
+    )
     noisy = replace(
         train,
         users=np.concatenate([train.users, users])[order],

@@ -104,9 +104,7 @@ def keep_events(data: Interactions, mask: np.ndarray, name: str) -> Interactions
     user_map, user_keep = _compact(kept.users, data.n_users)
     item_map, item_keep = _compact(kept.items, data.n_items)
     titles = data.item_titles
-    report = FilterReport(
-        name, len(data), len(kept), data.n_users, len(user_keep), data.n_items, len(item_keep)
-    )
+    report = FilterReport(name, len(data), len(kept), data.n_users, len(user_keep), data.n_items, len(item_keep))
     return replace(
         kept,
         users=kept.users if len(user_keep) == data.n_users else user_map[kept.users],

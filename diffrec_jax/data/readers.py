@@ -252,7 +252,12 @@ def _build(column: Callable[[str], pa.ChunkedArray], names: Names) -> Interactio
     if whole.all():
         return Interactions(users, items, user_ids, item_ids, times, ratings, notes=tuple(notes))
     padded = Interactions(  # code 0 stands in for a missing id until its row is dropped
-        np.maximum(users, 0), np.maximum(items, 0), _not_empty(user_ids), _not_empty(item_ids), times, ratings,
+        np.maximum(users, 0),
+        np.maximum(items, 0),
+        _not_empty(user_ids),
+        _not_empty(item_ids),
+        times,
+        ratings,
         notes=tuple(notes),
     )
     return keep_events(padded, whole, "rows with a user and an item")

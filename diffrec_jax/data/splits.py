@@ -173,9 +173,7 @@ def random(
     )
 
 
-def diffrec(
-    data: Interactions, *, rating: float | None = 4.0, core: int = 10, name: str = "log"
-) -> Split:
+def diffrec(data: Interactions, *, rating: float | None = 4.0, core: int = 10, name: str = "log") -> Split:
     """The recipe of the released ML-1M: ratings >= 4, 10-core, then per user in time order three slices.
 
     Of `n` events `int(0.7 n) + 1` go to train (float64: n = 90 gives 62 + 1), the last `ceil(0.2 n) - 1` to **valid**
@@ -297,9 +295,7 @@ def _assemble(
     """The split whose part of event `order[n]` is `part[n]`; rows user-major, in time order."""
     if len(data) == 0:
         raise ValueError("there are no events to split.")
-    logs = [
-        data.select(np.flatnonzero(part == which) if order is None else order[part == which]) for which in range(3)
-    ]
+    logs = [data.select(np.flatnonzero(part == which) if order is None else order[part == which]) for which in range(3)]
     split = Split(name, logs[0], logs[1], logs[2], rule=rule, guarantee=guarantee)
     empty = [what for what, log in zip(("train", "valid", "test"), split) if not len(log)]
     if "train" in empty or "test" in empty:

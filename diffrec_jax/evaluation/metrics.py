@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 METRICS = ("precision", "recall", "ndcg", "mrr", "hit")
-PROTOCOLS = ("official", "standard")
 Protocol = Literal["official", "standard"]
+PROTOCOLS: tuple[Protocol, ...] = ("official", "standard")
 
 
 def ranking_metrics(hits: jax.Array, n_truth: jax.Array, ks: Sequence[int]) -> dict[str, jax.Array]:

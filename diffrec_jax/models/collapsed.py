@@ -91,7 +91,7 @@ def reverse_collapsed(
     def step(carry: tuple[jax.Array, jax.Array], now: dict[str, jax.Array]) -> tuple[Any, None]:
         p, u = carry
         scaled = p / _norm(tables, start, u, now["s"], now["a"])[:, None] if denoiser.norm else p
-        h = denoiser.apply(params, scaled, now["t"][None], method="inner")  # one embedding serves all rows
+        h: Any = denoiser.apply(params, scaled, now["t"][None], method="inner")  # one embedding serves all rows
         p = now["k1"] * (jnp.matmul(h, tables.A) + tables.c) + now["k2"] * p
         return (p, now["k1"] * h + now["k2"] * u), None
 

@@ -125,7 +125,8 @@ class DiffRec:
         denoiser = self.denoiser(rows.n_items)
 
         def denoise(x_t: jax.Array, t: jax.Array) -> jax.Array:
-            return denoiser.apply(params, x_t, t, dropout_key=dropout_key)
+            output: Any = denoiser.apply(params, x_t, t, dropout_key=dropout_key)
+            return output
 
         losses = denoising_loss(
             self.schedule, denoise, x0, t, noise, mean_type=self.mean_type, reweight=self.reweight
@@ -179,12 +180,16 @@ class DiffRec:
         denoiser = self.denoiser(rows.n_items)
         noise_key = jax.random.fold_in(key, 1)
 
+        def denoise(x_t: jax.Array, t: jax.Array) -> jax.Array:
+            output: Any = denoiser.apply(params, x_t, t)
+            return output
+
         def sampling_noise(t: jax.Array) -> jax.Array:
             return normal_per_user(jax.random.fold_in(noise_key, t), rows.users, rows.n_items)
 
         return reverse(
             self.schedule,
-            functools.partial(denoiser.apply, params),
+            denoise,
             self._corrupted(rows, key),
             mean_type=self.mean_type,
             sampling_noise=sampling_noise if self.sampling_noise else None,

@@ -166,8 +166,8 @@ def fit(
                 improved = progress.best_value is None or value > progress.best_value
                 progress = dataclasses.replace(progress, evaluate_seconds=progress.evaluate_seconds + evaluate_seconds)
             if improved:
-                value = valid[selection[0]][selection[1]] if valid else None
-                progress = dataclasses.replace(progress, best_epoch=epoch, best_value=value)
+                best_value = valid[selection[0]][selection[1]] if valid else None
+                progress = dataclasses.replace(progress, best_epoch=epoch, best_value=best_value)
                 best_params = jax.tree.map(jnp.copy, state.params) if checkpoints is None else None
             if checkpoints is not None:
                 checkpoints.save(state, progress, is_best=improved, step=step)

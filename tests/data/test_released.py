@@ -37,9 +37,7 @@ def test_integer_types(folder, dtype):
 
 
 def test_overlap_idle_users_and_repeats_become_notes(folder):
-    notes = read_released(
-        folder(train=[[0, 2], [0, 2], [0, 1]], test=[[0, 2], [0, 1], [0, 0], [2, 0]])
-    ).notes
+    notes = read_released(folder(train=[[0, 2], [0, 2], [0, 1]], test=[[0, 2], [0, 1], [0, 0], [2, 0]])).notes
     assert notes[0] == "train_list.npy repeats 1 of its 3 pairs; each is used once."
     assert "2 of the 4 test interactions are in train too" in notes[1]
     assert "2 of 3 users have no training history" in notes[2]

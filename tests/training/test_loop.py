@@ -1,0 +1,215 @@
+"""The loop: exact resume, one program, many devices, early stopping, trouble."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from diffrec_jax import api
+from diffrec_jax.data import synthetic
+from diffrec_jax.data.rows import device_csr, take_rows
+from diffrec_jax.mesh import make_mesh
+from diffrec_jax.models import Catalogue, DiffRec
+from diffrec_jax.training import (
+    Checkpoints,
+    InterruptedRunError,
+    NonFiniteLossError,
+    Observer,
+    Trainer,
+    TrainState,
+    train_step,
+)
+
+MODEL = DiffRec(dims=(16,), steps=3, noise_scale=0.1, lr=1e-2)
+
+
+@pytest.fixture(scope="module")
+def split():
+    return synthetic.generate(n_users=90, n_items=40, seed=1).k_core(3).split_by_time(0.7, 0.1, 0.2)
+
+
+@pytest.fixture
+def one_device():
+    return make_mesh(devices=jax.devices()[:1])
+
+
+class Recorder(Observer):
+    """Keeps the reports, and asks to stop after some dispatches."""
+
+    def __init__(self, stop_after=None):
+        self.reports, self.asked, self.stop_after, self.starts = [], 0, stop_after, []
+
+    def epoch(self, report):
+        self.reports.append((report.epoch, report.loss, json.dumps(report.valid, sort_keys=True)))
+
+    def started(self, *, epoch, step, warnings):
+        self.starts.append((epoch, step, list(warnings)))
+
+    def interrupted(self):
+        self.asked += 1
+        return self.stop_after is not None and self.asked >= self.stop_after
+
+
+def fit(split, mesh, observer=None, model=MODEL, **options):
+    defaults = {"batch_size": 32, "epochs": 7, "eval_every": 2, "patience": 50, "seed": 3}
+    return api.fit(model, split.train, split.valid, mesh=mesh, observer=observer, **{**defaults, **options})
+
+
+def same(a, b):
+    return jax.tree.all(jax.tree.map(lambda x, y: np.array_equal(x, y), a, b))
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 5, 9, 12])
+def test_a_run_stopped_anywhere_ends_bit_for_bit_like_an_uninterrupted_one(split, one_device, tmp_path, stop_after):
+    whole = Recorder()
+    expected = fit(split, one_device, whole, workdir=tmp_path / "whole")
+    first, second = Recorder(stop_after), Recorder()
+    with pytest.raises(InterruptedRunError):
+        fit(split, one_device, first, workdir=tmp_path / "stopped")
+    resumed = fit(split, one_device, second, workdir=tmp_path / "stopped")
+    assert same(expected.params, resumed.params)
+    epoch = second.starts[0][0]
+    assert [r for r in first.reports if r[0] <= epoch] + second.reports == whole.reports
+    assert dataclasses.replace(resumed.result.progress, train_seconds=0, evaluate_seconds=0) == dataclasses.replace(
+        expected.result.progress, train_seconds=0, evaluate_seconds=0
+    )
+
+
+def test_the_whole_state_resumes_bit_for_bit(split, one_device, tmp_path):
+    def last_state(folder):
+        model = dataclasses.replace(MODEL)
+        catalogue = Catalogue(n_items=split.train.n_items, n_users=split.train.n_users)
+        checkpoints = Checkpoints(folder / "checkpoints")
+        found = checkpoints.restore(Trainer(model, catalogue, 32, 3, one_device).abstract_state())
+        checkpoints.close()
+        return found[0]
+
+    fit(split, one_device, workdir=tmp_path / "whole")
+    with pytest.raises(InterruptedRunError):
+        fit(split, one_device, Recorder(6), workdir=tmp_path / "stopped")
+    fit(split, one_device, workdir=tmp_path / "stopped")
+    a, b = last_state(tmp_path / "whole"), last_state(tmp_path / "stopped")
+    assert int(a.step) == 7 * 3 and int(a.history.count.min()) == 10
+    assert same(a, b)
+
+
+def test_without_a_workdir_the_result_is_the_same(split, one_device, tmp_path):
+    in_memory = fit(split, one_device)
+    assert same(in_memory.params, fit(split, one_device, workdir=tmp_path).params)
+    assert in_memory.result.progress.best_epoch in (2, 4, 6, 7)
+
+
+def test_eight_devices_equal_one(split, one_device):
+    one = fit(split, one_device, epochs=3)
+    for shape in ({"users": 8}, {"users": 4, "items": 2}, {"users": 1, "items": 8}):
+        eight = fit(split, make_mesh(**shape), epochs=3)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), one.params, eight.params)
+        ours = api.evaluate(eight, split.test).mean("official")
+        for name, value in api.evaluate(one, split.test).mean("official").items():
+            assert ours[name] == pytest.approx(value, abs=0.02), name
+
+
+def test_only_the_last_two_and_the_best_checkpoints_are_kept(split, one_device, tmp_path):
+    fitted = fit(split, one_device, workdir=tmp_path, epochs=14)
+    steps = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())
+    per_epoch = 3
+    assert steps[-2:] == [12 * per_epoch, 14 * per_epoch]
+    assert fitted.result.progress.best_epoch * per_epoch in steps and len(steps) <= 3
+
+
+def test_a_truncated_checkpoint_is_passed_over_with_a_sentence(split, one_device, tmp_path):
+    expected = fit(split, one_device, workdir=tmp_path / "whole")
+    with pytest.raises(InterruptedRunError):
+        fit(split, one_device, Recorder(14), workdir=tmp_path / "damaged")
+    folder = tmp_path / "damaged" / "checkpoints"
+    steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+    assert len(steps) >= 2
+    files = [f for f in (folder / str(steps[-1]) / "state").rglob("*") if f.is_file() and "d" in f.parent.name]
+    largest = max(files, key=lambda f: f.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    observer = Recorder()
+    resumed = fit(split, one_device, observer, workdir=tmp_path / "damaged")
+    epoch, step, warnings = observer.starts[0]
+    assert step == steps[-2] and "cannot be read and is left out" in warnings[0] and str(steps[-1]) in warnings[0]
+    assert same(expected.params, resumed.params)
+
+
+def test_patience_ends_training_as_the_authors_count_it(split, one_device):
+    class Constant(Observer):
+        epochs = 0
+
+        def epoch(self, report):
+            self.epochs = report.epoch
+
+    observer = Constant()
+    frozen = dataclasses.replace(MODEL, lr=1e-12)  # validation never improves after the first time
+    fitted = fit(split, one_device, observer, model=frozen, epochs=50, eval_every=2, patience=6)
+    assert fitted.result.progress.best_epoch == 2 and observer.epochs == 2 + 6 - 1
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_naming_the_step(split, one_device, tmp_path):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Explodes(DiffRec):
+        def loss(self, params, history, rows, *, key, step, epoch):
+            loss, aux = super().loss(params, history, rows, key=key, step=step, epoch=epoch)
+            return jnp.where(step >= 10, jnp.nan, loss), aux
+
+    bad = Explodes(dims=(16,), steps=3)
+    with pytest.raises(NonFiniteLossError, match=r"not finite at step 10 \(epoch 4\): lower the learning rate"):
+        fit(split, one_device, model=bad, workdir=tmp_path, epochs=20)
+    steps = [int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
+    assert steps == [6]  # the last one before
+
+
+def test_one_program_serves_any_number_of_steps(split, one_device):
+    traces = 0
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Counts(DiffRec):
+        def loss(self, *args, **kwargs):
+            nonlocal traces
+            traces += 1
+            return super().loss(*args, **kwargs)
+
+    fit(split, one_device, model=Counts(dims=(16,), steps=3), epochs=5)
+    assert traces == 1
+
+
+def test_every_user_is_visited_once_in_every_epoch(one_device):
+    trainer = Trainer(MODEL, Catalogue(n_items=5, n_users=11), 4, 0, one_device)
+    orders = [np.asarray(trainer.order(jnp.int32(epoch))) for epoch in range(3)]
+    for order in orders:
+        assert order.shape == (12,) and sorted(order) == [-1, *range(11)]
+    assert not np.array_equal(orders[0], orders[1])
+
+
+def test_a_step_inside_somebody_elses_pipeline_with_their_optimizer(split, one_device):
+    csr = device_csr(split.train.csr(), mesh=one_device)
+    catalogue = Catalogue(n_items=split.train.n_items, n_users=split.train.n_users)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9))
+    params = MODEL.init(jax.random.key(0), catalogue)
+
+    @jax.jit
+    def theirs(state, users):
+        return train_step(MODEL, optimizer, state, take_rows(csr, users), key=jax.random.key(1))
+
+    state = TrainState.create(MODEL, optimizer, params)
+    for i in range(4):
+        state = theirs(state, jnp.arange(8, dtype=jnp.int32) + 8 * i)
+    assert int(state.step) == 4 and float(state.loss_rows) == 32 and int(state.bad_step) == -1
+    assert int(state.history.count.sum()) > 0 and not same(state.params, params)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "epochs", "eval_every", "patience"])
+def test_counts_below_one_are_refused(split, one_device, name):
+    with pytest.raises(ValueError, match=f"{name}=0 must be at least 1"):
+        fit(split, one_device, **{name: 0})
+
+
+def test_a_mesh_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"a mesh of users:3,items:2 does not fit 8 device\(s\)"):
+        make_mesh(users=3, items=2)
