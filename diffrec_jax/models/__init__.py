@@ -2,5 +2,6 @@
 
 from diffrec_jax.models.contract import Catalogue
 from diffrec_jax.models.diffrec import DiffRec
+from diffrec_jax.models.latent_diffrec import LatentDiffRec
 
-__all__ = ["Catalogue", "DiffRec"]
+__all__ = ["Catalogue", "DiffRec", "LatentDiffRec"]

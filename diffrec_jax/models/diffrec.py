@@ -21,6 +21,7 @@ from diffrec_jax.diffusion.schedule import Schedule, make_schedule
 from diffrec_jax.models import collapsed
 from diffrec_jax.models.contract import Catalogue, LossAux, Params
 from diffrec_jax.models.denoiser import ACTIVATIONS, Denoiser
+from diffrec_jax.models.user_noise import normal_per_user
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -199,17 +200,3 @@ class DiffRec:
         """x_T ``[B, I]``."""
         noise = normal_per_user(key, rows.users, rows.n_items) if self.sampling_steps else None
         return corrupt(self.schedule, rows.dense(), noise, sampling_steps=self.sampling_steps)
-
-
-def normal_per_user(key: jax.Array, users: jax.Array, n_items: int) -> jax.Array:
-    """Standard normal ``[B, I]``, a function of the key and the user id alone; ids of -1 share one draw.
-
-    Raises:
-      ValueError: for a generator whose draws under ``vmap`` do not depend on each key (rbg).
-    """
-    if "threefry" not in str(jax.random.key_impl(key)):
-        raise ValueError(
-            f"prng_impl={jax.random.key_impl(key)} cannot draw per user: use threefry2x32 for noise at inference"
-        )
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(users)
-    return jax.vmap(lambda k: jax.random.normal(k, (n_items,)))(keys)

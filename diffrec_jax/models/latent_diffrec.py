@@ -1,0 +1,333 @@
+"""L-DiffRec, and with a recency kernel LT-DiffRec: diffusion on latents of clusters of items.
+
+Autoencoder (``cluster_vae``) and denoiser are trained together. With x a row after dropout, z_0 its latent drawn from
+the encoder, ẑ_0 what the denoiser predicts from z_t, and decoder logits of ẑ_0::
+
+    L_vae = mean_B [-Σ x · log softmax(logits(ẑ_0))] + γ · mean_B KL                       (1)
+    L     = λ · L_diffusion + L_vae              (``reweight``; otherwise L_diffusion + λ · L_vae)  (2)
+    γ     = min(vae_anneal_cap, n / vae_anneal_steps),        n batches done before         (3)
+    λ     = max(lamda · (1 - e / anneal_steps), anneal_cap),  e epochs completed            (4)
+
+L_diffusion is ``diffusion.objective`` on z_0, importance-sampled. z_0 is not detached: L_diffusion trains the encoder
+too, through the denoiser's input and through its target. Both annealings are functions of the step and the epoch, so
+there is no state to resume. Ranking uses means only: μ, the reverse process in latent space, the decoder.
+
+Source: the DiffRec paper (arXiv 2304.04971, Sections 3.5 and 3.6).
+Letters: B rows, I items, C clusters, Z latent width, T diffusion steps.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from diffrec_jax.data.recency import Recency
+from diffrec_jax.data.rows import Rows
+from diffrec_jax.diffusion import importance
+from diffrec_jax.diffusion.importance import LossHistory
+from diffrec_jax.diffusion.objective import denoising_loss
+from diffrec_jax.diffusion.process import MeanType, corrupt, reverse
+from diffrec_jax.diffusion.schedule import Schedule, make_schedule
+from diffrec_jax.models.cluster_vae import (
+    Clusters,
+    ClusterVAE,
+    divide_width,
+    kl_divergence,
+    multinomial_nll,
+    reparameterise,
+)
+from diffrec_jax.models.contract import Catalogue, LossAux, Params
+from diffrec_jax.models.denoiser import ACTIVATIONS, Denoiser, dropout
+from diffrec_jax.models.user_noise import normal_per_user
+
+
+class Terms(NamedTuple):
+    """The loss of each example, term by term; each ``[B]``."""
+
+    diffusion: jax.Array
+    nll: jax.Array
+    kl: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LatentDiffRec:
+    """Hyper-parameters of L-DiffRec and its functions; see ``models.contract`` for what the functions promise.
+
+    Attributes:
+      clusters: the cluster of each item, ``[I]`` whole numbers or ``Clusters``. They shape the network and order its
+        columns, but are not learned: they belong to the model, not to its parameters.
+      in_dims: Z, then the hidden widths of the encoder, outermost last.
+      out_dims: () decodes with one linear layer over all clusters; equal to ``in_dims``, with one MLP per cluster.
+      act_func: activation of the autoencoder.
+      vae_dropout: rate on the rows while training.
+      reparam: train on latents drawn from the encoder; False trains on its means.
+      mlp_dims: hidden widths of the denoiser, innermost first.
+      mlp_act_func: activation of the denoiser.
+      emb_size: width of the step embedding.
+      norm: L2-normalise the denoiser's input.
+      dropout: rate on the denoiser's input while training.
+      steps, noise_schedule, noise_scale, noise_min, noise_max, beta_fixed: see ``diffusion.make_schedule``.
+      mean_type, reweight, sampling_steps, sampling_noise: as in ``DiffRec``, in latent space; see also Eq. 2.
+      lamda, anneal_cap, anneal_steps: Eq. 4; 0 steps means ``max(lamda, anneal_cap)`` throughout.
+      vae_anneal_cap, vae_anneal_steps: Eq. 3; 0 steps means the cap throughout.
+      recency: a recency kernel makes it LT-DiffRec.
+      lr1, wd1: learning rate and weight decay of the autoencoder.
+      lr2, wd2: of the denoiser.
+    """
+
+    clusters: Clusters | np.ndarray | None = None
+    in_dims: tuple[int, ...] = (300,)
+    out_dims: tuple[int, ...] = ()
+    act_func: str = "tanh"
+    vae_dropout: float = 0.1
+    reparam: bool = True
+    mlp_dims: tuple[int, ...] = (300,)
+    mlp_act_func: str = "tanh"
+    emb_size: int = 10
+    norm: bool = False
+    dropout: float = 0.5
+    steps: int = 5
+    noise_schedule: str = "linear-var"
+    noise_scale: float = 0.01
+    noise_min: float = 0.001
+    noise_max: float = 0.01
+    beta_fixed: bool = False
+    mean_type: MeanType = "x0"
+    reweight: bool = True
+    sampling_steps: int = 0
+    sampling_noise: bool = False
+    lamda: float = 0.03
+    anneal_cap: float = 0.005
+    anneal_steps: int = 500
+    vae_anneal_cap: float = 0.3
+    vae_anneal_steps: int = 200
+    recency: Recency | None = None
+    lr1: float = 1e-3
+    lr2: float = 5e-4
+    wd1: float = 0.0
+    wd2: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.clusters is not None and not isinstance(self.clusters, Clusters):
+            object.__setattr__(self, "clusters", Clusters(self.clusters))
+        _ = self.schedule  # refuses what makes no schedule
+        for name in ("in_dims", "mlp_dims"):
+            dims = getattr(self, name)
+            if not dims or min(dims) < 1:
+                raise ValueError(f"{name}={list(dims)} needs at least one width, each >= 1, such as [300]")
+        if self.out_dims not in ((), self.in_dims):
+            raise ValueError(
+                f"out_dims={list(self.out_dims)} does not fit in_dims={list(self.in_dims)}: choose [] (one linear "
+                "layer) or the same widths (one mirrored decoder per cluster)"
+            )
+        for name in ("act_func", "mlp_act_func"):
+            if getattr(self, name) not in ACTIVATIONS:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(ACTIVATIONS)}")
+        if self.emb_size < 1:
+            raise ValueError(f"emb_size={self.emb_size} must be at least 1")
+        if self.mean_type not in ("x0", "eps"):
+            raise ValueError(f"mean_type={self.mean_type!r} is unknown: choose x0 or eps")
+        if self.mean_type == "eps" and not self.schedule.has_noise:
+            raise ValueError("mean_type=eps predicts the noise, and noise_scale=0 leaves none: use mean_type=x0")
+        if not 0 <= self.sampling_steps <= self.steps:
+            raise ValueError(f"sampling_steps={self.sampling_steps} must lie between 0 and steps={self.steps}")
+        for name in ("dropout", "vae_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")
+        for name in ("lr1", "lr2"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        for name in ("wd1", "wd2", "lamda", "anneal_cap", "anneal_steps", "vae_anneal_cap", "vae_anneal_steps"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if isinstance(self.clusters, Clusters):
+            for width in self.in_dims:
+                divide_width(width, self.clusters.sizes)
+
+    @functools.cached_property
+    def schedule(self) -> Schedule:
+        """The diffusion tables."""
+        return make_schedule(
+            self.noise_schedule,
+            steps=self.steps,
+            noise_scale=self.noise_scale,
+            noise_min=self.noise_min,
+            noise_max=self.noise_max,
+            beta_fixed=self.beta_fixed,
+        )
+
+    @functools.cached_property
+    def autoencoder(self) -> ClusterVAE:
+        """The encoders and the decoder, in cluster order."""
+        return ClusterVAE(self._clusters.sizes, self.in_dims, self.out_dims, self.act_func)
+
+    @functools.cached_property
+    def denoiser(self) -> Denoiser:
+        """The network on latents; its biases start at zero here."""
+        return Denoiser(
+            size=self.in_dims[0],
+            dims=self.mlp_dims,
+            emb_size=self.emb_size,
+            activation=self.mlp_act_func,
+            norm=self.norm,
+            dropout=self.dropout,
+            bias_std=0.0,
+        )
+
+    @property
+    def _clusters(self) -> Clusters:
+        if not isinstance(self.clusters, Clusters):
+            raise ValueError("L-DiffRec needs the cluster of each item: pass clusters=, for example from k_means()")
+        return self.clusters
+
+    def init(self, key: jax.Array, catalogue: Catalogue) -> Params:
+        """Draw the parameters ``{"autoencoder": …, "denoiser": …}``: Xavier-normal weights, biases of zero."""
+        clusters, n_items = self._clusters, catalogue.n_items
+        if len(clusters.of_item) != n_items:
+            raise ValueError(f"clusters are of {len(clusters.of_item)} items, and the catalogue has {n_items}")
+        vae_key, denoiser_key = jax.random.split(key)
+        z = jnp.zeros((1, self.in_dims[0]))
+        return {
+            "autoencoder": self.autoencoder.init(vae_key, jnp.zeros((1, n_items))),
+            "denoiser": self.denoiser.init(denoiser_key, z, jnp.zeros(1, jnp.int32)),
+        }
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """AdamW, with a learning rate and a weight decay for each part."""
+        return optax.partition(
+            {
+                "autoencoder": optax.adamw(self.lr1, weight_decay=self.wd1),
+                "denoiser": optax.adamw(self.lr2, weight_decay=self.wd2),
+            },
+            {"autoencoder": "autoencoder", "denoiser": "denoiser"},
+        )
+
+    def loss(
+        self, params: Params, history: LossHistory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        """The joint loss (Eq. 2), averaged over the real rows of the batch."""
+        t_key, latent_key, noise_key, vae_key, denoiser_key = jax.random.split(key, 5)
+        # What dropout does to a row is decided on its interactions: elsewhere there is nothing to drop.
+        rows = rows.replace(weights=dropout(vae_key, rows.weights, rate=self.vae_dropout))
+        x = self._in_cluster_order(rows).dense()
+        latent = (x.shape[0], self.in_dims[0])
+        t, sampling_weight = importance.sample(history, t_key, x.shape[0])
+        terms = self.terms(
+            params,
+            x,
+            t,
+            latent_noise=jax.random.normal(latent_key, latent) if self.reparam else None,
+            noise=jax.random.normal(noise_key, latent),
+            dropout_key=denoiser_key,
+        )
+        real = rows.users >= 0
+        n_real = jnp.maximum(jnp.sum(real), 1)
+
+        def mean(values: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.where(real, values, 0.0)) / n_real
+
+        diffusion, nll, kl = mean(terms.diffusion * sampling_weight), mean(terms.nll), mean(terms.kl)
+        lamda, gamma = self.lamda_at(epoch), self.gamma_at(step)
+        vae = nll + gamma * kl
+        total = lamda * diffusion + vae if self.reweight else diffusion + lamda * vae
+        metrics = {"diffusion": diffusion, "nll": nll, "kl": kl, "lamda": lamda, "gamma": gamma}
+        return total, LossAux(importance.record(history, t, terms.diffusion, real), metrics)
+
+    def terms(
+        self,
+        params: Params,
+        x: jax.Array,
+        t: jax.Array,
+        *,
+        latent_noise: jax.Array | None,
+        noise: jax.Array,
+        dropout_key: jax.Array | None = None,
+    ) -> Terms:
+        """The terms of Eq. 1 and 2, given every draw.
+
+        Args:
+          params: of both parts.
+          x: ``[B, I]`` rows in cluster order, after dropout.
+          t: ``[B]`` diffusion steps.
+          latent_noise: ``[B, Z]`` of the reparameterisation; None takes the mean.
+          noise: ``[B, Z]`` of the forward process.
+          dropout_key: of the denoiser; None turns its dropout off.
+        """
+        vae, vae_params = self.autoencoder, params["autoencoder"]
+        mean, log_variance = self._apply(vae_params, x, method="encode")
+        z0 = mean if latent_noise is None else reparameterise(mean, log_variance, latent_noise)
+
+        def denoise(z_t: jax.Array, t: jax.Array) -> jax.Array:
+            output: Any = self.denoiser.apply(params["denoiser"], z_t, t, dropout_key=dropout_key)
+            return output
+
+        denoised = denoising_loss(
+            self.schedule, denoise, z0, t, noise, mean_type=self.mean_type, reweight=self.reweight
+        )
+        logits: Any = vae.apply(vae_params, denoised.x0, method="decode")
+        return Terms(denoised.loss, multinomial_nll(logits, x), kl_divergence(mean, log_variance))
+
+    def gamma_at(self, step: jax.Array) -> jax.Array:
+        """γ of Eq. 3."""
+        share = step / self.vae_anneal_steps if self.vae_anneal_steps else self.vae_anneal_cap
+        return jnp.minimum(self.vae_anneal_cap, share)
+
+    def lamda_at(self, epoch: jax.Array) -> jax.Array:
+        """λ of Eq. 4."""
+        share = 1.0 - epoch / self.anneal_steps if self.anneal_steps else 1.0
+        return jnp.maximum(self.lamda * share, self.anneal_cap)
+
+    def prepare(self, params: Params) -> dict[str, Any]:
+        """First matrices that the means need; the last one of a linear decoder with its columns in item order."""
+        p = params["autoencoder"]
+        tables = {"first": self._apply(p, method="first_kernels")}
+        if not self.out_dims:
+            place = self._clusters.place[:-1]
+            tables["out"] = (p["params"]["decoder_0_kernel"][:, place], p["params"]["decoder_0_bias"][place])
+        return tables
+
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
+        """Logits ``[B, I]`` of each user: encoder means, reverse process on latents, decoder.
+
+        The rows are never dense: their products with the encoders' first matrices are gathered. Noise, where asked
+        for, is drawn per user id.
+        """
+        tables = self.prepare(params) if tables is None else tables
+        rows = self._in_cluster_order(rows)
+        products = [
+            rows.replace(items=rows.items - start, n_items=size).product(kernel)
+            for start, size, kernel in zip(self._clusters.starts, self._clusters.sizes, tables["first"])
+        ]
+        z = self._reverse(params, self._apply(params["autoencoder"], products, method="means"), rows.users, key)
+        if "out" in tables:
+            kernel, bias = tables["out"]
+            return jnp.matmul(z, kernel) + bias
+        logits = self._apply(params["autoencoder"], z, method="decode")
+        return logits.at[:, self._clusters.place[:-1]].get(mode="promise_in_bounds")
+
+    def _reverse(self, params: Params, z0: jax.Array, users: jax.Array, key: jax.Array) -> jax.Array:
+        """Corrupt latents ``[B, Z]`` for T' steps and run all T steps back."""
+        width, sampling_key = self.in_dims[0], jax.random.fold_in(key, 1)
+
+        def draw(t: jax.Array) -> jax.Array:
+            return normal_per_user(jax.random.fold_in(sampling_key, t), users, width)
+
+        noise = normal_per_user(key, users, width) if self.sampling_steps else None
+        return reverse(
+            self.schedule,
+            functools.partial(self.denoiser.apply, params["denoiser"]),
+            corrupt(self.schedule, z0, noise, sampling_steps=self.sampling_steps),
+            mean_type=self.mean_type,
+            sampling_noise=draw if self.sampling_noise else None,
+        )
+
+    def _in_cluster_order(self, rows: Rows) -> Rows:
+        """The same rows, their items numbered by their place in the cluster order."""
+        return rows.replace(items=jnp.asarray(self._clusters.place).at[rows.items].get(mode="promise_in_bounds"))
+
+    def _apply(self, params: Params, *args: Any, method: str) -> Any:
+        return self.autoencoder.apply(params, *args, method=method)

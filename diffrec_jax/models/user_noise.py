@@ -1,0 +1,19 @@
+"""Noise at inference that belongs to a user, so that scores do not depend on the batch, its padding or the devices."""
+
+import functools
+
+import jax
+
+
+def normal_per_user(key: jax.Array, users: jax.Array, width: int) -> jax.Array:
+    """Standard normal ``[B, width]``, a function of the key and the user id alone; ids of -1 share one draw.
+
+    Raises:
+      ValueError: for a generator whose draws under ``vmap`` do not depend on each key (rbg).
+    """
+    if "threefry" not in str(jax.random.key_impl(key)):
+        raise ValueError(
+            f"prng_impl={jax.random.key_impl(key)} cannot draw per user: use threefry2x32 for noise at inference"
+        )
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(users)
+    return jax.vmap(lambda k: jax.random.normal(k, (width,)))(keys)
