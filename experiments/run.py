@@ -38,6 +38,7 @@ def run(config: Config, console: Console) -> int:
     started = time.perf_counter()
     folder = RunFolder(Path(config.workdir))
     split = source.load(config)
+    check(config, split)
     folder.claim(config, source.fingerprint(split))
     result = folder.result()
     if result is not None:
@@ -70,6 +71,14 @@ def run(config: Config, console: Console) -> int:
     return 0
 
 
+def check(config: Config, split: Split) -> None:
+    """Refuse a configuration that does not fit the data, before anything is written."""
+    if config.recency == "exponential" and split.train.times is None:
+        raise ValueError(f"recency=exponential needs timestamps, which {split.name} lacks: use linear or power")
+    if not len(split.train):
+        raise ValueError(f"{split.name} has no training interactions left: look at the filters and the split")
+
+
 def announce(config: Config, split: Split, console: Console) -> None:
     """Say what the run is on, before it begins."""
     counts = ", ".join(f"{len(part):,} {name}" for name, part in zip(("train", "valid", "test"), split))
@@ -78,7 +87,7 @@ def announce(config: Config, split: Split, console: Console) -> None:
         f"run folder: {config.workdir}",
         highlight=False,
     )
-    for line in [str(step) for step in split.train.provenance] + list(split.notes):
+    for line in split.notes:
         console.print(f"  {line}", highlight=False)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -64,11 +65,11 @@ class Evaluator:
           truth: host ``CSR`` of held-out items.
           mesh: the devices.
           seed: of noise at inference, where the model uses any.
-          ks: list lengths; those beyond the catalogue are cut to it.
+          ks: list lengths; beyond the end of a small catalogue a list goes on without hits.
           batch_size: users per batch.
         """
         self.model, self.mesh = model, mesh
-        self.ks = tuple(k for k in ks if k <= truth.n_items) or (truth.n_items,)
+        self.ks = tuple(ks)
         self.n_users = truth.n_users
         users = np.flatnonzero(np.diff(truth.indptr)).astype(np.int32)
         self.users = users[np.argsort(np.diff(history.indptr)[users], kind="stable")]
@@ -117,6 +118,8 @@ class Evaluator:
         rows = take_rows(history, users, recency=getattr(self.model, "recency", None), mesh=self.mesh)
         scores = self.model.scores(params, rows, key=key, tables=tables)
         scores = mask_seen(scores, take_rows(seen, users, mesh=self.mesh))
-        _, items = top_k(scores, max(self.ks), mesh=self.mesh)
+        k = min(max(self.ks), scores.shape[1])
+        _, items = top_k(scores, k, mesh=self.mesh)
         held_out = take_rows(truth, users, mesh=self.mesh)
-        return metrics_lib.ranking_metrics(hits(items, held_out), held_out.lengths, self.ks)
+        found = jnp.pad(hits(items, held_out), ((0, 0), (0, max(self.ks) - k)))
+        return metrics_lib.ranking_metrics(found, held_out.lengths, self.ks)

@@ -62,8 +62,8 @@ class EASE:
         n_items = train.n_items
         if not self.fits(n_items):
             raise ValueError(
-                f"EASE needs {self.bytes_needed(n_items) / 2**30:.0f} GiB for {n_items} items, and max_bytes allows "
-                f"{self.max_bytes / 2**30:.0f}: leave it out for this catalogue"
+                f"EASE needs {self.bytes_needed(n_items) / 2**30:.1f} GiB for {n_items} items, and max_bytes allows "
+                f"{self.max_bytes / 2**30:.1f}: leave it out for this catalogue"
             )
         shape = (len(train.indptr) - 1, n_items)
         rows = scipy.sparse.csr_array((np.ones(len(train.indices)), train.indices, train.indptr), shape=shape)

@@ -133,7 +133,7 @@ def test_a_truncated_checkpoint_is_passed_over_with_a_sentence(split, one_device
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
     observer = Recorder()
     resumed = fit(split, one_device, observer, workdir=tmp_path / "damaged")
-    epoch, step, warnings = observer.starts[0]
+    _, step, warnings = observer.starts[0]
     assert step == steps[-2] and "cannot be read and is left out" in warnings[0] and str(steps[-1]) in warnings[0]
     assert same(expected.params, resumed.params)
 

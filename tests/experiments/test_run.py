@@ -1,0 +1,214 @@
+"""The command line, typed as a person would, on a small made-up data set."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffrec_jax.data import synthetic
+from experiments import cli, run
+from experiments.cli import FLAG_FILES
+from experiments.config import Config, as_flags
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["--dims=[8]", "--steps=3", "--epochs=4", "--eval_every=2", "--batch_size=32"]
+
+
+def write_released(folder, split):
+    folder.mkdir(parents=True)
+    for name, part in zip(("train", "valid", "test"), split):
+        np.save(folder / f"{name}_list.npy", np.stack([part.users, part.items], axis=1))
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    split = synthetic.generate(n_users=80, n_items=130, seed=4).k_core(3).split_by_time(0.7, 0.1, 0.2)
+    write_released(folder / "small", split)
+    for path in FLAG_FILES.glob("*.flags"):
+        name = re.search(r"--dataset=(\S+)", path.read_text())[1]
+        if not (folder / name).exists():
+            write_released(folder / name, split)
+    return folder
+
+
+@pytest.fixture
+def command(data_dir, tmp_path, capsys, monkeypatch):
+    """Runs a command line; returns the exit code and what was printed."""
+
+    def do(*flags, workdir="run", small=True):
+        argv = ["run.py", f"--data_dir={data_dir}", *(SMALL if small else []), *flags]
+        if workdir:
+            argv.append(f"--workdir={tmp_path / workdir}")
+        monkeypatch.setattr(sys, "argv", argv)
+        code = cli.guarded(run.main)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return do
+
+
+def in_a_process(*flags, **options):
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    argv = [sys.executable, "-m", "experiments.run", *flags]
+    return subprocess.Popen(
+        argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
+
+
+def test_a_run_leaves_a_folder_that_explains_itself_and_shows_its_table_again(command, tmp_path):
+    code, text = command("--dataset=small")
+    assert code == 0 and "official protocol" in text and "EASE" in text and "Popularity" in text
+    assert "memory per device:" in text
+    folder = tmp_path / "run"
+    assert {p.name for p in folder.iterdir()} >= {
+        "flags.txt", "config.json", "metrics.jsonl", "tensorboard", "checkpoints", "result.json",
+    }  # fmt: skip
+    result = json.loads((folder / "result.json").read_text())
+    assert set(result) >= {
+        "model", "dataset", "seed", "best_epoch", "valid", "test", "baselines", "seconds", "epochs_run", "parameters",
+        "peak_host_bytes",
+    }  # fmt: skip
+    names = {f"{m}@{k}" for m in ("precision", "recall", "ndcg", "mrr", "hit") for k in (10, 20, 50, 100)}
+    for part in (result["valid"], result["test"], result["baselines"]["popularity"], result["baselines"]["ease"]):
+        assert set(part) == {"official", "standard"} and set(part["official"]) == names
+    assert set(result["seconds"]) == {"train", "evaluate", "compile", "total"} and result["epochs_run"] == 4
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert [line["valid"] is not None for line in lines] == [False, True, False, True]
+
+    code, again = command("--dataset=small")
+    assert code == 0 and "is finished" in again and again.splitlines()[-3] == text.splitlines()[-3]
+    code, standard = command("--dataset=small", "--protocol=standard")
+    assert code == 0 and "standard protocol (mean over users with held-out items)" in standard
+    code, from_flags = command(f"--flagfile={folder / 'flags.txt'}", workdir=None, small=False)
+    assert code == 0 and "is finished" in from_flags
+
+
+def test_the_recorded_flags_are_the_configuration(tmp_path):
+    config = Config(dims=(3, 4), recency="power", model="t_diffrec", min_rating=3.5, workdir="runs/x", norm=True)
+    (tmp_path / "flags.txt").write_text(as_flags(config))
+    assert cli.parse(["run.py", f"--flagfile={tmp_path / 'flags.txt'}"], usage="") == config
+
+
+def test_lists_booleans_and_default_folders_are_read_as_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for text in ("[200,600]", "200,600", "[200, 600]"):
+        assert cli.parse(["run.py", f"--dims={text}", "--reweight=0"], usage="").dims == (200, 600)
+    assert cli.parse(["run.py", "--reweight=0"], usage="").reweight is False
+    assert cli.parse(["run.py", "--noreweight"], usage="").reweight is False
+    assert cli.parse(["run.py", "--dataset=x/y", "--seed=3"], usage="").workdir == "runs/y-s3"
+    config = cli.parse(["run.py", "--flagfile=amazon.flags"], usage="")
+    assert config.workdir == "runs/amazon-s0" and config.dims == (1000,) and config.dataset == "amazon-book_clean"
+    (tmp_path / "amazon.flags").write_text("--dims=[5]\n")
+    assert cli.parse(["run.py", "--flagfile", "amazon.flags"], usage="").dims == (5,)  # the current folder first
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in FLAG_FILES.glob("*.flags")))
+def test_every_shipped_flag_file_runs_small(command, name):
+    shrink = ["--dims=[8]", "--epochs=1", "--eval_every=1", "--baselines=false"]
+    if name.startswith(("l-", "lt-")):
+        shrink += ["--in_dims=[8]", "--out_dims=[]", "--mlp_dims=[8]", "--item_emb=svd"]
+    code, text = command(f"--flagfile={name}", *shrink, small=False)
+    assert code == 0, text
+    assert "published" in text
+
+
+@pytest.mark.parametrize(
+    "flags, sentence",
+    [
+        (["--dataset=nowhere"], r"no dataset 'nowhere': .* train_list\.npy.*https://github\.com/YiyanXu/DiffRec"),
+        (["--dataset=small", "--noise_min=0.02"], r"noise_min=0\.02 must be smaller than noise_max=0\.01"),
+        (["--dataset=small", "--noise_schedule=sigmoid"], r"noise_schedule.*linear-var"),
+        (["--dataset=small", "--stepz=3"], r"Unknown command line flag 'stepz'\. Did you mean: steps"),
+        (["--dataset=small", "--steps=0"], r"steps=0 leaves nothing to diffuse"),
+        (["--dataset=small", "--sampling_steps=4"], r"sampling_steps=4 must lie between 0 and steps=3"),
+        (["--dataset=small", "--dims=wide"], r"'wide' is no list of whole numbers such as \[200,600\]"),
+        (["--flagfile=absent.flags"], r"no flag file 'absent\.flags' here or among the shipped ones: amazon.*flags"),
+        (["--dataset=small", "--prng_impl=rbg", "--sampling_noise"], r"prng_impl=rbg cannot draw noise per user"),
+        (["--dataset=small", "--recency=power"], r"say --model=t_diffrec"),
+        (["--dataset=small", "--model=t_diffrec", "--recency=exponential"], r"recency=exponential needs timestamps"),
+        (["--dataset=small", "--epochs=0"], r"epochs=0 must be at least 1"),
+        (["small"], r"'small' is no flag"),
+        (["--data=absent.csv"], r"no file or folder absent\.csv"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_no_folder(command, tmp_path, flags, sentence):
+    code, text = command(*flags)
+    assert code == 2 and re.search(sentence, text, re.S), text
+    assert text.startswith("error: ") and "Traceback" not in text
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_folder_of_another_run_is_refused_with_the_difference(command):
+    assert command("--dataset=small")[0] == 0
+    code, text = command("--dataset=small", "--lr=0.5")
+    assert code == 2 and re.search(r"holds a run with another configuration \(lr: 0.001 there, 0.5 now\)", text)
+    other = ["--dataset=small"]
+    assert command(*other)[0] == 0
+
+
+def test_changed_data_is_refused(data_dir, tmp_path, capsys, monkeypatch):
+    split = synthetic.generate(n_users=60, n_items=110, seed=5).k_core(3).split_by_time(0.7, 0.1, 0.2)
+    write_released(tmp_path / "changing", split)
+    argv = ["run.py", f"--dataset={tmp_path / 'changing'}", *SMALL, f"--workdir={tmp_path / 'run'}"]
+    monkeypatch.setattr(sys, "argv", argv)
+    assert cli.guarded(run.main) == 0
+    pairs = np.load(tmp_path / "changing" / "train_list.npy")
+    np.save(tmp_path / "changing" / "train_list.npy", pairs[:-1])
+    assert cli.guarded(run.main) == 2
+    assert "holds a run on other interactions" in capsys.readouterr().err
+
+
+def test_an_unwritable_folder_is_refused(command, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    code, text = command("--dataset=small", workdir="file/run")
+    assert code == 2 and "cannot write the run folder" in text and "choose another --workdir" in text
+
+
+def test_ctrl_c_saves_and_the_same_command_ends_like_an_uninterrupted_run(data_dir, tmp_path):
+    flags = [f"--data_dir={data_dir}", "--dataset=small", "--dims=[64]", "--steps=3", "--batch_size=16",
+             "--eval_every=10", "--patience=2000", "--epochs=1500", "--baselines=false"]  # fmt: skip
+    stopped = in_a_process(*flags, f"--workdir={tmp_path / 'stopped'}")
+    metrics = tmp_path / "stopped" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (metrics.is_file() and metrics.read_text().count("\n") > 12):
+        time.sleep(0.05)
+    stopped.send_signal(signal.SIGINT)
+    text, _ = stopped.communicate(timeout=120)
+    assert stopped.returncode == 130, text
+    go_on = re.search(r"state saved; to go on: python -m experiments.run (--flagfile=\S+)", text.replace("\n", " "))
+    assert go_on, text
+    done = len(metrics.read_text().splitlines())
+    short = [flag for flag in flags if not flag.startswith("--epochs")]
+    # the same run, but ended soon after where it was stopped: rewrite the recorded number of epochs in both
+    total = done + 7
+    for name in ("config.json", "flags.txt"):
+        file = tmp_path / "stopped" / name
+        file.write_text(file.read_text().replace("1500", str(total)))
+    resumed = in_a_process(go_on[1])
+    assert resumed.communicate(timeout=200)[0] and resumed.returncode == 0
+    whole = in_a_process(*short, f"--epochs={total}", f"--workdir={tmp_path / 'whole'}")
+    assert whole.communicate(timeout=200)[0] and whole.returncode == 0
+
+    def without_seconds(folder):
+        lines = [json.loads(line) for line in (tmp_path / folder / "metrics.jsonl").read_text().splitlines()]
+        result = json.loads((tmp_path / folder / "result.json").read_text())
+        return [{k: v for k, v in line.items() if k != "seconds"} for line in lines], result["test"], result["valid"]
+
+    assert without_seconds("stopped") == without_seconds("whole")
+
+
+def test_help_lists_the_flags(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.parse(["run.py", "--help"], usage="Train a model.")
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Train a model.") and "--noise_scale" in text and "--eval_history" in text
