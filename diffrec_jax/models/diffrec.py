@@ -146,7 +146,7 @@ class DiffRec:
         Noise, where asked for, is drawn per user id, so that it depends neither on the batch nor on its padding.
         """
         if self.sampling_noise:
-            return self._scores_dense(params, rows, key)
+            return self.scores_by_dense_loop(params, rows, key)
         found, x_T = self._user_vectors(params, rows, key, tables)
         p = params["params"]
         scores = jnp.matmul(found.u, p["out_items"]) + found.s * p["out_bias"]
@@ -176,7 +176,7 @@ class DiffRec:
         )
         return found, x_T
 
-    def _scores_dense(self, params: Params, rows: Rows, key: jax.Array) -> jax.Array:
+    def scores_by_dense_loop(self, params: Params, rows: Rows, key: jax.Array) -> jax.Array:
         """The dense loop: the reference of the collapsed one, and the way of sampling noise."""
         denoiser = self.denoiser(rows.n_items)
         noise_key = jax.random.fold_in(key, 1)

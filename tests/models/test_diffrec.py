@@ -124,7 +124,7 @@ def test_the_collapsed_process_equals_the_dense_loop(dims, mean_type, norm, samp
     params = model.init(jax.random.key(1), Catalogue(n_items=rows.n_items, n_users=6))
     params = jax.tree.map(lambda w: w + 0.05 * jax.random.normal(jax.random.key(2), w.shape), params)
     key = jax.random.key(3)
-    dense = model._scores_dense(params, rows, key)
+    dense = model.scores_by_dense_loop(params, rows, key)
     collapsed = jax.jit(model.scores)(params, rows, key=key, tables=model.prepare(params))
     assert float(jnp.abs(dense).max()) > 0.1
     np.testing.assert_allclose(collapsed, dense, atol=3e-5 if mean_type == "eps" else 3e-6, rtol=1e-4)
@@ -137,7 +137,7 @@ def test_the_collapsed_process_at_its_limits(change):
     params = model.init(jax.random.key(1), Catalogue(n_items=rows.n_items, n_users=6))
     key = jax.random.key(0)
     np.testing.assert_allclose(
-        model.scores(params, rows, key=key), model._scores_dense(params, rows, key), atol=2e-6, rtol=1e-5
+        model.scores(params, rows, key=key), model.scores_by_dense_loop(params, rows, key), atol=2e-6, rtol=1e-5
     )
 
 
