@@ -196,6 +196,12 @@ class ClusterVAE(nn.Module):
             out.append(h)
         return out
 
+    def output_vectors(self) -> jax.Array:
+        """``[I, H + 1]`` in cluster order: what ``hidden``, side by side and followed by 1, is multiplied with."""
+        last = [layers[-1] for layers in self.decoders]
+        kernels = jax.scipy.linalg.block_diag(*(kernel for kernel, _ in last))
+        return jnp.concatenate([kernels, jnp.concatenate([bias for _, bias in last])[None, :]]).T
+
     def _needed(self, layers: Sequence[Any], width: int) -> int:
         """How many columns of the first layer the mean depends on: half of them if it is the only layer."""
         return width if len(layers) == 1 else layers[0][0].shape[1]

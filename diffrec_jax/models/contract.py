@@ -1,7 +1,8 @@
 """What the loop, the evaluator and the recommender know of a model.
 
 A model is a frozen dataclass of hyper-parameters and pure functions of parameters. A trained model implements
-``Model``; a closed-form one implements ``ClosedForm``; both rank with ``scores``. A new model is one new file.
+``Model``; a closed-form one implements ``ClosedForm``; both rank with ``scores``. Where the scores are an inner
+product, the model may say so (``Factored``). A new model is one new file.
 
 Letters: B rows of a batch, I items, T diffusion steps.
 """
@@ -79,3 +80,26 @@ class ClosedForm(Scorer, Protocol):
     def fit(self, train: Any) -> Params:
         """Parameters from the host ``CSR`` of the training interactions."""
         ...
+
+
+@runtime_checkable
+class Factored(Scorer, Protocol):
+    """A scorer whose scores are ``user_vectors @ item_vectors.T``, so that any vector index serves it."""
+
+    @property
+    def factored(self) -> bool:
+        """Whether this holds for the hyper-parameters at hand."""
+        ...
+
+    def user_vectors(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
+        """Vectors ``[B, V]``; the last column is the factor of the item's bias, the same for every user."""
+        ...
+
+    def item_vectors(self, params: Params) -> jax.Array:
+        """Vectors ``[I, V]``; the last column is the item's bias."""
+        ...
+
+
+def is_factored(model: Any) -> bool:
+    """Whether the scores of ``model`` are products of user and item vectors."""
+    return isinstance(model, Factored) and model.factored

@@ -154,6 +154,21 @@ class DiffRec:
             return scores
         return scores + found.a * (rows.dense() if x_T is None else x_T)
 
+    @property
+    def factored(self) -> bool:
+        """True where the reverse process ends in the network's x0 prediction: then nothing of x_T is left in it."""
+        return self.mean_type == "x0" and not self.sampling_noise
+
+    def user_vectors(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
+        """``[h_0, 1]``, ``[B, H + 1]``: the last hidden layer of the last step."""
+        u, s, _ = self._user_vectors(params, rows, key, tables)[0]
+        return jnp.concatenate([u, jnp.full((u.shape[0], 1), s, u.dtype)], axis=1)
+
+    def item_vectors(self, params: Params) -> jax.Array:
+        """``[W_out; b_out]`` transposed, ``[I, H + 1]``."""
+        p = params["params"]
+        return jnp.concatenate([p["out_items"], p["out_bias"][None, :]]).T
+
     def _user_vectors(
         self, params: Params, rows: Rows, key: jax.Array, tables: Any
     ) -> tuple[collapsed.UserVectors, jax.Array | None]:

@@ -297,17 +297,37 @@ class LatentDiffRec:
         for, is drawn per user id.
         """
         tables = self.prepare(params) if tables is None else tables
-        rows = self._in_cluster_order(rows)
-        products = [
-            rows.replace(items=rows.items - start, n_items=size).product(kernel)
-            for start, size, kernel in zip(self._clusters.starts, self._clusters.sizes, tables["first"])
-        ]
-        z = self._reverse(params, self._apply(params["autoencoder"], products, method="means"), rows.users, key)
+        z = self._latents(params, rows, key, tables)
         if "out" in tables:
             kernel, bias = tables["out"]
             return jnp.matmul(z, kernel) + bias
         logits = self._apply(params["autoencoder"], z, method="decode")
         return logits.at[:, self._clusters.place[:-1]].get(mode="promise_in_bounds")
+
+    @property
+    def factored(self) -> bool:
+        """Always: the last map of the decoder is linear."""
+        return True
+
+    def user_vectors(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
+        """``[h, 1]``, ``[B, H + 1]``: what the decoder's last matrices are multiplied with, cluster after cluster."""
+        tables = self.prepare(params) if tables is None else tables
+        z = self._latents(params, rows, key, tables)
+        hidden = self._apply(params["autoencoder"], z, method="hidden")
+        return jnp.concatenate([*hidden, jnp.ones((z.shape[0], 1), z.dtype)], axis=1)
+
+    def item_vectors(self, params: Params) -> jax.Array:
+        """The decoder's last columns and biases, ``[I, H + 1]``; zero at what belongs to other clusters."""
+        return self._apply(params["autoencoder"], method="output_vectors")[self._clusters.place[:-1]]
+
+    def _latents(self, params: Params, rows: Rows, key: jax.Array, tables: Any) -> jax.Array:
+        """ẑ_0 ``[B, Z]``: encoder means, then the reverse process."""
+        rows = self._in_cluster_order(rows)
+        products = [
+            rows.replace(items=rows.items - start, n_items=size).product(kernel)
+            for start, size, kernel in zip(self._clusters.starts, self._clusters.sizes, tables["first"])
+        ]
+        return self._reverse(params, self._apply(params["autoencoder"], products, method="means"), rows.users, key)
 
     def _reverse(self, params: Params, z0: jax.Array, users: jax.Array, key: jax.Array) -> jax.Array:
         """Corrupt latents ``[B, Z]`` for T' steps and run all T steps back."""
