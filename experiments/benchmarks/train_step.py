@@ -5,6 +5,7 @@
 Counted are matrix products only: forward, and both gradients of every layer but the first, whose input needs none.
 """
 
+import itertools
 import time
 
 import jax
@@ -23,7 +24,7 @@ BATCH = 400
 def flops_per_step(model: DiffRec, n_items: int) -> float:
     """Floating-point operations of the matrix products of one step."""
     widths = [n_items, *reversed(model.dims), *model.dims[1:], n_items]
-    layers = [a * b for a, b in zip(widths[:-1], widths[1:])]
+    layers = [a * b for a, b in itertools.pairwise(widths)]
     return 2.0 * BATCH * (3 * sum(layers) - layers[0])
 
 
@@ -45,9 +46,7 @@ def main() -> None:
         times.append((time.perf_counter() - start) / steps)
     seconds, peak = float(np.median(times[1:])), float(np.median(peaks))
     achieved = flops_per_step(model, csr.n_items) / seconds
-    print(
-        f"{seconds * 1e3:.1f} ms per step of {BATCH} users, {steps} steps per epoch, {csr.n_interactions:,} interactions"
-    )
+    print(f"{seconds * 1e3:.1f} ms per step of {BATCH} users, {steps} steps per epoch, {csr.n_interactions:,} events")
     measure.finish(
         gflops=achieved / 1e9,
         peak_gflops=peak / 1e9,
