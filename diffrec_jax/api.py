@@ -1,21 +1,21 @@
 """The rooms tied together: ``fit`` a model on interactions, ``evaluate`` it, ``recommend`` from it."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from diffrec_jax.data.interactions import CSR, Interactions, merge
-from diffrec_jax.data.rows import device_csr, take_rows
+from diffrec_jax.data.rows import device_csr
 from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
-from diffrec_jax.evaluation.ranking import mask_seen, top_k
 from diffrec_jax.mesh import make_mesh, replicated
 from diffrec_jax.models.contract import Catalogue, ClosedForm, Model
+from diffrec_jax.serving import ModelFolder, Recommender, Table, Vocabulary
+from diffrec_jax.serving.model_folder import FOLDER
 from diffrec_jax.training.checkpoint import Checkpoints, Progress
 from diffrec_jax.training.loop import FitResult, Observer
 from diffrec_jax.training.loop import fit as run_training
@@ -33,29 +33,24 @@ class Fitted:
     mesh: Mesh
     result: FitResult
 
-    def recommend(self, users: Sequence[int], k: int = 10) -> tuple[np.ndarray, np.ndarray]:
-        """The K best items each user of the training data has not met, as item numbers.
+    vocabulary: Vocabulary
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-        Args:
-          users: user numbers.
-          k: list length.
+    @functools.cached_property
+    def recommender(self) -> Recommender:
+        """Lists, explanations and vectors of this model; see ``serving.recommender``."""
+        content = ModelFolder(self.model, self.vocabulary, self.train, self.valid, self.about)
+        return Recommender(content, self.params, mesh=self.mesh)
 
-        Returns:
-          ``(items [B, K] int32, scores [B, K] float32)``, best first.
-        """
-        rows_per_device = self.mesh.shape["users"]
-        padded = np.pad(np.asarray(users, np.int32), (0, -len(users) % rows_per_device), constant_values=-1)
-        seen = self.train if self.valid is None else merge(self.train, self.valid)
-
-        @jax.jit
-        def rank(params: Any, users: jax.Array, history: Any, seen: Any) -> tuple[jax.Array, jax.Array]:
-            rows = take_rows(history, users, recency=getattr(self.model, "recency", None), mesh=self.mesh)
-            scores = self.model.scores(params, rows, key=jax.random.key(0))
-            return top_k(mask_seen(scores, take_rows(seen, users, mesh=self.mesh)), k, mesh=self.mesh)
-
-        data = (device_csr(self.train, mesh=self.mesh), device_csr(seen, mesh=self.mesh))
-        scores, items = rank(self.params, jnp.asarray(padded), *data)
-        return np.asarray(items)[: len(users)], np.asarray(scores)[: len(users)]
+    def recommend(
+        self,
+        users: Sequence[Any] | None = None,
+        histories: Sequence[Sequence[Any]] | None = None,
+        k: int = 10,
+        **more: Any,
+    ) -> Table:
+        """The K best items for known users or for histories, in raw ids; see ``Recommender.recommend``."""
+        return self.recommender.recommend(users, histories, k, **more)
 
 
 def fit(
@@ -73,6 +68,7 @@ def fit(
     mesh: Mesh | None = None,
     prng_impl: str = "threefry2x32",
     observer: Observer | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> Fitted:
     """Fit a model to training interactions, choosing the epoch on validation.
 
@@ -80,7 +76,8 @@ def fit(
       model: a trained model such as ``DiffRec(...)``, or a closed-form one such as ``EASE()``.
       train: training interactions.
       valid: validation interactions of the same users and items; None trains for all ``epochs``.
-      workdir: where checkpoints live; the same call again goes on where it was. None keeps everything in memory.
+      workdir: where the run lives: checkpoints, and what ``load`` needs beside them. The same call again goes on where
+        it was. None keeps everything in memory.
       seed: of everything random; the same seed gives the same parameters.
       batch_size: users per step.
       epochs: at most this many.
@@ -90,16 +87,20 @@ def fit(
       mesh: the devices; None takes all, rows spread over them.
       prng_impl: JAX generator of the training noise; ``rbg`` is faster on TPU.
       observer: is told what happens.
+      about: what a model card should say of data, split and protocol (JSON values).
 
     Returns:
       The model with the parameters of its best epoch.
     """
+    vocabulary, about = _vocabulary(train), dict(about or {})
     train, valid = _csr(train), None if valid is None else _csr(valid)
     mesh = make_mesh() if mesh is None else mesh
     if isinstance(model, ClosedForm):
         params = jax.device_put(model.fit(train), replicated(mesh))
         result = FitResult(params, Progress(), 0, sum(leaf.size for leaf in jax.tree.leaves(params)))
-        return Fitted(model, params, train, valid, mesh, result)
+        if workdir is not None:
+            ModelFolder(model, vocabulary, train, valid, about).write(Path(workdir) / FOLDER)
+        return Fitted(model, params, train, valid, mesh, result, vocabulary, about)
     for name, value in (
         ("batch_size", batch_size),
         ("epochs", epochs),
@@ -114,7 +115,10 @@ def fit(
     if valid is not None and valid.n_interactions:
         evaluator = Evaluator(model, history=train, seen=train, truth=valid, mesh=mesh, seed=seed)
         evaluator.compile(trainer.abstract_state().params)
-    checkpoints = None if workdir is None else Checkpoints(Path(workdir) / "checkpoints")
+    checkpoints = None
+    if workdir is not None:
+        checkpoints = Checkpoints(Path(workdir) / "checkpoints")
+        ModelFolder(model, vocabulary, train, valid, about).write(Path(workdir) / FOLDER)
     try:
         result = run_training(
             trainer,
@@ -132,7 +136,7 @@ def fit(
             checkpoints.close()
     if evaluator is not None:
         result = dataclasses.replace(result, compile_seconds=result.compile_seconds + evaluator.compile_seconds)
-    return Fitted(model, result.params, train, valid, mesh, result)
+    return Fitted(model, result.params, train, valid, mesh, result, vocabulary, about)
 
 
 def evaluate(
@@ -164,3 +168,9 @@ def evaluate(
 
 def _csr(data: CSR | Interactions) -> CSR:
     return data.csr() if isinstance(data, Interactions) else data
+
+
+def _vocabulary(data: CSR | Interactions) -> Vocabulary:
+    if isinstance(data, Interactions):
+        return Vocabulary(data.user_ids, data.item_ids, data.item_titles)
+    return Vocabulary.numbers(data.n_users, data.n_items)

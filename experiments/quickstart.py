@@ -1,18 +1,16 @@
 """From nothing to titles: DiffRec on MovieLens-100K beside popularity and EASE, and what three users would be shown.
 
-    python -m experiments.quickstart
+python -m experiments.quickstart
 """
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
-from diffrec_jax import api
+import diffrec_jax
 from diffrec_jax.data.catalog import DatasetUnavailable
 from diffrec_jax.data.splits import Split
 from experiments import cli, run, source
@@ -41,41 +39,19 @@ def main(argv: Sequence[str]) -> int:
 
 def show_recommendations(config: Config, split: Split, console: Console) -> None:
     """The last items of three users, and the recommended ones, by title."""
-    fitted = restored(config, split)
-    train = fitted.train
+    recommender = diffrec_jax.load(config.workdir)
+    train = recommender.content.train
     lengths = train.lengths()
     users = np.argsort(-lengths, kind="stable")[len(lengths) // 4 :: len(lengths) // 4][:USERS]
-    items, _ = fitted.recommend([int(u) for u in users], k=SHOWN)
-    for user, recommended in zip(users, items):
+    for user in users:
         history = train.indices[train.indptr[user] : train.indptr[user + 1]]
         console.print(f"\n[bold]user {split.user_ids[user]}[/bold], the last of {len(history)} items:")
         for item in history[-SHOWN:]:
-            console.print(f"    {title(split, item)}", highlight=False, markup=False)
+            console.print(f"    {recommender.vocabulary.title(item)}", highlight=False, markup=False)
         console.print("  recommended:")
-        for rank, item in enumerate(recommended, 1):
-            console.print(f"  {rank}. {title(split, item)}", highlight=False, markup=False)
-
-
-def title(split: Split, item: int) -> str:
-    """An item's title, or its id where it has none."""
-    return str(split.item_ids[item] if split.item_titles is None else split.item_titles[item])
-
-
-def restored(config: Config, split: Split) -> api.Fitted:
-    """The finished run's model: the same call as the run's, which finds everything done."""
-    result = json.loads((Path(config.workdir) / "result.json").read_text())
-    return api.fit(
-        config.build_model(),
-        split.train,
-        split.valid,
-        workdir=config.workdir,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        epochs=result["epochs_run"],
-        eval_every=config.eval_every,
-        patience=config.patience,
-        prng_impl=config.prng_impl,
-    )
+        found = recommender.recommend(users=[split.user_ids[user]], k=SHOWN)
+        for rank, item in enumerate(recommender.vocabulary.items(found["item"])[0], 1):
+            console.print(f"  {rank}. {recommender.vocabulary.title(item)}", highlight=False, markup=False)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,10 @@ from diffrec_jax import api
 from diffrec_jax.data.splits import Split
 from diffrec_jax.models.baselines import EASE, Popularity
 from diffrec_jax.training import InterruptedRunError
-from experiments import cli, source, table
+from experiments import cli, item_clusters, source, table
 from experiments.config import Config
 from experiments.progress import RunObserver
 from experiments.run_folder import RunFolder
-
-EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str]) -> int:
@@ -49,7 +47,7 @@ def run(config: Config, console: Console) -> int:
     try:
         with RunObserver(config, folder, console) as observer:
             fitted = api.fit(
-                config.build_model(),
+                item_clusters.with_clusters(config, split, console),
                 split.train,
                 split.valid,
                 workdir=folder.path,
@@ -60,11 +58,12 @@ def run(config: Config, console: Console) -> int:
                 patience=config.patience,
                 prng_impl=config.prng_impl,
                 observer=observer,
+                about=about(config, split),
             )
     except InterruptedRunError as stop:
         again = shlex.join(["python", "-m", "experiments.run", f"--flagfile={folder.path / 'flags.txt'}"])
         console.print(f"{stop}, state saved; to go on: {again}", highlight=False)
-        return EXIT_INTERRUPTED
+        return cli.EXIT_INTERRUPTED
     result = report(config, split, fitted, started=started)
     folder.finish(result)
     table.show(result, protocol=config.protocol, console=console)
@@ -77,6 +76,18 @@ def check(config: Config, split: Split) -> None:
         raise ValueError(f"recency=exponential needs timestamps, which {split.name} lacks: use linear or power")
     if not len(split.train):
         raise ValueError(f"{split.name} has no training interactions left: look at the filters and the split")
+
+
+def about(config: Config, split: Split) -> dict[str, Any]:
+    """What a model card says of this run, beside its result."""
+    return {
+        "dataset": split.name,
+        "split": split.rule,
+        "guarantee": split.guarantee,
+        "notes": [str(step) for step in split.train.provenance] + list(split.notes),
+        "seed": config.seed,
+        "selected_by": "validation recall@20, official protocol",
+    }
 
 
 def announce(config: Config, split: Split, console: Console) -> None:

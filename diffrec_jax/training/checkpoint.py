@@ -100,3 +100,25 @@ class Checkpoints:
     def close(self) -> None:
         """Finish writing and let go of the folder."""
         self._manager.close()
+
+
+def load_best(folder: str | Path, abstract_params: Any) -> Any:
+    """The parameters of the best checkpoint below ``folder``, and nothing else of it; a run may be writing there.
+
+    Raises:
+      ValueError: if there is no checkpoint, or it is not one of this model.
+    """
+    logging.getLogger("orbax").setLevel(logging.ERROR)
+    if not Path(folder).is_dir():
+        raise ValueError(f"there are no checkpoints in {folder}: the run has not begun")
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    with context, ocp.training.Checkpointer(Path(folder).absolute()) as manager:
+        found = [c for c in manager.checkpoints if (c.metrics or {}).get("best_is_here")]
+        if not found:
+            raise ValueError(f"{folder} holds no checkpoint yet: train for longer, or finish the run")
+        try:
+            return manager.load(found[-1], {"params": abstract_params})["params"]
+        except Exception as error:  # whatever a damaged or foreign file makes Orbax raise
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+            raise ValueError(f"checkpoint {found[-1].step} below {folder} cannot be read: {reason}") from None

@@ -120,8 +120,9 @@ def test_ease_equals_its_closed_form_and_popularity_its_counts(split):
 
 def test_recommendations_are_unseen_and_ordered(split):
     fitted = api.fit(Popularity(), split.train, split.valid, mesh=make_mesh())
-    items, scores = fitted.recommend([0, 5, 9], k=7)
-    assert items.shape == (3, 7) and np.all(np.diff(scores, axis=1) <= 0)
+    found = fitted.recommend(split.train.user_ids[[0, 5, 9]], k=7)
+    items = fitted.vocabulary.items(found["item"])[0].reshape(3, 7)
+    assert np.all(np.diff(found["score"].reshape(3, 7), axis=1) <= 0)
     seen = np.maximum(dense(split.train.csr()), dense(split.valid.csr()))
     assert not np.take_along_axis(seen[[0, 5, 9]], items, axis=1).any()
 

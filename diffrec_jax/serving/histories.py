@@ -1,0 +1,125 @@
+"""Histories on the host, ragged, and their way into the padded arrays that a compiled program takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from diffrec_jax.data.columns import encode_times
+from diffrec_jax.data.interactions import CSR
+from diffrec_jax.serving.vocabulary import Vocabulary, lists_to_codes
+
+MICROSECONDS_PER_DAY = 86_400e6
+
+
+@dataclass(frozen=True, eq=False)
+class Histories:
+    """Item numbers of n people, one after the other, each oldest first and without repetition."""
+
+    items: np.ndarray  # int32 [N]
+    offsets: np.ndarray  # int64 [n + 1]
+    users: np.ndarray  # int32 [n], -1: nobody known
+    days: np.ndarray | None = None  # float32 [N], days since each person's first event
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Items of each history, ``[n]``."""
+        return np.diff(self.offsets)
+
+    def row(self, i: int) -> np.ndarray:
+        """The items of one history."""
+        return self.items[self.offsets[i] : self.offsets[i + 1]]
+
+    def take(self, rows: np.ndarray) -> "Histories":
+        """Some of the histories, in the order of ``rows``."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        place = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        days = None if self.days is None else self.days[place]
+        return Histories(self.items[place], offsets, self.users[rows], days)
+
+    def padded(self, rows: int, width: int, fill: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Items ``[rows, width]`` padded with ``fill``, and days ``[rows, width]`` padded with 0."""
+        lengths = self.lengths
+        row = np.repeat(np.arange(len(self)), lengths)
+        column = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], lengths)
+        items = np.full((rows, width), fill, np.int32)
+        items[row, column] = self.items
+        if self.days is None:
+            return items, None
+        days = np.zeros((rows, width), np.float32)
+        days[row, column] = self.days
+        return items, days
+
+
+def of_users(csr: CSR, users: np.ndarray) -> Histories:
+    """The histories of known users, ``users [n]`` being numbers."""
+    indptr = csr.indptr.astype(np.int64)
+    everything = Histories(csr.indices, indptr, np.arange(csr.n_users, dtype=np.int32))
+    if csr.times is not None:
+        first = csr.times[np.minimum(np.repeat(indptr[:-1], np.diff(indptr)), max(len(csr.times) - 1, 0))]
+        days = ((csr.times - first) / MICROSECONDS_PER_DAY).astype(np.float32)
+        everything = Histories(everything.items, indptr, everything.users, days)
+    return everything.take(users)
+
+
+def of_lists(
+    vocabulary: Vocabulary, lists: Sequence[Sequence[Any]], times: Sequence[Sequence[Any]] | None = None
+) -> tuple[Histories, list[Any]]:
+    """Histories from raw item ids: unknown items are left out, the first of a repeated item is kept.
+
+    Args:
+      vocabulary: of the model.
+      lists: raw item ids of each person; without ``times``, oldest first.
+      times: of each item, in any form that ``data.columns.encode_times`` reads; decides the order.
+
+    Returns:
+      The histories and the ids that are no item of the model.
+
+    Raises:
+      ValueError: for a history that isn't a list of ids, or times that don't fit the histories.
+    """
+    for i, given in enumerate(lists):
+        if isinstance(given, str | bytes) or not hasattr(given, "__len__"):
+            raise ValueError(f"history {i} is {given!r}, and must be a list of item ids, such as ['sku12', 'sku99']")
+    items, lengths, unknown = lists_to_codes(vocabulary, lists)
+    row = np.repeat(np.arange(len(lists)), lengths)
+    micros = None
+    if times is not None:
+        micros = _micros(lists, times)
+        order = np.lexsort((micros, row))
+        items, row, micros = items[order], row[order], micros[order]
+    first = np.zeros(len(items), bool)
+    first[np.unique(row * np.int64(vocabulary.n_items + 1) + items, return_index=True)[1]] = True
+    keep = first & (items >= 0)
+    items, row = items[keep], row[keep]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(lists)))]).astype(np.int64)
+    days = None
+    if micros is not None:
+        micros = micros[keep]
+        days = ((micros - micros[offsets[row]]) / MICROSECONDS_PER_DAY).astype(np.float32)
+    return Histories(items, offsets, np.full(len(lists), -1, np.int32), days), unknown
+
+
+def _micros(lists: Sequence[Sequence[Any]], times: Sequence[Sequence[Any]]) -> np.ndarray:
+    if len(times) != len(lists):
+        raise ValueError(f"history_times has {len(times)} lists for {len(lists)} histories: give one per history")
+    for i, (items, when) in enumerate(zip(lists, times)):
+        if isinstance(when, str | bytes) or not hasattr(when, "__len__") or len(when) != len(items):
+            raise ValueError(f"history_times[{i}] must be a list of {len(items)} times, one per item of history {i}")
+    flat = [moment for when in times for moment in when]
+    if not flat:
+        return np.zeros(0, np.int64)
+    try:
+        column = pa.chunked_array([pa.array(flat)])
+        return encode_times(column, "history_times")[0]
+    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
+        raise ValueError(
+            f"history_times cannot be read as times ({error}): use unix seconds, milliseconds or microseconds, or ISO "
+            "8601 text, one kind throughout"
+        ) from None

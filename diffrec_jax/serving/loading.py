@@ -1,0 +1,54 @@
+"""From a folder to a ``Recommender``: a run folder with checkpoints, or an exported model folder with safetensors."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from diffrec_jax.models.contract import Catalogue, ClosedForm
+from diffrec_jax.serving.model_folder import FOLDER, ModelFolder
+from diffrec_jax.serving.recommender import Recommender
+from diffrec_jax.serving.weights import read_weights
+from diffrec_jax.training.checkpoint import load_best
+
+
+def load(
+    folder: str | Path, *, history: str = "train", model: Any = None, mesh: Mesh | None = None, seed: int = 0
+) -> Recommender:
+    """A recommender from a run folder (its best checkpoint so far) or from an exported model folder.
+
+    Args:
+      folder: what ``fit(workdir=…)`` or ``python -m experiments.run`` wrote, or ``export_safetensors``.
+      history: what the histories of known users hold, ``train`` or ``train+valid``.
+      model: the model object, where its class is not one of this library's.
+      mesh: the devices; None is the default device.
+      seed: of noise at inference, where the model uses any.
+
+    Raises:
+      ValueError: if the folder is no run and no exported model, or is damaged.
+    """
+    folder = Path(folder)
+    exported = (folder / "model.json").is_file()
+    if not exported and not (folder / FOLDER / "model.json").is_file():
+        there = "is not there" if not folder.exists() else f"holds no {FOLDER}/model.json and no model.json"
+        raise ValueError(f"{folder} {there}: name the --workdir of a run, or an exported model folder")
+    content = ModelFolder.read(folder if exported else folder / FOLDER, model=model)
+    shapes = jax.eval_shape(lambda: _initial(content))
+    if exported:
+        params = read_weights(folder / "weights.safetensors", shapes)
+    elif isinstance(content.model, ClosedForm):
+        params = content.model.fit(content.train)  # computed, never trained: computed again
+    else:
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), shapes)
+        params = load_best(folder / "checkpoints", abstract)
+    return Recommender(content, params, history=history, mesh=mesh, seed=seed)
+
+
+def _initial(content: ModelFolder) -> Any:
+    """Parameters of the right shapes, for ``eval_shape``; None where only the weights know (closed form)."""
+    if isinstance(content.model, ClosedForm):
+        return None
+    catalogue = Catalogue(n_items=content.vocabulary.n_items, n_users=content.vocabulary.n_users)
+    return content.model.init(jax.random.key(0), catalogue)

@@ -1,0 +1,182 @@
+"""The model folder: what a model is, in files that any program can read; nothing is pickled.
+
+::
+
+    model.json           format, class, hyper-parameters, sizes, and what is known of data, split and protocol
+    users.parquet        id
+    items.parquet        id, title (where known), one column for each hyper-parameter that has an entry per item
+    train.parquet        user, item (numbers, grouped by user, oldest first), time (unix µs, where known)
+    valid.parquet        likewise, where there was validation data
+    weights.safetensors  in an exported folder; a run's weights are in its checkpoints
+
+``fit`` writes it below the run folder, as ``<workdir>/model``, before training begins, so that a run can be loaded
+while it trains and after it was stopped.
+"""
+
+import dataclasses
+import inspect
+import json
+import pkgutil
+import shutil
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import diffrec_jax.models
+from diffrec_jax._version import __version__
+from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.recency import Recency
+from diffrec_jax.serving.vocabulary import Vocabulary
+
+FORMAT = 1
+FOLDER = "model"  # below a run folder
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModelFolder:
+    """The content of a model folder, weights aside."""
+
+    model: Any
+    vocabulary: Vocabulary
+    train: CSR
+    valid: CSR | None
+    about: Mapping[str, Any]  # what a model card says of data, split and protocol; JSON values
+
+    def write(self, folder: str | Path) -> None:
+        """Write everything to a temporary folder and rename it, over an earlier one if need be.
+
+        Raises:
+          ValueError: for hyper-parameters or an ``about`` that JSON cannot hold.
+        """
+        folder = Path(folder)
+        values, per_item = _encode(self.model, self.vocabulary.n_items)
+        document = {
+            "format": FORMAT,
+            "written_by": f"diffrec_jax {__version__}",
+            "model": {"class": type(self.model).__name__, "hyper_parameters": values},
+            "n_users": self.vocabulary.n_users,
+            "n_items": self.vocabulary.n_items,
+            "about": dict(self.about),
+        }
+        text = json.dumps(document, indent=2, default=_refuse) + "\n"
+        temporary = folder.with_name(f".{folder.name}.new")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        self.vocabulary.write(temporary, item_columns=per_item)
+        for name, csr in (("train", self.train), ("valid", self.valid)):
+            if csr is not None:
+                _write_csr(csr, temporary / f"{name}.parquet")
+        (temporary / "model.json").write_text(text)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+
+    @classmethod
+    def read(cls, folder: str | Path, *, model: Any = None) -> "ModelFolder":
+        """Read what ``write`` wrote.
+
+        Args:
+          folder: the folder.
+          model: the model itself, where its class is not one of this library's.
+
+        Raises:
+          ValueError: for a damaged folder, a later format or an unknown class.
+        """
+        folder = Path(folder)
+        try:
+            document = json.loads((folder / "model.json").read_text())
+            kind, found, about = document["model"]["class"], document["format"], document["about"]
+            if found > FORMAT:
+                raise ValueError(
+                    f"{folder} is of format {found} and this version reads up to {FORMAT}: install a later diffrec_jax"
+                )
+            vocabulary, per_item = Vocabulary.read(folder)
+            sizes = (vocabulary.n_users, vocabulary.n_items)
+            train, valid = (_read_csr(folder / f"{name}.parquet", *sizes) for name in ("train", "valid"))
+        except (KeyError, json.JSONDecodeError, pa.ArrowInvalid, FileNotFoundError) as error:
+            raise ValueError(f"{folder} is damaged ({error}): export or train the model again") from None
+        if train is None:
+            raise ValueError(f"{folder} is damaged (no train.parquet): export or train the model again")
+        if model is None:
+            model = _decode(kind, document["model"]["hyper_parameters"], per_item)
+        return cls(model, vocabulary, train, valid, about)
+
+
+def known_models() -> dict[str, type]:
+    """The models of this library by class name: every frozen dataclass below ``diffrec_jax.models`` that ranks."""
+    found: dict[str, type] = {}
+    for module in pkgutil.iter_modules(diffrec_jax.models.__path__, "diffrec_jax.models."):
+        for name, member in inspect.getmembers(import_module(module.name), inspect.isclass):
+            if dataclasses.is_dataclass(member) and hasattr(member, "scores"):
+                found[name] = member
+    return found
+
+
+def _encode(model: Any, n_items: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Hyper-parameters as JSON values; those with an entry per item apart."""
+    values: dict[str, Any] = {}
+    per_item: dict[str, np.ndarray] = {}
+    for field in dataclasses.fields(model):
+        value = getattr(model, field.name)
+        value = getattr(value, "of_item", value)  # clusters
+        if isinstance(value, np.ndarray):
+            if value.shape != (n_items,):
+                raise ValueError(f"{field.name} has shape {value.shape}: an array must have one entry per item")
+            per_item[field.name] = value
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            values[field.name] = dataclasses.asdict(value)
+        else:
+            values[field.name] = value
+    return values, per_item
+
+
+def _decode(kind: str, values: dict[str, Any], per_item: dict[str, np.ndarray]) -> Any:
+    classes = known_models()
+    if kind not in classes:
+        raise ValueError(
+            f"the model is a {kind}, which is none of {', '.join(sorted(classes))}: pass the model object itself, as "
+            f"in load(folder, model={kind}(...))"
+        )
+    fields = {field.name for field in dataclasses.fields(classes[kind])}
+    given: dict[str, Any] = {name: _value(name, value) for name, value in values.items()}
+    given.update({name: column for name, column in per_item.items() if name in fields})
+    unknown = sorted(set(given) - fields)
+    if unknown:
+        raise ValueError(f"{kind} has no hyper-parameter {unknown[0]!r}: it was saved by a later diffrec_jax")
+    return classes[kind](**given)
+
+
+def _value(name: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_value(name, each) for each in value)
+    return Recency(**value) if name == "recency" and value is not None else value
+
+
+def _refuse(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise ValueError(f"{value!r} cannot be written as JSON: use numbers, text, lists and dictionaries")
+
+
+def _write_csr(csr: CSR, path: Path) -> None:
+    columns = {"user": csr.users(), "item": csr.indices}
+    if csr.times is not None:
+        columns["time"] = csr.times
+    pq.write_table(pa.table(columns), path)
+
+
+def _read_csr(path: Path, n_users: int, n_items: int) -> CSR | None:
+    if not path.is_file():
+        return None
+    table = pq.read_table(path)
+    users, items = table["user"].to_numpy(), table["item"].to_numpy()
+    indptr = np.zeros(n_users + 1, np.int32)
+    np.cumsum(np.bincount(users, minlength=n_users), out=indptr[1:])
+    if len(indptr) != n_users + 1 or (len(items) and (items.min() < 0 or items.max() >= n_items)):
+        raise ValueError(f"{path} does not fit the vocabularies beside it: export or train the model again")
+    times = table["time"].to_numpy() if "time" in table.column_names else None
+    return CSR(indptr, items, n_items, times)

@@ -1,0 +1,260 @@
+"""One compiled program for any number of histories of any length.
+
+Shapes are rounded up to a few sizes (``BATCHES`` rows, histories of ``_width``, lists of ``_list_length``), so that a
+service compiles a handful of programs once and then never again. Histories are ranked in the order of their length,
+because a batch costs what its longest history costs; a score does not depend on its batch. While one batch computes,
+the next is dispatched and the one before is fetched.
+
+A model is known by ``models.contract`` only. Letters: B rows, I items, L history length, K list length, V width of a
+user vector.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from diffrec_jax.data.rows import Rows, make_rows
+from diffrec_jax.evaluation.ranking import mask_seen, top_k
+from diffrec_jax.mesh import replicated
+from diffrec_jax.models.contract import Params, Scorer, is_factored
+from diffrec_jax.serving.histories import Histories
+
+BATCHES = (1, 4, 16, 64, 256, 512)
+SCORES_PER_BATCH = 2**24  # at most about so many scores at once: 64 MiB
+
+
+class Ranker:
+    """Scores, top-K and vectors of histories on the device.
+
+    Attributes:
+      model: what ranks.
+      params: its parameters, on the device(s).
+      n_items: I.
+    """
+
+    def __init__(self, model: Scorer, params: Params, n_items: int, *, mesh: Mesh | None = None, seed: int = 0) -> None:
+        """Put the parameters on the device(s) and prepare what every batch needs.
+
+        Args:
+          model: what ranks.
+          params: its parameters.
+          n_items: I.
+          mesh: the devices; None is the default device.
+          seed: of noise at inference, where the model uses any.
+        """
+        self.model, self.n_items, self.mesh = model, n_items, mesh
+        self._sharding = None if mesh is None else replicated(mesh)
+        self.params = jax.device_put(params, self._sharding)
+        self.tables = jax.jit(model.prepare)(self.params)
+        self.recency = getattr(model, "recency", None)
+        self._needs_days = self.recency is not None and self.recency.kernel == "exponential"
+        self._key = jax.device_put(jax.random.fold_in(jax.random.key(seed), 3), self._sharding)
+        self._everything = jax.device_put(np.ones(n_items, bool), self._sharding)
+        self._top_k = jax.jit(self._ranked, static_argnames="k")
+        self._chosen = jax.jit(self._scores_at)
+        self._vectors = jax.jit(self._user_vectors)
+        users = 1 if mesh is None else mesh.shape["users"]
+        most = max(SCORES_PER_BATCH // n_items, 1)
+        fitting = [size for size in BATCHES if size <= most] or [1]
+        self.batches = tuple(sorted({-(-size // users) * users for size in fitting}))
+
+    def programs(self) -> int:
+        """How many programs have been compiled so far."""
+        compiled: tuple[Any, ...] = (self._top_k, self._chosen, self._vectors)
+        return sum(program._cache_size() for program in compiled)
+
+    def top_k(
+        self, histories: Histories, k: int, *, hidden: Histories | None = None, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The K best items of each history.
+
+        Args:
+          histories: n of them; an empty one is ranked like any other.
+          k: list length, at most I.
+          hidden: items that must not appear, one list for each history.
+          allowed: ``[I]`` bool, the only items that may appear.
+
+        Returns:
+          ``(scores [n, K] float32, items [n, K] int32)``, best first; where fewer than K items remain, -inf and -1.
+        """
+        length = _list_length(k, self.n_items)
+        mask = self._everything if allowed is None else self._put(np.asarray(allowed, bool))
+
+        def dispatch(part: Histories, rows: np.ndarray, size: int) -> Any:
+            unseen = Histories(np.zeros(0, np.int32), np.zeros(len(rows) + 1, np.int64), part.users)
+            masked = unseen if hidden is None else hidden.take(rows)
+            blocked, _ = masked.padded(size, _width(masked), self.n_items)
+            args = (*self._arrays(part, size), self._put(blocked), mask)
+            return self._top_k(self.params, self.tables, self._key, *args, k=length)
+
+        scores = np.empty((len(histories), k), np.float32)
+        items = np.empty((len(histories), k), np.int32)
+        for rows, (best, which) in self._batched(histories, dispatch):
+            scores[rows], items[rows] = best[: len(rows), :k], which[: len(rows), :k]
+        items[np.isneginf(scores)] = -1
+        return scores, items
+
+    def scores_at(self, histories: Histories, at: np.ndarray) -> np.ndarray:
+        """Scores ``[n, R]`` of chosen items ``at [n, R]`` only."""
+        width = _list_length(at.shape[1], None)
+        out = np.empty(at.shape, np.float32)
+
+        def dispatch(part: Histories, rows: np.ndarray, size: int) -> Any:
+            chosen = np.zeros((size, width), np.int32)
+            chosen[: len(rows), : at.shape[1]] = at[rows]
+            return self._chosen(
+                self.params, self.tables, self._key, *self._arrays(part, size), self._put(chosen), self._item_vectors
+            )
+
+        for rows, scores in self._batched(histories, dispatch):
+            out[rows] = scores[: len(rows), : at.shape[1]]
+        return out
+
+    def user_vectors(self, histories: Histories) -> np.ndarray:
+        """User vectors ``[n, V]``; their product with ``item_vectors`` gives the scores."""
+        out: np.ndarray | None = None
+
+        def dispatch(part: Histories, rows: np.ndarray, size: int) -> Any:
+            return self._vectors(self.params, self.tables, self._key, *self._arrays(part, size))
+
+        for rows, vectors in self._batched(histories, dispatch):
+            out = np.empty((len(histories), vectors.shape[1]), np.float32) if out is None else out
+            out[rows] = vectors[: len(rows)]
+        return np.zeros((0, self.item_vectors().shape[1]), np.float32) if out is None else out
+
+    def item_vectors(self) -> np.ndarray:
+        """Item vectors ``[I, V]``; the last column is the bias of the item.
+
+        Raises:
+          ValueError: for a model whose scores are no product of vectors.
+        """
+        if self._item_vectors is None:
+            raise ValueError(
+                f"{type(self.model).__name__}, as configured, has no user and item vectors (its scores are no inner "
+                "product): use recommend, or export the program instead"
+            )
+        return np.asarray(self._item_vectors)
+
+    @functools.cached_property
+    def _item_vectors(self) -> jax.Array | None:
+        model: Any = self.model
+        return jax.jit(model.item_vectors)(self.params) if is_factored(model) else None
+
+    def _batched(
+        self, histories: Histories, dispatch: Callable[[Histories, np.ndarray, int], Any]
+    ) -> Iterator[tuple[np.ndarray, Any]]:
+        """Rows and fetched result of one batch after the other, one batch in flight."""
+        order = np.argsort(histories.lengths, kind="stable")
+        waiting: tuple[np.ndarray, Any] | None = None
+        start = 0
+        while start < len(order):
+            left = len(order) - start
+            size = next((size for size in self.batches if size >= left), self.batches[-1])
+            rows = order[start : start + size]
+            result = dispatch(histories.take(rows), rows, size)
+            if waiting is not None:
+                yield waiting[0], jax.device_get(waiting[1])
+            waiting = (rows, result)
+            start += size
+        if waiting is not None:
+            yield waiting[0], jax.device_get(waiting[1])
+
+    def _arrays(self, part: Histories, size: int) -> tuple[Any, ...]:
+        """Padded items, lengths, users and days of a batch, on the device."""
+        if self._needs_days and part.days is None and len(part.items):
+            raise ValueError("this model weighs interactions by elapsed time: give the times of the histories too")
+        width = _width(part)
+        items, days = part.padded(size, width, self.n_items)
+        if not self._needs_days:
+            days = None
+        elif days is None:
+            days = np.zeros((size, width), np.float32)
+        extra = size - len(part)
+        lengths = np.pad(part.lengths.astype(np.int32), (0, extra))
+        users = np.pad(part.users, (0, extra), constant_values=-1)
+        return tuple(None if array is None else self._put(array) for array in (items, lengths, users, days))
+
+    def _put(self, array: np.ndarray) -> jax.Array:
+        return jax.device_put(array, self._sharding)
+
+    def _rows(self, items: jax.Array, lengths: jax.Array, users: jax.Array, days: jax.Array | None) -> Rows:
+        return make_rows(items, lengths, users, n_items=self.n_items, days=days, recency=self.recency, mesh=self.mesh)
+
+    def _ranked(
+        self,
+        params: Params,
+        tables: Any,
+        key: jax.Array,
+        items: jax.Array,
+        lengths: jax.Array,
+        users: jax.Array,
+        days: jax.Array | None,
+        blocked: jax.Array,
+        allowed: jax.Array,
+        *,
+        k: int,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Top-K of one batch; ``blocked [B, S]`` holds item numbers, padded with I."""
+        scores = self.model.scores(params, self._rows(items, lengths, users, days), key=key, tables=tables)
+        scores = jnp.where(allowed, scores, -jnp.inf)
+        if self.mesh is None or self.mesh.size == 1:  # in place
+            scores = scores.at[jnp.arange(scores.shape[0])[:, None], blocked].set(-jnp.inf, mode="drop")
+        else:
+            count = jnp.sum(blocked < self.n_items, axis=1)
+            scores = mask_seen(scores, make_rows(blocked, count, n_items=self.n_items, mesh=self.mesh))
+        return top_k(scores, k, mesh=self.mesh)
+
+    def _scores_at(
+        self,
+        params: Params,
+        tables: Any,
+        key: jax.Array,
+        items: jax.Array,
+        lengths: jax.Array,
+        users: jax.Array,
+        days: jax.Array | None,
+        at: jax.Array,
+        item_vectors: jax.Array | None,
+    ) -> jax.Array:
+        rows = self._rows(items, lengths, users, days)
+        if item_vectors is None:
+            scores = self.model.scores(params, rows, key=key, tables=tables)
+            return jnp.take_along_axis(scores, at, axis=1)
+        model: Any = self.model
+        vectors = model.user_vectors(params, rows, key=key, tables=tables)
+        return jnp.einsum("bv,brv->br", vectors, item_vectors.at[at].get(mode="clip"))
+
+    def _user_vectors(
+        self,
+        params: Params,
+        tables: Any,
+        key: jax.Array,
+        items: jax.Array,
+        lengths: jax.Array,
+        users: jax.Array,
+        days: jax.Array | None,
+    ) -> jax.Array:
+        model: Any = self.model
+        return model.user_vectors(params, self._rows(items, lengths, users, days), key=key, tables=tables)
+
+
+def _width(histories: Histories) -> int:
+    """A padded length: a power of 4, at least 16."""
+    longest = int(histories.lengths.max(initial=1))
+    width = 16
+    while width < longest:
+        width *= 4
+    return width
+
+
+def _list_length(k: int, n_items: int | None) -> int:
+    """A compiled list length: a power of 2, at least 16, at most I."""
+    length = 16
+    while length < k:
+        length *= 2
+    return length if n_items is None else min(length, n_items)

@@ -1,0 +1,157 @@
+"""Raw ids on the outside, numbers on the inside: the vocabularies of a model, and search by title.
+
+Ids are what the person's files hold: text or whole numbers. A caller may spell a whole number as text (a query string,
+a command line) and the other way round; both find the same entry.
+"""
+
+import functools
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Users and items of a model, each in the order of their numbers."""
+
+    user_ids: np.ndarray  # [U] int64, or objects of text
+    item_ids: np.ndarray  # [I] likewise
+    item_titles: np.ndarray | None = None  # [I] text
+
+    @classmethod
+    def numbers(cls, n_users: int, n_items: int) -> "Vocabulary":
+        """For data that came without ids: 0, 1, 2, …"""
+        return cls(np.arange(n_users, dtype=np.int64), np.arange(n_items, dtype=np.int64))
+
+    @property
+    def n_users(self) -> int:
+        """U."""
+        return len(self.user_ids)
+
+    @property
+    def n_items(self) -> int:
+        """I."""
+        return len(self.item_ids)
+
+    def users(self, ids: Iterable[Any]) -> tuple[np.ndarray, list[Any]]:
+        """User numbers ``[n] int32``, -1 where unknown, and the unknown ids."""
+        return _look_up(self._user_numbers, self.user_ids, ids)
+
+    def items(self, ids: Iterable[Any]) -> tuple[np.ndarray, list[Any]]:
+        """Item numbers ``[n] int32``, -1 where unknown, and the unknown ids."""
+        return _look_up(self._item_numbers, self.item_ids, ids)
+
+    def title(self, item: int) -> str:
+        """The title of an item number; its id where there are no titles."""
+        return str((self.item_ids if self.item_titles is None else self.item_titles)[item])
+
+    def search(self, text: str, *, limit: int = 20) -> list[int]:
+        """Item numbers whose title (or id) holds every word of ``text``, whatever the case and accents.
+
+        Titles that begin with the text come first, then shorter ones.
+        """
+        wanted = _fold(text).split()
+        if not wanted or limit < 1:
+            return []
+        whole = " ".join(wanted)
+        found = [
+            (not title.startswith(whole), len(title), item)
+            for item, title in enumerate(self._folded_titles)
+            if all(word in title for word in wanted)
+        ]
+        return [item for _, _, item in sorted(found)[:limit]]
+
+    @functools.cached_property
+    def _user_numbers(self) -> dict[Any, int]:
+        return {id_: number for number, id_ in enumerate(self.user_ids.tolist())}
+
+    @functools.cached_property
+    def _item_numbers(self) -> dict[Any, int]:
+        return {id_: number for number, id_ in enumerate(self.item_ids.tolist())}
+
+    @functools.cached_property
+    def _folded_titles(self) -> list[str]:
+        ids = [str(id_) for id_ in self.item_ids.tolist()]
+        titles = ids if self.item_titles is None else [f"{title} {id_}" for title, id_ in zip(self.item_titles, ids)]
+        return [_fold(title) for title in titles]
+
+    def write(self, folder: Path, *, item_columns: dict[str, np.ndarray] | None = None) -> None:
+        """Write ``users.parquet`` (id) and ``items.parquet`` (id, title, further columns ``[I]``)."""
+        items = {"id": id_array(self.item_ids)}
+        if self.item_titles is not None:
+            items["title"] = pa.array([str(title) for title in self.item_titles])
+        for name, values in (item_columns or {}).items():
+            items[name] = pa.array(values)
+        pq.write_table(pa.table({"id": id_array(self.user_ids)}), folder / "users.parquet")
+        pq.write_table(pa.table(items), folder / "items.parquet")
+
+    @classmethod
+    def read(cls, folder: Path) -> tuple["Vocabulary", dict[str, np.ndarray]]:
+        """What ``write`` wrote: the vocabulary and the further item columns."""
+        users, items = (pq.read_table(folder / f"{name}.parquet") for name in ("users", "items"))
+        titles = items["title"].to_numpy(zero_copy_only=False) if "title" in items.column_names else None
+        rest = {name: items[name].to_numpy() for name in items.column_names if name not in ("id", "title")}
+        return cls(_ids(users["id"]), _ids(items["id"]), titles), rest
+
+
+def id_array(ids: np.ndarray) -> pa.Array:
+    """Ids as an Arrow array: int64, or text."""
+    return pa.array(ids) if ids.dtype.kind in "iu" else pa.array([str(id_) for id_ in ids.tolist()], pa.string())
+
+
+def _ids(column: pa.ChunkedArray) -> np.ndarray:
+    return column.to_numpy(zero_copy_only=False)
+
+
+def _look_up(numbers: dict[Any, int], ids_of: np.ndarray, ids: Iterable[Any]) -> tuple[np.ndarray, list[Any]]:
+    """Numbers of raw ids; those spelled in the other type are tried in the vocabulary's own."""
+    ids = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+    whole = ids_of.dtype.kind in "iu"
+    kind: type = int if whole else str
+    out = np.empty(len(ids), np.int32)
+    unknown: list[Any] = []
+    for place, id_ in enumerate(ids):
+        number = numbers.get(id_, -1) if type(id_) is kind else _number(numbers, id_, whole)
+        out[place] = number
+        if number < 0:
+            unknown.append(id_)
+    return out, unknown
+
+
+def _number(numbers: dict[Any, int], id_: Any, whole: bool) -> int:
+    """The number of an id that is not of the vocabulary's type."""
+    if isinstance(id_, bool | np.bool_):
+        return -1
+    if not whole:
+        return numbers.get(str(id_), -1) if isinstance(id_, str | int | np.integer) else -1
+    if isinstance(id_, int | np.integer):
+        return numbers.get(int(id_), -1)
+    text = id_.strip() if isinstance(id_, str) else ""
+    return numbers.get(int(text), -1) if text.isascii() and text.isdigit() and len(text) < 19 else -1
+
+
+def _fold(text: str) -> str:
+    """Lower case without accents."""
+    decomposed = unicodedata.normalize("NFKD", text)
+    return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
+
+
+def lists_to_codes(vocabulary: Vocabulary, lists: Sequence[Sequence[Any]]) -> tuple[np.ndarray, np.ndarray, list[Any]]:
+    """Several lists of raw item ids at once.
+
+    Returns:
+      ``(numbers [n] int32, -1 where unknown; lengths [lists] int64; the unknown ids, each once)``.
+    """
+    lengths = np.fromiter((len(items) for items in lists), np.int64, len(lists))
+    numbers, unknown = vocabulary.items([id_ for items in lists for id_ in items])
+    return numbers, lengths, list(dict.fromkeys(map(_hashable, unknown)))
+
+
+def _hashable(id_: Any) -> Any:
+    return id_ if isinstance(id_, str | int | float | None) else repr(id_)
