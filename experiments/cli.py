@@ -13,6 +13,7 @@ from absl import flags
 from experiments.config import Config
 
 FLAG_FILES = Path(__file__).parent / "flags"
+EXIT_INTERRUPTED = 130
 
 
 class DimsParser(flags.ArgumentParser):
@@ -102,6 +103,9 @@ def guarded(main: Callable[[Sequence[str]], int]) -> int:
     """Run a command; what the person who typed it can mend becomes one sentence on stderr and exit code 2."""
     try:
         return main(sys.argv)
+    except KeyboardInterrupt:
+        print("stopped; what was saved stays, and the same command goes on from there", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and type(error).__module__.startswith(("jax", "builtins")):
             raise  # a defect of ours, not of the input

@@ -59,7 +59,7 @@ def denoising_loss(
     x_t = q_sample(schedule, x0, t, noise) if schedule.has_noise else x0
     output = denoise(x_t, t)
     x0_hat = predict_x0(schedule, output, x_t, t, mean_type=mean_type)
-    error = _mean_square((x0 if mean_type == "x0" else noise) - output)
+    error = _mean_square(output - (x0 if mean_type == "x0" else noise))
     if mean_type == "eps" and reweight:
         error = jnp.where(t == 0, _mean_square(x0 - x0_hat) / 2.0, error)
     weights = jnp.asarray(loss_weights(schedule, mean_type=mean_type, reweight=reweight), x0.dtype)
