@@ -9,10 +9,11 @@ from typing import Any
 from diffrec_jax.data.recency import KERNELS, Recency
 from diffrec_jax.diffusion.schedule import NOISE_SCHEDULES
 from diffrec_jax.evaluation.metrics import PROTOCOLS
-from diffrec_jax.models import DiffRec
+from diffrec_jax.models import DiffRec, LatentDiffRec
 from diffrec_jax.models.denoiser import ACTIVATIONS
 
-MODELS = ("diffrec", "t_diffrec")
+MODELS = ("diffrec", "t_diffrec", "l_diffrec", "lt_diffrec")
+LATENT, TIME_AWARE = ("l_diffrec", "lt_diffrec"), ("t_diffrec", "lt_diffrec")
 PRNG_IMPLS = ("threefry2x32", "rbg", "unsafe_rbg")
 SPLITS = ("temporal", "leave_one_out", "global_time", "random", "diffrec")
 EVAL_HISTORIES = ("train", "train+valid")
@@ -49,30 +50,56 @@ class Config:
     data_seed: int = option(0, "of random splits and of noise, so that runs of several seeds share their data")
     noise: str = option("", "train on noise: random:SHARE, natural:all or natural:similar_size")
     # model
-    model: str = option("diffrec", "t_diffrec weighs interactions by recency", choices=MODELS)
-    dims: tuple[int, ...] = option((200, 600), "hidden widths, innermost first: [200,600] is I-600-200-600-I")
+    model: str = option("diffrec", "t: interactions weigh by recency; l: latents of item clusters", choices=MODELS)
+    dims: tuple[int, ...] = option(
+        (200, 600), "hidden widths, innermost first: [200,600] is I-600-200-600-I", group="rows"
+    )
     emb_size: int = option(10, "width of the step embedding")
-    activation: str = option("tanh", "of the hidden layers", choices=tuple(ACTIVATIONS))
+    activation: str = option("tanh", "of the hidden layers", choices=tuple(ACTIVATIONS), group="rows")
     norm: bool = option(False, "L2-normalise the network's input")
     dropout: float = option(0.5, "rate on the network's input while training")
     mean_type: str = option("x0", "what the network predicts", choices=("x0", "eps"))
-    steps: int = option(5, "diffusion steps T")
+    steps: int = option(40, "diffusion steps T")
     noise_schedule: str = option("linear-var", "how noise grows with t", choices=NOISE_SCHEDULES)
-    noise_scale: float = option(0.01, "s in [0, 1]; 0 means no diffusion")
-    noise_min: float = option(0.001, "noise of the first step, times s")
+    noise_scale: float = option(0.005, "s in [0, 1]; 0 means no diffusion")
+    noise_min: float = option(0.005, "noise of the first step, times s")
     noise_max: float = option(0.01, "noise of the last step, times s")
-    beta_fixed: bool = option(True, "overwrite the first beta with 1e-5, as the authors do")
+    beta_fixed: bool | None = option(
+        None, "overwrite the first beta with 1e-5; unless given, as the authors: not for l_diffrec and lt_diffrec"
+    )
     sampling_steps: int = option(0, "T': steps of corruption before inference")
     sampling_noise: bool = option(False, "draw from the posterior at inference instead of taking its mean")
     reweight: bool = option(True, "weigh the loss of each step as the evidence bound does")
-    recency: str = option("", "recency kernel; t_diffrec takes linear if none is named", choices=("", *KERNELS))
+    recency: str = option("", "recency kernel; t_ and lt_diffrec take linear if none is named", choices=("", *KERNELS))
     w_min: float = option(0.1, "weight of a user's oldest interaction")
     w_max: float = option(1.0, "weight of a user's newest interaction")
     recency_power: float = option(2.0, "exponent of --recency=power")
     half_life: float = option(180.0, "days, of --recency=exponential")
+    # l_diffrec and lt_diffrec
+    item_emb: str = option(
+        "lightgcn", "item embeddings that are clustered: lightgcn, svd, or a .npy file (here or in the data's folder)",
+        group="latent",
+    )  # fmt: skip
+    n_cate: int = option(2, "item clusters", group="latent")
+    in_dims: tuple[int, ...] = option((300,), "latent width, then the encoder's hidden widths", group="latent")
+    out_dims: tuple[int, ...] = option((), "[]: one linear decoder; same as --in_dims: one per cluster", group="latent")
+    act_func: str = option("tanh", "of the autoencoder", choices=tuple(ACTIVATIONS), group="latent")
+    vae_dropout: float = option(0.1, "rate on the autoencoder's input while training", group="latent")
+    reparam: bool = option(True, "train on latents drawn from the encoder, not on its means", group="latent")
+    mlp_dims: tuple[int, ...] = option((300,), "hidden widths of the denoiser, innermost first", group="latent")
+    mlp_act_func: str = option("tanh", "of the denoiser", choices=tuple(ACTIVATIONS), group="latent")
+    lamda: float = option(0.03, "weight of the diffusion loss at the start", group="latent")
+    anneal_cap: float = option(0.005, "weight that it falls to", group="latent")
+    anneal_steps: int = option(500, "epochs to zero, were it not for the cap", group="latent")
+    vae_anneal_cap: float = option(0.3, "weight of KL that is risen to", group="latent")
+    vae_anneal_steps: int = option(200, "steps to weight 1, were it not for the cap", group="latent")
+    lr1: float = option(1e-3, "learning rate of the autoencoder", group="latent")
+    lr2: float = option(5e-4, "learning rate of the denoiser", group="latent")
+    wd1: float = option(0.0, "weight decay of the autoencoder", group="latent")
+    wd2: float = option(0.0, "weight decay of the denoiser", group="latent")
     # training
-    lr: float = option(1e-3, "learning rate of AdamW")
-    weight_decay: float = option(0.0, "decoupled weight decay")
+    lr: float = option(5e-4, "learning rate of AdamW", group="rows")
+    weight_decay: float = option(0.0, "decoupled weight decay", group="rows")
     batch_size: int = option(400, "users per step")
     epochs: int = option(1000, "at most this many")
     eval_every: int = option(5, "epochs between validations, each followed by a checkpoint")
@@ -91,8 +118,21 @@ class Config:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.k_core < 0 or self.min_history < 0:
             raise ValueError(f"k_core={self.k_core} and min_history={self.min_history} must not be negative")
-        if self.recency and self.model == "diffrec":
-            raise ValueError(f"recency={self.recency} makes the model time-aware: say --model=t_diffrec, or drop it")
+        if self.recency and self.model not in TIME_AWARE:
+            model = "lt_diffrec" if self.model in LATENT else "t_diffrec"
+            raise ValueError(f"recency={self.recency} makes the model time-aware: say --model={model}, or drop it")
+        foreign = "rows" if self.model in LATENT else "latent"
+        for field in dataclasses.fields(self):
+            if field.metadata["group"] == foreign and getattr(self, field.name) != field.default:
+                models = LATENT if foreign == "latent" else [m for m in MODELS if m not in LATENT]
+                raise ValueError(
+                    f"{field.name} means nothing to {self.model}: drop it, or say --model={' or '.join(models)}"
+                )
+        if self.model in LATENT and not 1 <= self.n_cate <= min(self.in_dims, default=self.n_cate):
+            raise ValueError(
+                f"n_cate={self.n_cate} clusters do not share widths of in_dims={list(self.in_dims)}: choose n_cate "
+                "between 1 and the smallest of them"
+            )
         if self.prng_impl != "threefry2x32" and (self.sampling_steps or self.sampling_noise):
             raise ValueError(
                 f"prng_impl={self.prng_impl} cannot draw noise per user, which --sampling_steps and --sampling_noise "
@@ -100,10 +140,11 @@ class Config:
             )
         self.build_model()
 
-    def build_model(self) -> DiffRec:
-        """The model of this configuration; refuses values that make none."""
+    def build_model(self) -> DiffRec | LatentDiffRec:
+        """The model of this configuration, latent ones without their clusters; refuses values that make none."""
+        kind: type[DiffRec | LatentDiffRec] = LatentDiffRec if self.model in LATENT else DiffRec
         recency = None
-        if self.model == "t_diffrec":
+        if self.model in TIME_AWARE:
             recency = Recency(
                 kernel=self.recency or "linear",
                 w_min=self.w_min,
@@ -111,9 +152,11 @@ class Config:
                 power=self.recency_power,
                 half_life=self.half_life,
             )
-        names = {field.name for field in dataclasses.fields(DiffRec)} - {"recency"}
+        names = {field.name for field in dataclasses.fields(kind)} - {"recency"}
         values = {name: value for name, value in dataclasses.asdict(self).items() if name in names}
-        return DiffRec(**values, recency=recency)
+        if self.beta_fixed is None:
+            values["beta_fixed"] = kind is DiffRec
+        return kind(**values, recency=recency)
 
     @property
     def data_name(self) -> str:

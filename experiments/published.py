@@ -10,8 +10,16 @@ PAPER: dict[tuple[str, str], tuple[float, float, float, float]] = {
     ("diffrec", "amazon-book_noisy"): (0.0546, 0.0822, 0.0335, 0.0419),
     ("diffrec", "yelp_noisy"): (0.0507, 0.0853, 0.0309, 0.0414),
     ("diffrec", "ml-1m_noisy"): (0.0658, 0.1236, 0.0488, 0.0703),
+    ("l_diffrec", "amazon-book_clean"): (0.0694, 0.1028, 0.0440, 0.0540),
+    ("l_diffrec", "yelp_clean"): (0.0585, 0.0970, 0.0353, 0.0469),
+    ("l_diffrec", "ml-1m_clean"): (0.1060, 0.1809, 0.0868, 0.1122),
+    ("l_diffrec", "amazon-book_noisy"): (0.0586, 0.0876, 0.0347, 0.0434),
+    ("l_diffrec", "yelp_noisy"): (0.0521, 0.0876, 0.0311, 0.0419),
+    ("l_diffrec", "ml-1m_noisy"): (0.0665, 0.1272, 0.0493, 0.0710),
     ("t_diffrec", "amazon-book_clean"): (0.0819, 0.1139, 0.0565, 0.0661),
     ("t_diffrec", "yelp_clean"): (0.0601, 0.0987, 0.0377, 0.0494),
+    ("lt_diffrec", "amazon-book_clean"): (0.0838, 0.1188, 0.0560, 0.0665),
+    ("lt_diffrec", "yelp_clean"): (0.0604, 0.0982, 0.0369, 0.0484),
 }
 COLUMNS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 

@@ -10,6 +10,8 @@ from experiments.published import COLUMNS, published
 TITLES = {
     "diffrec": "DiffRec",
     "t_diffrec": "T-DiffRec",
+    "l_diffrec": "L-DiffRec",
+    "lt_diffrec": "LT-DiffRec",
     "popularity": "Popularity",
     "ease": "EASE",
 }

@@ -30,7 +30,7 @@ from diffrec_jax.data.rows import Rows
 from diffrec_jax.diffusion import importance
 from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.diffusion.objective import denoising_loss
-from diffrec_jax.diffusion.process import MeanType, corrupt, reverse
+from diffrec_jax.diffusion.process import Denoise, MeanType, corrupt, reverse
 from diffrec_jax.diffusion.schedule import Schedule, make_schedule
 from diffrec_jax.models.cluster_vae import (
     Clusters,
@@ -119,31 +119,29 @@ class LatentDiffRec:
             dims = getattr(self, name)
             if not dims or min(dims) < 1:
                 raise ValueError(f"{name}={list(dims)} needs at least one width, each >= 1, such as [300]")
+        for name in ("act_func", "mlp_act_func"):
+            if getattr(self, name) not in ACTIVATIONS:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(ACTIVATIONS)}")
+        for name in ("dropout", "vae_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")
+        for name in ("lr1", "lr2", "emb_size"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        for name in ("wd1", "wd2", "lamda", "anneal_cap", "anneal_steps", "vae_anneal_cap", "vae_anneal_steps"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if self.out_dims not in ((), self.in_dims):
             raise ValueError(
                 f"out_dims={list(self.out_dims)} does not fit in_dims={list(self.in_dims)}: choose [] (one linear "
                 "layer) or the same widths (one mirrored decoder per cluster)"
             )
-        for name in ("act_func", "mlp_act_func"):
-            if getattr(self, name) not in ACTIVATIONS:
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(ACTIVATIONS)}")
-        if self.emb_size < 1:
-            raise ValueError(f"emb_size={self.emb_size} must be at least 1")
         if self.mean_type not in ("x0", "eps"):
             raise ValueError(f"mean_type={self.mean_type!r} is unknown: choose x0 or eps")
         if self.mean_type == "eps" and not self.schedule.has_noise:
             raise ValueError("mean_type=eps predicts the noise, and noise_scale=0 leaves none: use mean_type=x0")
         if not 0 <= self.sampling_steps <= self.steps:
             raise ValueError(f"sampling_steps={self.sampling_steps} must lie between 0 and steps={self.steps}")
-        for name in ("dropout", "vae_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")
-        for name in ("lr1", "lr2"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(f"{name}={getattr(self, name)} must be positive")
-        for name in ("wd1", "wd2", "lamda", "anneal_cap", "anneal_steps", "vae_anneal_cap", "vae_anneal_steps"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if isinstance(self.clusters, Clusters):
             for width in self.in_dims:
                 divide_width(width, self.clusters.sizes)
@@ -247,28 +245,24 @@ class LatentDiffRec:
         noise: jax.Array,
         dropout_key: jax.Array | None = None,
     ) -> Terms:
-        """The terms of Eq. 1 and 2, given every draw.
+        """The terms of Eq. 1 and 2 for rows ``x [B, I]`` in cluster order, after dropout, given every draw.
 
-        Args:
-          params: of both parts.
-          x: ``[B, I]`` rows in cluster order, after dropout.
-          t: ``[B]`` diffusion steps.
-          latent_noise: ``[B, Z]`` of the reparameterisation; None takes the mean.
-          noise: ``[B, Z]`` of the forward process.
-          dropout_key: of the denoiser; None turns its dropout off.
+        ``t [B]``; ``noise [B, Z]`` of the forward process; ``latent_noise [B, Z]`` of the reparameterisation, None
+        takes the mean; ``dropout_key`` of the denoiser, None turns its dropout off.
         """
-        vae, vae_params = self.autoencoder, params["autoencoder"]
-        mean, log_variance = self._apply(vae_params, x, method="encode")
+        mean, log_variance = self._apply(params["autoencoder"], x, method="encode")
         z0 = mean if latent_noise is None else reparameterise(mean, log_variance, latent_noise)
 
-        def denoise(z_t: jax.Array, t: jax.Array) -> jax.Array:
-            output: Any = self.denoiser.apply(params["denoiser"], z_t, t, dropout_key=dropout_key)
-            return output
-
         denoised = denoising_loss(
-            self.schedule, denoise, z0, t, noise, mean_type=self.mean_type, reweight=self.reweight
+            self.schedule,
+            self._denoise(params, dropout_key),
+            z0,
+            t,
+            noise,
+            mean_type=self.mean_type,
+            reweight=self.reweight,
         )
-        logits: Any = vae.apply(vae_params, denoised.x0, method="decode")
+        logits = self._apply(params["autoencoder"], denoised.x0, method="decode")
         return Terms(denoised.loss, multinomial_nll(logits, x), kl_divergence(mean, log_variance))
 
     def gamma_at(self, step: jax.Array) -> jax.Array:
@@ -293,8 +287,7 @@ class LatentDiffRec:
     def scores(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
         """Logits ``[B, I]`` of each user: encoder means, reverse process on latents, decoder.
 
-        The rows are never dense: their products with the encoders' first matrices are gathered. Noise, where asked
-        for, is drawn per user id.
+        The rows are never dense: their products with the first matrices are gathered. Noise is drawn per user id.
         """
         tables = self.prepare(params) if tables is None else tables
         z = self._latents(params, rows, key, tables)
@@ -339,7 +332,7 @@ class LatentDiffRec:
         noise = normal_per_user(key, users, width) if self.sampling_steps else None
         return reverse(
             self.schedule,
-            functools.partial(self.denoiser.apply, params["denoiser"]),
+            self._denoise(params),
             corrupt(self.schedule, z0, noise, sampling_steps=self.sampling_steps),
             mean_type=self.mean_type,
             sampling_noise=draw if self.sampling_noise else None,
@@ -348,6 +341,10 @@ class LatentDiffRec:
     def _in_cluster_order(self, rows: Rows) -> Rows:
         """The same rows, their items numbered by their place in the cluster order."""
         return rows.replace(items=jnp.asarray(self._clusters.place).at[rows.items].get(mode="promise_in_bounds"))
+
+    def _denoise(self, params: Params, dropout_key: jax.Array | None = None) -> Denoise:
+        apply: Any = functools.partial(self.denoiser.apply, params["denoiser"], dropout_key=dropout_key)
+        return apply
 
     def _apply(self, params: Params, *args: Any, method: str) -> Any:
         return self.autoencoder.apply(params, *args, method=method)

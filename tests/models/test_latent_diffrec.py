@@ -242,7 +242,7 @@ def test_the_number_and_distribution_of_parameters_are_the_reference_ones():
         ({"mlp_dims": (0,)}, r"mlp_dims=\[0\] needs at least one width"),
         ({"act_func": "sine"}, "act_func='sine' is unknown: choose one of tanh"),
         ({"mlp_act_func": "sine"}, "mlp_act_func='sine' is unknown"),
-        ({"emb_size": 0}, "emb_size=0 must be at least 1"),
+        ({"emb_size": 0}, "emb_size=0 must be positive"),
         ({"mean_type": "v"}, "mean_type='v' is unknown: choose x0 or eps"),
         ({"mean_type": "eps", "noise_scale": 0.0}, "noise_scale=0 leaves none"),
         ({"sampling_steps": 9}, "sampling_steps=9 must lie between 0 and steps=4"),

@@ -1,0 +1,112 @@
+"""The clusters of items that l_diffrec and lt_diffrec need: embeddings made or read, clustered, kept in the run folder.
+
+``embeddings-<key>.npy`` and ``clusters-<key>.npy`` are keyed by a checksum of everything that made them, so that a run
+that is taken up again finds its own, and other settings never do.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from diffrec_jax.data.splits import Split
+from diffrec_jax.models import DiffRec, LatentDiffRec
+from diffrec_jax.models.cluster_vae import Clusters
+from diffrec_jax.models.clustering import N_STARTS, k_means, remarks, svd_embeddings
+from diffrec_jax.models.lightgcn import LightGCN
+from experiments import source
+from experiments.config import Config
+
+WIDTH = 64  # of embeddings made here
+
+
+def with_clusters(config: Config, split: Split, console: Console) -> DiffRec | LatentDiffRec:
+    """The model of a configuration; a latent one with the clusters of this data's items.
+
+    Raises:
+      ValueError: for embeddings that do not fit the items, or clusters that cannot be made of them.
+      OSError: for a missing file.
+    """
+    model = config.build_model()
+    if not isinstance(model, LatentDiffRec):
+        return model
+    clusters = make_clusters(config, split, console)
+    for sentence in remarks(clusters):
+        console.print(f"  {sentence}", highlight=False)
+    return dataclasses.replace(model, clusters=clusters)
+
+
+def make_clusters(config: Config, split: Split, console: Console) -> Clusters:
+    """Clusters by k-means, from the run folder where they are known."""
+    folder, seed = Path(config.workdir), config.seed
+    how, embed = _embeddings(config, split)
+
+    def embeddings() -> np.ndarray:
+        began = time.perf_counter()
+        found = embed()
+        if config.item_emb in ("lightgcn", "svd"):
+            seconds = time.perf_counter() - began
+            console.print(f"  item embeddings by {config.item_emb}: {seconds:.1f} s", highlight=False)
+        return found
+
+    def cluster() -> np.ndarray:
+        made_here = config.item_emb in ("lightgcn", "svd")
+        found = _kept(folder, "embeddings", how, embeddings) if made_here else embeddings()
+        return k_means(found, config.n_cate, n_items=split.n_items, seed=seed).of_item
+
+    return Clusters(_kept(folder, "clusters", {**how, "n_cate": config.n_cate, "starts": N_STARTS, "k": seed}, cluster))
+
+
+def _embeddings(config: Config, split: Split) -> tuple[dict[str, Any], Callable[[], np.ndarray]]:
+    """What makes the embeddings, for the key, and the function that does."""
+    width = min(WIDTH, split.n_users, split.n_items)
+    how: dict[str, Any] = {"data": source.fingerprint(split), "item_emb": config.item_emb, "seed": config.seed}
+    if config.item_emb == "lightgcn":
+        model = LightGCN(dim=width, seed=config.seed)
+        return {**how, **dataclasses.asdict(model)}, lambda: np.asarray(model.fit(split.train.csr())["items"])
+    if config.item_emb == "svd":
+        return {**how, "dim": width}, lambda: svd_embeddings(split.train.csr(), dim=width, seed=config.seed)
+    content = _find(config).read_bytes()
+    return {**how, "file": hashlib.sha256(content).hexdigest()}, lambda: _read(config.item_emb, content)
+
+
+def _find(config: Config) -> Path:
+    """The given file: here, or in the folder of the data."""
+    folders = (Path(), Path(config.data_dir) / config.dataset, Path(config.dataset))
+    for folder in folders:
+        if (folder / config.item_emb).is_file():
+            return folder / config.item_emb
+    looked = ", ".join(str((folder / config.item_emb).absolute()) for folder in folders[:2])
+    raise FileNotFoundError(
+        f"item_emb={config.item_emb} is neither lightgcn nor svd, nor a file (looked for {looked}): say "
+        "--item_emb=lightgcn to learn embeddings here"
+    )
+
+
+def _read(name: str, content: bytes) -> np.ndarray:
+    try:
+        return np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"item_emb={name} is no .npy file of numbers ({error})") from None
+
+
+def _kept(folder: Path, kind: str, how: dict[str, Any], make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array made by ``how``: from the run folder, or made now and left there."""
+    key = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:12]
+    path = folder / f"{kind}-{key}.npy"
+    if path.is_file():
+        return np.load(path, allow_pickle=False)
+    found = make()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        np.save(file, found)
+    temporary.replace(path)
+    return found
