@@ -49,10 +49,10 @@ class DiffRec:
     activation: str = "tanh"
     norm: bool = False
     dropout: float = 0.5
-    steps: int = 5
+    steps: int = 40
     noise_schedule: str = "linear-var"
-    noise_scale: float = 0.01
-    noise_min: float = 0.001
+    noise_scale: float = 0.005
+    noise_min: float = 0.005
     noise_max: float = 0.01
     beta_fixed: bool = True
     mean_type: MeanType = "x0"
@@ -60,7 +60,7 @@ class DiffRec:
     sampling_steps: int = 0
     sampling_noise: bool = False
     recency: Recency | None = None
-    lr: float = 1e-3
+    lr: float = 5e-4
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:

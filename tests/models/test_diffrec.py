@@ -199,7 +199,7 @@ def test_padding_rows_weigh_nothing_and_write_no_history():
 @pytest.mark.parametrize(
     "change, sentence",
     [
-        ({"sampling_steps": 6}, "sampling_steps=6 must lie between 0 and steps=5"),
+        ({"sampling_steps": 6, "steps": 5}, "sampling_steps=6 must lie between 0 and steps=5"),
         ({"steps": 0}, "steps=0 leaves nothing to diffuse"),
         ({"dims": ()}, r"dims=\[\] needs at least one hidden width"),
         ({"mean_type": "v"}, "mean_type='v' is unknown: choose x0 or eps"),
