@@ -24,14 +24,14 @@ class RunObserver(Observer):
         self._curves: Any = None
         self._line = Progress(
             TextColumn("epoch {task.completed}"),
-            BarColumn(bar_width=20),
-            TextColumn("loss {task.fields[loss]}  valid recall@20 {task.fields[valid]}  best {task.fields[best]}"),
-            TimeRemainingColumn(),
+            BarColumn(bar_width=8),
+            TextColumn("loss {task.fields[loss]} valid recall@20 {task.fields[valid]} {task.fields[best]}"),
+            TimeRemainingColumn(compact=True),
             console=console,
             disable=not console.is_terminal,
             transient=True,
         )
-        self._task = self._line.add_task("", total=None, loss="-", valid="-", best="-")
+        self._task = self._line.add_task("", total=None, loss="-", valid="-", best="(compiling)")
 
     def __enter__(self) -> "RunObserver":
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -77,6 +77,7 @@ class RunObserver(Observer):
         self.resumed_at = epoch
         if step:
             self.console.print(f"going on after epoch {epoch}, step {step}", highlight=False)
+        self._line.update(self._task, best="")
         self.folder.cut_metrics(epoch)
         self._curves = self.folder.curves(step)
 
@@ -97,5 +98,5 @@ class RunObserver(Observer):
         if report.valid is not None:
             fields["valid"] = f"{report.valid['official']['recall@20']:.4f}"
         if report.progress.best_value is not None:
-            fields["best"] = f"{report.progress.best_value:.4f} (epoch {report.progress.best_epoch})"
+            fields["best"] = f"(best {report.progress.best_value:.4f} at {report.progress.best_epoch})"
         self._line.update(self._task, completed=report.epoch, total=max(last_epoch, report.epoch), **fields)

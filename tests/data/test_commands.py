@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from experiments import datasets
 from experiments.benchmarks import ingest
 
