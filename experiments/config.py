@@ -165,8 +165,12 @@ class Config:
         return path.rstrip("/").rsplit("/", 1)[-1].split(".")[0]
 
     def differences(self, other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Fields in which a recorded configuration differs, as ``{name: (recorded, ours)}``."""
+        """Fields in which a recorded configuration differs, as ``{name: (recorded, ours)}``.
+
+        What an older version did not record had its default.
+        """
         ours = as_json(self)
+        other = {**as_json(Config()), **other}
         names = [name for name in {**other, **ours} if name not in NOT_PART_OF_A_RUN]
         return {n: (other.get(n), ours.get(n)) for n in names if other.get(n) != ours.get(n)}
 
