@@ -153,9 +153,9 @@ class LightGCN:
 
     dim: int = 64
     layers: int = 3
-    lr: float = 0.01
+    lr: float = 0.03
     reg: float = 1e-4
-    steps: int = 400
+    steps: int = 200
     batch_size: int = 2**17
     seed: int = 0
 
