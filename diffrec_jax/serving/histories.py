@@ -57,19 +57,20 @@ class Histories:
         return items, days
 
 
-def of_users(csr: CSR, users: np.ndarray) -> Histories:
-    """The histories of known users, ``users [n]`` being numbers."""
+def of_csr(csr: CSR) -> Histories:
+    """The histories of all known users."""
     indptr = csr.indptr.astype(np.int64)
-    everything = Histories(csr.indices, indptr, np.arange(csr.n_users, dtype=np.int32))
+    days = None
     if csr.times is not None:
-        first = csr.times[np.minimum(np.repeat(indptr[:-1], np.diff(indptr)), max(len(csr.times) - 1, 0))]
+        first = csr.times[np.repeat(indptr[:-1], np.diff(indptr))]
         days = ((csr.times - first) / MICROSECONDS_PER_DAY).astype(np.float32)
-        everything = Histories(everything.items, indptr, everything.users, days)
-    return everything.take(users)
+    return Histories(csr.indices, indptr, np.arange(csr.n_users, dtype=np.int32), days)
 
 
 def of_lists(
-    vocabulary: Vocabulary, lists: Sequence[Sequence[Any]], times: Sequence[Sequence[Any]] | None = None
+    vocabulary: Vocabulary,
+    lists: Sequence[Sequence[Any] | np.ndarray],
+    times: Sequence[Sequence[Any] | np.ndarray] | None = None,
 ) -> tuple[Histories, list[Any]]:
     """Histories from raw item ids: unknown items are left out, the first of a repeated item is kept.
 
@@ -106,7 +107,7 @@ def of_lists(
     return Histories(items, offsets, np.full(len(lists), -1, np.int32), days), unknown
 
 
-def _micros(lists: Sequence[Sequence[Any]], times: Sequence[Sequence[Any]]) -> np.ndarray:
+def _micros(lists: Sequence[Sequence[Any] | np.ndarray], times: Sequence[Sequence[Any] | np.ndarray]) -> np.ndarray:
     if len(times) != len(lists):
         raise ValueError(f"history_times has {len(times)} lists for {len(lists)} histories: give one per history")
     for i, (items, when) in enumerate(zip(lists, times)):

@@ -106,6 +106,11 @@ class ModelFolder:
         return cls(model, vocabulary, train, valid, about)
 
 
+def hyper_parameters(content: ModelFolder) -> dict[str, Any]:
+    """The hyper-parameters as JSON values, without those that have an entry per item."""
+    return _encode(content.model, content.vocabulary.n_items)[0]
+
+
 def known_models() -> dict[str, type]:
     """The models of this library by class name: every frozen dataclass below ``diffrec_jax.models`` that ranks."""
     found: dict[str, type] = {}

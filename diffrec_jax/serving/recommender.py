@@ -33,7 +33,7 @@ from diffrec_jax.serving.vocabulary import Vocabulary
 
 HISTORIES = ("train", "train+valid")
 MAX_K = 10_000
-Ids = Sequence[Any]
+Ids = Sequence[Any] | np.ndarray
 
 
 class Recommender:
@@ -55,9 +55,10 @@ class Recommender:
         if history not in HISTORIES:
             raise ValueError(f"history={history!r} is unknown: choose one of {', '.join(HISTORIES)}")
         self.content, self.history = content, history
-        self._seen = content.train if content.valid is None else merge(content.train, content.valid)
-        self._history = content.train if history == "train" else self._seen
-        self._popular = PopularItems(self._seen)
+        seen = content.train if content.valid is None else merge(content.train, content.valid)
+        self._popular = PopularItems(seen)
+        self._seen = histories_lib.of_csr(seen)
+        self._history = histories_lib.of_csr(content.train) if history == "train" else self._seen
         self.ranker = Ranker(content.model, params, content.vocabulary.n_items, mesh=mesh, seed=seed)
 
     @property
@@ -198,15 +199,16 @@ class Recommender:
         if users is None:
             assert histories is not None
             found, unknown = histories_lib.of_lists(self.vocabulary, histories, times)
-            return _Asked(found, found, np.arange(len(found)), (), tuple(unknown))
+            return _Asked(found, found, np.arange(len(found)), unknown_items=tuple(unknown))
         if times is not None:
             raise ValueError("history_times belong to histories=: the times of known users are known")
         if isinstance(users, str | bytes):
             raise ValueError(f"users={users!r} must be a list of user ids, such as [{users!r}]")
         numbers, missing = self.vocabulary.users(users)
         numbers = numbers[numbers >= 0]
-        rows, seen = (histories_lib.of_users(csr, numbers) for csr in (self._history, self._seen))
-        return _Asked(rows, seen, self.vocabulary.user_ids[numbers], tuple(missing), ())
+        return _Asked(
+            self._history.take(numbers), self._seen.take(numbers), self.vocabulary.user_ids[numbers], tuple(missing)
+        )
 
     def _recommend(self, asked: "_Asked", k: int, exclude_seen: bool, candidates: Ids | None) -> Table:
         k = self._checked_k(k)
@@ -284,5 +286,5 @@ class _Asked:
     histories: Histories  # what is scored
     seen: Histories  # what they already have
     names: np.ndarray  # [n] raw user ids, or numbers of histories
-    unknown_users: tuple[Any, ...]
-    unknown_items: tuple[Any, ...]
+    unknown_users: tuple[Any, ...] = ()
+    unknown_items: tuple[Any, ...] = ()

@@ -83,12 +83,16 @@ class Vocabulary:
 
     def write(self, folder: Path, *, item_columns: dict[str, np.ndarray] | None = None) -> None:
         """Write ``users.parquet`` (id) and ``items.parquet`` (id, title, further columns ``[I]``)."""
+        pq.write_table(pa.table({"id": id_array(self.user_ids)}), folder / "users.parquet")
+        self.write_items(folder, item_columns)
+
+    def write_items(self, folder: Path, item_columns: dict[str, np.ndarray] | None = None) -> None:
+        """Write ``items.parquet`` alone."""
         items = {"id": id_array(self.item_ids)}
         if self.item_titles is not None:
             items["title"] = pa.array([str(title) for title in self.item_titles])
         for name, values in (item_columns or {}).items():
             items[name] = pa.array(values)
-        pq.write_table(pa.table({"id": id_array(self.user_ids)}), folder / "users.parquet")
         pq.write_table(pa.table(items), folder / "items.parquet")
 
     @classmethod
@@ -142,7 +146,9 @@ def _fold(text: str) -> str:
     return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
 
 
-def lists_to_codes(vocabulary: Vocabulary, lists: Sequence[Sequence[Any]]) -> tuple[np.ndarray, np.ndarray, list[Any]]:
+def lists_to_codes(
+    vocabulary: Vocabulary, lists: Sequence[Sequence[Any] | np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, list[Any]]:
     """Several lists of raw item ids at once.
 
     Returns:

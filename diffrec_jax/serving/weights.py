@@ -15,8 +15,7 @@ def write_weights(path: str | Path, params: Any) -> None:
         from safetensors.numpy import save_file
     except ImportError:
         raise ValueError(MISSING) from None
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    save_file({_name(where): np.ascontiguousarray(leaf) for where, leaf in leaves}, str(path))
+    save_file({name: np.ascontiguousarray(leaf) for name, leaf in flatten(params).items()}, str(path))
 
 
 def read_weights(path: str | Path, shapes: Any) -> Any:
@@ -25,30 +24,42 @@ def read_weights(path: str | Path, shapes: Any) -> Any:
     Raises:
       ValueError: for a missing or damaged file, or arrays of other names or shapes.
     """
+    found = read_arrays(path)
+    if shapes is None:
+        return found["array"] if list(found) == ["array"] else _nested(found)
+    wanted = flatten(shapes)
+    for name, shape in ((name, leaf.shape) for name, leaf in wanted.items()):
+        if name not in found or found[name].shape != shape:
+            there = f"shape {found[name].shape}" if name in found else "nothing"
+            raise ValueError(f"{path}: {name} should have shape {shape}, found {there}: export again")
+    return jax.tree.unflatten(jax.tree.structure(shapes), [found[name] for name in wanted])
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of a file by name.
+
+    Raises:
+      ValueError: for a missing or damaged file.
+    """
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
         raise ValueError(MISSING) from None
     try:
         with safe_open(str(path), framework="numpy") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error}): export the model again") from None
-    if shapes is None:
-        return found["array"] if list(found) == ["array"] else _nested(found)
-    leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
-    for where, wanted in leaves:
-        array = found.get(_name(where))
-        if array is None or array.shape != wanted.shape:
-            there = "nothing" if array is None else f"shape {array.shape}"
-            raise ValueError(f"{path}: {_name(where)} should have shape {wanted.shape}, found {there}: export again")
-    return jax.tree_util.tree_unflatten(tree, [found[_name(where)] for where, _ in leaves])
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """The leaves of a pytree by their path, in the order of the tree."""
+    return {_name(where): leaf for where, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def _name(where: Any) -> str:
-    return (
-        "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in where) or "array"
-    )
+    keys = (getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))) for key in where)
+    return "/".join(map(str, keys)) or "array"
 
 
 def _nested(found: dict[str, Any]) -> dict[str, Any]:

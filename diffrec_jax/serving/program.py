@@ -1,0 +1,102 @@
+"""A model as one compiled-anywhere program (``jax.export``): padded histories in, top-K or user vectors out.
+
+The program is StableHLO with symbolic batch and history length, for cpu, cuda and tpu at once. Weights are arguments,
+not constants: they lie beside it as safetensors, together with what ``prepare`` computes once from them. Item *numbers*
+go in and out; ``items.parquet`` says which raw id each number is.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+from diffrec_jax.data.rows import make_rows
+from diffrec_jax.evaluation.ranking import mask_seen, top_k
+from diffrec_jax.serving.ranker import Ranker
+from diffrec_jax.serving.weights import flatten, read_arrays, write_weights
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+MISSING = "exported programs need the package flatbuffers: pip install 'diffrec_jax[export]'"
+PROGRAM, DESCRIPTION, WEIGHTS = "program.jax_export", "program.json", "weights.safetensors"
+
+
+def write_program(ranker: Ranker, folder: Path, *, k: int | None) -> dict[str, Any]:
+    """Export the model of ``ranker``.
+
+    Args:
+      ranker: of the model; on one device.
+      folder: gets the program, its weights and its description.
+      k: length of the lists; None exports user vectors instead.
+
+    Returns:
+      The description.
+    """
+    state = flatten({"params": ranker.params, "tables": ranker.tables})
+    tree = jax.tree.structure({"params": ranker.params, "tables": ranker.tables})
+    needs_days = ranker.recency is not None and ranker.recency.kernel == "exponential"
+
+    def program(weights: dict[str, jax.Array], items: jax.Array, lengths: jax.Array, *days: jax.Array) -> Any:
+        held = jax.tree.unflatten(tree, [weights[name] for name in state])
+        options: dict[str, Any] = {"n_items": ranker.n_items}
+        rows = make_rows(items, lengths, days=days[0] if days else None, recency=ranker.recency, **options)
+        key = jax.random.fold_in(jax.random.key(0), 3)
+        model: Any = ranker.model
+        if k is None:
+            return model.user_vectors(held["params"], rows, key=key, tables=held["tables"])
+        scores = model.scores(held["params"], rows, key=key, tables=held["tables"])
+        best, found = top_k(mask_seen(scores, make_rows(items, lengths, **options)), k)
+        return jnp.where(jnp.isneginf(best), -1, found), best
+
+    batch, length = jax.export.symbolic_shape("b, l")
+    weights = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in state.items()}
+    inputs: list[Any] = [jax.ShapeDtypeStruct((batch, length), np.int32), jax.ShapeDtypeStruct((batch,), np.int32)]
+    inputs += [jax.ShapeDtypeStruct((batch, length), np.float32)] if needs_days else []
+    exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(weights, *inputs)
+    description = {
+        "inputs": ["weights", "items int32 [b, l]", "lengths int32 [b]"] + ["days float32 [b, l]"] * needs_days,
+        "outputs": ["user vectors float32 [b, v]"] if k is None else ["items int32 [b, k]", "scores float32 [b, k]"],
+        "k": k,
+        "n_items": ranker.n_items,
+        "platforms": list(PLATFORMS),
+        "jax": jax.__version__,
+    }
+    try:
+        (folder / PROGRAM).write_bytes(bytes(exported.serialize()))
+    except ImportError:
+        raise ValueError(MISSING) from None
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    write_weights(folder / WEIGHTS, {"params": ranker.params, "tables": ranker.tables})
+    return description
+
+
+def load_program(folder: str | Path) -> Callable[..., Any]:
+    """An exported program as a function of ``(items [b, l] int32, lengths [b] int32)``, weights filled in.
+
+    Programs are code and run when called: load only what you trust, as with any program.
+
+    Raises:
+      ValueError: if the folder holds no program that this JAX can read.
+    """
+    folder = Path(folder)
+    try:
+        exported = jax.export.deserialize(bytearray((folder / PROGRAM).read_bytes()))
+    except ImportError:
+        raise ValueError(MISSING) from None
+    except OSError as error:
+        raise ValueError(f"{folder} holds no exported program ({error}): export with --format=jax or vectors") from None
+    except Exception as error:  # whatever the reader of another version's file raises
+        raise ValueError(
+            f"{folder / PROGRAM} cannot be read by JAX {jax.__version__} ({error}): export again"
+        ) from None
+    weights = {name: jnp.asarray(array) for name, array in read_arrays(folder / WEIGHTS).items()}
+    call = jax.jit(exported.call)
+
+    def program(items: Any, lengths: Any, *days: Any) -> Any:
+        return call(weights, jnp.asarray(items, jnp.int32), jnp.asarray(lengths, jnp.int32), *days)
+
+    return program

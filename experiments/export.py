@@ -1,0 +1,58 @@
+"""Take a trained model out of its run folder: weights, a program, or vectors for an index; each with a model card.
+
+python -m experiments.export --workdir=runs/a --format=safetensors --out=exported/a      # load() reads it anywhere
+python -m experiments.export --workdir=runs/a --format=jax --k=100 --out=exported/a-program
+python -m experiments.export --workdir=runs/a --format=vectors --out=exported/a-vectors  # for faiss and its like
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import diffrec_jax
+from diffrec_jax.serving import export
+from experiments import cli
+
+
+def main(argv: Sequence[str]) -> int:
+    """Export what the command line asks for; the exit code."""
+    args = arguments().parse_args(argv[1:])
+    if args.k < 1:
+        raise ValueError(f"--k={args.k} must be at least 1")
+    if Path(args.out).exists():
+        raise ValueError(f"--out={args.out} exists: name another folder, or remove it first")
+    recommender = diffrec_jax.load(args.workdir)
+    results = recorded_results(Path(args.workdir))
+    if args.format == "safetensors":
+        export.export_safetensors(recommender, args.out, results=results)
+    elif args.format == "jax":
+        export.export_program(recommender, args.out, k=args.k, results=results)
+    else:
+        export.export_vectors(recommender, args.out, results=results)
+    for file in sorted(Path(args.out).iterdir()):
+        print(f"{file}  {file.stat().st_size:,} bytes")
+    return 0
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    usage = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m experiments.export", description=__doc__, formatter_class=usage)
+    parser.add_argument("--workdir", required=True, help="a run folder")
+    parser.add_argument("--format", required=True, choices=export.FORMATS, help="what to write")
+    parser.add_argument("--out", required=True, help="the folder to make")
+    parser.add_argument("--k", type=int, default=100, help="list length of --format=jax")
+    return parser
+
+
+def recorded_results(workdir: Path) -> dict[str, Any] | None:
+    """What the run found; None if it isn't finished."""
+    file = workdir / "result.json"
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
+if __name__ == "__main__":
+    sys.exit(cli.guarded(main))
