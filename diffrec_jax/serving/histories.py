@@ -43,6 +43,18 @@ class Histories:
         days = None if self.days is None else self.days[place]
         return Histories(self.items[place], offsets, self.users[rows], days)
 
+    @classmethod
+    def concatenate(cls, parts: Sequence["Histories"]) -> "Histories":
+        """One after the other; days are kept if all have them."""
+        offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))]).astype(np.int64)
+        days = [part.days for part in parts if part.days is not None]
+        return cls(
+            np.concatenate([part.items for part in parts]),
+            offsets,
+            np.concatenate([part.users for part in parts]),
+            np.concatenate(days) if len(days) == len(parts) else None,
+        )
+
     def padded(self, rows: int, width: int, fill: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Items ``[rows, width]`` padded with ``fill``, and days ``[rows, width]`` padded with 0."""
         lengths = self.lengths
@@ -119,7 +131,7 @@ def _micros(lists: Sequence[Sequence[Any] | np.ndarray], times: Sequence[Sequenc
     try:
         column = pa.chunked_array([pa.array(flat)])
         return encode_times(column, "history_times")[0]
-    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, OverflowError) as error:
         raise ValueError(
             f"history_times cannot be read as times ({error}): use unix seconds, milliseconds or microseconds, or ISO "
             "8601 text, one kind throughout"

@@ -35,6 +35,7 @@ class Ranker:
       model: what ranks.
       params: its parameters, on the device(s).
       n_items: I.
+      needs_days: whether an interaction's weight depends on its time.
     """
 
     def __init__(self, model: Scorer, params: Params, n_items: int, *, mesh: Mesh | None = None, seed: int = 0) -> None:
@@ -52,7 +53,7 @@ class Ranker:
         self.params = jax.device_put(params, self._sharding)
         self.tables = jax.jit(model.prepare)(self.params)
         self.recency = getattr(model, "recency", None)
-        self._needs_days = self.recency is not None and self.recency.kernel == "exponential"
+        self.needs_days = self.recency is not None and self.recency.kernel == "exponential"
         self._key = jax.device_put(jax.random.fold_in(jax.random.key(seed), 3), self._sharding)
         self._everything = jax.device_put(np.ones(n_items, bool), self._sharding)
         self._top_k = jax.jit(self._ranked, static_argnames="k")
@@ -88,8 +89,9 @@ class Ranker:
         def dispatch(part: Histories, rows: np.ndarray, size: int) -> Any:
             unseen = Histories(np.zeros(0, np.int32), np.zeros(len(rows) + 1, np.int64), part.users)
             masked = unseen if hidden is None else hidden.take(rows)
-            blocked, _ = masked.padded(size, _width(masked), self.n_items)
-            args = (*self._arrays(part, size), self._put(blocked), mask)
+            width = max(_width(part), _width(masked))  # one width for both, so that there are fewer programs
+            blocked, _ = masked.padded(size, width, self.n_items)
+            args = (*self._arrays(part, size, width), self._put(blocked), mask)
             return self._top_k(self.params, self.tables, self._key, *args, k=length)
 
         scores = np.empty((len(histories), k), np.float32)
@@ -164,13 +166,13 @@ class Ranker:
         if waiting is not None:
             yield waiting[0], jax.device_get(waiting[1])
 
-    def _arrays(self, part: Histories, size: int) -> tuple[Any, ...]:
+    def _arrays(self, part: Histories, size: int, width: int | None = None) -> tuple[Any, ...]:
         """Padded items, lengths, users and days of a batch, on the device."""
-        if self._needs_days and part.days is None and len(part.items):
+        if self.needs_days and part.days is None and len(part.items):
             raise ValueError("this model weighs interactions by elapsed time: give the times of the histories too")
-        width = _width(part)
+        width = _width(part) if width is None else width
         items, days = part.padded(size, width, self.n_items)
-        if not self._needs_days:
+        if not self.needs_days:
             days = None
         elif days is None:
             days = np.zeros((size, width), np.float32)
@@ -244,17 +246,17 @@ class Ranker:
 
 
 def _width(histories: Histories) -> int:
-    """A padded length: a power of 4, at least 16."""
+    """A padded length: a power of 4, at least 64. Padding is cheap: work follows the longest history of the batch."""
     longest = int(histories.lengths.max(initial=1))
-    width = 16
+    width = 64
     while width < longest:
         width *= 4
     return width
 
 
 def _list_length(k: int, n_items: int | None) -> int:
-    """A compiled list length: a power of 2, at least 16, at most I."""
-    length = 16
+    """A compiled list length: a power of 2, at least 32, at most I."""
+    length = 32
     while length < k:
         length *= 2
     return length if n_items is None else min(length, n_items)

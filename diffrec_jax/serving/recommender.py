@@ -71,6 +71,11 @@ class Recommender:
         """Size of the catalogue."""
         return self.vocabulary.n_items
 
+    @property
+    def needs_times(self) -> bool:
+        """Whether the histories of people never seen need times."""
+        return self.ranker.needs_days
+
     def recommend(
         self,
         users: Ids | None = None,
@@ -100,7 +105,7 @@ class Recommender:
         Raises:
           ValueError: for a bad ``k``, for both or none of users and histories, for malformed histories or times.
         """
-        asked = self._ask(users, histories, history_times)
+        asked = self.ask(users, histories, history_times)
         return self._recommend(asked, k, exclude_seen, candidates)
 
     def stream(self, users: Ids, k: int = 10, *, chunk: int = 4096, **options: Any) -> Iterator[Table]:
@@ -149,7 +154,7 @@ class Recommender:
           Columns ``user``, ``item``, ``because`` (an item of the history), ``effect`` and ``rank`` of the effect
           (from 1, largest first). People without a history have nothing to explain and are in ``by_popularity``.
         """
-        asked = self._ask(users, histories, history_times)
+        asked = self.ask(users, histories, history_times)
         unknown: list[Any] = []
         if items is None:
             chosen = self.top_k(asked.histories, self._checked_k(k), hidden=asked.seen)[1]
@@ -177,7 +182,7 @@ class Recommender:
           ValueError: for a model without vectors, or an unknown user.
         """
         self.ranker.item_vectors()  # refuses a model without
-        asked = self._ask(users, histories, history_times)
+        asked = self.ask(users, histories, history_times)
         if asked.unknown_users:
             raise ValueError(f"user {asked.unknown_users[0]!r} is not in the model: leave it out, or pass its history")
         return self.ranker.user_vectors(asked.histories)
@@ -192,25 +197,25 @@ class Recommender:
 
     # How it is done --------------------------------------------------------------------------------------------------
 
-    def _ask(self, users: Ids | None, histories: Sequence[Ids] | None, times: Sequence[Ids] | None) -> "_Asked":
-        """The people a question is about."""
+    def ask(self, users: Ids | None, histories: Sequence[Ids] | None, times: Sequence[Ids] | None) -> "Asked":
+        """The people a question is about: their histories and what they have seen; errors as in ``recommend``."""
         if (users is None) == (histories is None):
             raise ValueError("give either users=[…] or histories=[[…], …]")
         if users is None:
             assert histories is not None
             found, unknown = histories_lib.of_lists(self.vocabulary, histories, times)
-            return _Asked(found, found, np.arange(len(found)), unknown_items=tuple(unknown))
+            return Asked(found, found, np.arange(len(found)), unknown_items=tuple(unknown))
         if times is not None:
             raise ValueError("history_times belong to histories=: the times of known users are known")
         if isinstance(users, str | bytes):
             raise ValueError(f"users={users!r} must be a list of user ids, such as [{users!r}]")
         numbers, missing = self.vocabulary.users(users)
         numbers = numbers[numbers >= 0]
-        return _Asked(
+        return Asked(
             self._history.take(numbers), self._seen.take(numbers), self.vocabulary.user_ids[numbers], tuple(missing)
         )
 
-    def _recommend(self, asked: "_Asked", k: int, exclude_seen: bool, candidates: Ids | None) -> Table:
+    def _recommend(self, asked: "Asked", k: int, exclude_seen: bool, candidates: Ids | None) -> Table:
         k = self._checked_k(k)
         unknown = list(asked.unknown_items)
         allowed = None
@@ -280,7 +285,7 @@ class Recommender:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Asked:
+class Asked:
     """The people a question is about."""
 
     histories: Histories  # what is scored
