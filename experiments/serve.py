@@ -8,6 +8,7 @@ Ctrl-C or SIGTERM ends it after the requests it has accepted are answered.
 """
 
 import argparse
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -42,6 +43,8 @@ def main(argv: Sequence[str]) -> int:
     print(f"serving {args.workdir} on http://{host}:{port} ({programs} programs compiled)", flush=True)
     if host not in ("127.0.0.1", "::1"):
         print("it listens beyond this machine, without passwords or encryption: put a proxy before it", flush=True)
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what it caught again, once it has drained
+        signal.signal(number, lambda *_: None)
     config = uvicorn.Config(
         create_app(recommender, limits),
         log_level="warning",

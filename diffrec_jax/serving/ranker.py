@@ -24,7 +24,7 @@ from diffrec_jax.mesh import replicated
 from diffrec_jax.models.contract import Params, Scorer, is_factored
 from diffrec_jax.serving.histories import Histories
 
-BATCHES = (1, 4, 16, 64, 256, 512)
+BATCHES = (1, 4, 16, 32, 64, 256, 512)
 SCORES_PER_BATCH = 2**24  # at most about so many scores at once: 64 MiB
 
 

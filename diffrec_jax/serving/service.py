@@ -179,7 +179,7 @@ def warm_up(recommender: Recommender, limits: Limits | None = None) -> int:
     for length in (8, 65, 257):
         length = min(length, recommender.n_items - 1, limits.history)
         ids = recommender.vocabulary.item_ids[rng.permutation(recommender.n_items)[:length]].tolist()
-        for rows in (1, 4, 16, 64):
+        for rows in (1, 4, 16, 32, 64):
             if rows > limits.batch:
                 continue
             times = [days * length] * rows

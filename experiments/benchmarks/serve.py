@@ -1,6 +1,6 @@
 """Benchmark: the service under one client, under many, and after thousands of malformed requests.
 
-    python -m experiments.benchmarks.serve                     # DiffRec of ML-1M's shape, T = 40, histories of 50, k = 20
+    python -m experiments.benchmarks.serve                     # DiffRec of ML-1M's shape, T = 40, histories of 50
     python -m experiments.benchmarks.serve --workdir=runs/a    # a model of your own
 
 The service runs in a process of its own and the clients in this one, on 127.0.0.1 only; on a machine of two cores they
