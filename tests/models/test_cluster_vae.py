@@ -58,8 +58,8 @@ def test_encoder_decoder_kl_and_likelihood_equal_the_recorded_ones(golden, name)
     np.testing.assert_allclose(jnp.mean(multinomial_nll(logits, x)), g["multinomial_nll"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("in_dims", [(12,), (12, 18), (12, 18, 30)])
-@pytest.mark.parametrize("sizes", [(20,), (5, 15), (7, 2, 8, 3)])
+@pytest.mark.parametrize("in_dims", [(12,), (12, 18, 30)])
+@pytest.mark.parametrize("sizes", [(20,), (7, 2, 8, 3)])
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_any_depth_and_number_of_clusters_equals_numpy(sizes, in_dims, mirrored):
     vae = ClusterVAE(sizes, in_dims, in_dims if mirrored else (), "sigmoid")
