@@ -11,8 +11,8 @@ passes it by being propagated itself. As P costs the same for one triple as for 
 penalty of Eq. 2 is taken in expectation, which needs no draws.
 
 ``NeighbourLists`` makes Â cheap on any backend: nodes are grouped by degree, so that a sum over neighbours is one
-gather per position and group. No adjacency is dense, nothing is scattered, and no row is padded to more than twice its
-length. On a CPU this took a sixth of the time of a segment sum over the edges.
+gather per position and group. No adjacency is dense, nothing is scattered over it, and no list is padded to more than
+twice its length, or four. On a CPU this took a sixth of the time of a segment sum over the edges.
 
 Source: He et al., *LightGCN* (SIGIR 2020, Eq. 3-8 and 15). Ours: the large batches, Eq. 3 and the lists.
 Letters: U users, I items, N interactions, D embedding width, K layers, B rows or triples of a batch, L neighbours.
