@@ -5,8 +5,9 @@ not constants: they lie beside it as safetensors, together with what ``prepare``
 go in and out; ``items.parquet`` says which raw id each number is.
 """
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ def write_program(ranker: Ranker, folder: Path, *, k: int | None) -> dict[str, A
     weights = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in state.items()}
     inputs: list[Any] = [jax.ShapeDtypeStruct((batch, length), np.int32), jax.ShapeDtypeStruct((batch,), np.int32)]
     inputs += [jax.ShapeDtypeStruct((batch, length), np.float32)] if needs_days else []
-    exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(weights, *inputs)
+    with _without_source_locations():
+        exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(weights, *inputs)
     description = {
         "inputs": ["weights", "items int32 [b, l]", "lengths int32 [b]"] + ["days float32 [b, l]"] * needs_days,
         "outputs": ["user vectors float32 [b, v]"] if k is None else ["items int32 [b, k]", "scores float32 [b, k]"],
@@ -72,6 +74,17 @@ def write_program(ranker: Ranker, folder: Path, *, k: int | None) -> dict[str, A
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
     write_weights(folder / WEIGHTS, {"params": ranker.params, "tables": ranker.tables})
     return description
+
+
+@contextlib.contextmanager
+def _without_source_locations() -> Iterator[None]:
+    """Keep the paths of this machine's files out of the program."""
+    limit = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", limit)
 
 
 def load_program(folder: str | Path) -> Callable[..., Any]:

@@ -137,7 +137,8 @@ def _number(numbers: dict[Any, int], id_: Any, whole: bool) -> int:
     if isinstance(id_, int | np.integer):
         return numbers.get(int(id_), -1)
     text = id_.strip() if isinstance(id_, str) else ""
-    return numbers.get(int(text), -1) if text.isascii() and text.isdigit() and len(text) < 19 else -1
+    digits = text.removeprefix("-")
+    return numbers.get(int(text), -1) if digits.isascii() and digits.isdigit() and len(digits) < 19 else -1
 
 
 def _fold(text: str) -> str:

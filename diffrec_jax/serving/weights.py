@@ -15,7 +15,7 @@ def write_weights(path: str | Path, params: Any) -> None:
         from safetensors.numpy import save_file
     except ImportError:
         raise ValueError(MISSING) from None
-    save_file({name: np.ascontiguousarray(leaf) for name, leaf in flatten(params).items()}, str(path))
+    save_file({name: np.asarray(leaf, order="C") for name, leaf in flatten(params).items()}, str(path))
 
 
 def read_weights(path: str | Path, shapes: Any) -> Any:
