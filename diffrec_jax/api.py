@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
-from diffrec_jax.data.interactions import CSR, Interactions, merge
+from diffrec_jax.data.interactions import CSR, Interactions, checksum, merge
 from diffrec_jax.data.rows import device_csr
 from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
+from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS
 from diffrec_jax.mesh import make_mesh, replicated
 from diffrec_jax.models.contract import Catalogue, ClosedForm, Model
 from diffrec_jax.serving import ModelFolder, Recommender, Table, Vocabulary
@@ -92,6 +94,7 @@ def fit(
     Returns:
       The model with the parameters of its best epoch.
     """
+    _check_shared(train, valid)
     vocabulary, about = _vocabulary(train), dict(about or {})
     train, valid = _csr(train), None if valid is None else _csr(valid)
     mesh = make_mesh() if mesh is None else mesh
@@ -101,14 +104,13 @@ def fit(
         if workdir is not None:
             ModelFolder(model, vocabulary, train, valid, about).write(Path(workdir) / FOLDER)
         return Fitted(model, params, train, valid, mesh, result, vocabulary, about)
-    for name, value in (
-        ("batch_size", batch_size),
-        ("epochs", epochs),
-        ("eval_every", eval_every),
-        ("patience", patience),
-    ):
+    counts = {"batch_size": batch_size, "epochs": epochs, "eval_every": eval_every, "patience": patience}
+    for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
+    known = [f"{metric}@{k}" for metric in METRICS for k in KS]
+    if selection[0] not in PROTOCOLS or selection[1] not in known:
+        raise ValueError(f"selection={selection} is unknown: choose one of {PROTOCOLS} and one of {', '.join(known)}")
     catalogue = Catalogue(n_items=train.n_items, n_users=train.n_users)
     trainer = Trainer(model, catalogue, min(batch_size, train.n_users), seed, mesh, prng_impl)
     evaluator = None
@@ -117,7 +119,9 @@ def fit(
         evaluator.compile(trainer.abstract_state().params)
     checkpoints = None
     if workdir is not None:
+        identity = {"model": repr(model), "batch_size": trainer.batch_size, "seed": seed, "prng_impl": prng_impl}
         checkpoints = Checkpoints(Path(workdir) / "checkpoints")
+        checkpoints.claim({**identity, "train": checksum(train), "valid": checksum(valid)})
         ModelFolder(model, vocabulary, train, valid, about).write(Path(workdir) / FOLDER)
     try:
         result = run_training(
@@ -151,15 +155,16 @@ def evaluate(
 
     Args:
       fitted: the model; items of its training and validation data are not recommended, unless they are the truth.
-      truth: held-out interactions; for the validation data itself, pass ``fitted.valid``.
+      truth: held-out interactions; the validation data itself is recognised, and not masked.
       with_valid: also feed the validation interactions into the history. On the released splits validation lies
         *after* test in time, so that this leaks the future there.
       seed: of noise at inference.
       ks: list lengths.
     """
+    _check_shared(fitted.vocabulary, truth)
     truth = _csr(truth)
     seen = history = fitted.train
-    if fitted.valid is not None and truth is not fitted.valid:
+    if fitted.valid is not None and checksum(truth) != checksum(fitted.valid):
         seen = merge(fitted.train, fitted.valid)
         history = seen if with_valid else history
     evaluator = Evaluator(fitted.model, history=history, seen=seen, truth=truth, mesh=fitted.mesh, seed=seed, ks=ks)
@@ -174,3 +179,22 @@ def _vocabulary(data: CSR | Interactions) -> Vocabulary:
     if isinstance(data, Interactions):
         return Vocabulary(data.user_ids, data.item_ids, data.item_titles)
     return Vocabulary.numbers(data.n_users, data.n_items)
+
+
+def _check_shared(train: CSR | Interactions | Vocabulary, other: CSR | Interactions | None) -> None:
+    """Refuse held-out data whose numbers mean other users or items than those of the training data."""
+    if other is None:
+        return
+    if isinstance(other, Interactions) and isinstance(train, Interactions | Vocabulary):
+        pairs = ((train.user_ids, other.user_ids), (train.item_ids, other.item_ids))
+        same = all(
+            len(ours) == len(theirs) and bool(np.all(ours == theirs) or np.all(ours == np.arange(len(ours))))
+            for ours, theirs in pairs  # rows without raw ids (a CSR) are numbered, and fit any ids of their number
+        )
+    else:
+        same = (train.n_users, train.n_items) == (other.n_users, other.n_items)
+    if not same:
+        raise ValueError(
+            f"the training data ({train.n_users} users, {train.n_items} items) and the held-out data ({other.n_users}, "
+            f"{other.n_items}) number their users and items differently: split one log, or use splits.as_given"
+        )

@@ -33,19 +33,21 @@ class Config:
     dataset: str = option("ml-100k", "a named dataset, or a folder in the released layout (path, or below --data_dir)")
     data: str = option("", "your own log instead of --dataset: csv, tsv (.gz), .inter, Parquet file or folder")
     data_dir: str = option("data", "where --dataset=NAME is looked for")
-    user_col: str = option("", "user column of --data")
-    item_col: str = option("", "item column of --data")
-    time_col: str = option("", "time column of --data: unix seconds, ms or µs, or ISO 8601")
-    rating_col: str = option("", "rating column of --data")
-    min_rating: float | None = option(None, "keep events of --data rated at least this")
-    duplicates: str = option("first", "which event of a repeated pair is kept", choices=("first", "last"))
-    k_core: int = option(5, "keep users and items of --data with at least this many events, iteratively; 0 keeps all")
-    min_history: int = option(0, "then keep users with at least this many events")
+    user_col: str = option("", "user column of --data", group="log")
+    item_col: str = option("", "item column of --data", group="log")
+    time_col: str = option("", "time column of --data: unix seconds, ms or µs, or ISO 8601", group="log")
+    rating_col: str = option("", "rating column of --data", group="log")
+    min_rating: float | None = option(None, "keep events of --data rated at least this", group="log")
+    duplicates: str = option("first", "which event of a repeated pair is kept", choices=("first", "last"), group="log")
+    k_core: int = option(
+        5, "keep users and items of --data with at least this many events, iteratively; 0 keeps all", group="log"
+    )
+    min_history: int = option(0, "then keep users with at least this many events", group="log")
     split: str = option(
-        "temporal",
-        "how --data is split (a dataset brings its own split); diffrec is the recipe of the released ML-1M with its "
-        "own filters, ratings >= 4 and 10-core, instead of --min_rating and --k_core",
-        choices=SPLITS,
+        "",
+        "how a log is split, temporal unless said (released folders come split); diffrec is the recipe of the released "
+        "ML-1M with its own filters, ratings >= 4 (or --min_rating) and 10-core",
+        choices=("", *SPLITS),
     )
     data_seed: int = option(0, "of random splits and of noise, so that runs of several seeds share their data")
     noise: str = option("", "train on noise: random:SHARE, natural:all or natural:similar_size")
@@ -71,10 +73,10 @@ class Config:
     sampling_noise: bool = option(False, "draw from the posterior at inference instead of taking its mean")
     reweight: bool = option(True, "weigh the loss of each step as the evidence bound does")
     recency: str = option("", "recency kernel; t_ and lt_diffrec take linear if none is named", choices=("", *KERNELS))
-    w_min: float = option(0.1, "weight of a user's oldest interaction")
-    w_max: float = option(1.0, "weight of a user's newest interaction")
-    recency_power: float = option(2.0, "exponent of --recency=power")
-    half_life: float = option(180.0, "days, of --recency=exponential")
+    w_min: float = option(0.1, "weight of a user's oldest interaction", group="recency")
+    w_max: float = option(1.0, "weight of a user's newest interaction", group="recency")
+    recency_power: float = option(2.0, "exponent of --recency=power", group="recency")
+    half_life: float = option(180.0, "days, of --recency=exponential", group="recency")
     # l_diffrec and lt_diffrec
     item_emb: str = option(
         "lightgcn", "item embeddings that are clustered: lightgcn, svd, or a .npy file (here or in the data's folder)",
@@ -121,13 +123,11 @@ class Config:
         if self.recency and self.model not in TIME_AWARE:
             model = "lt_diffrec" if self.model in LATENT else "t_diffrec"
             raise ValueError(f"recency={self.recency} makes the model time-aware: say --model={model}, or drop it")
-        foreign = "rows" if self.model in LATENT else "latent"
-        for field in dataclasses.fields(self):
-            if field.metadata["group"] == foreign and getattr(self, field.name) != field.default:
-                models = LATENT if foreign == "latent" else [m for m in MODELS if m not in LATENT]
-                raise ValueError(
-                    f"{field.name} means nothing to {self.model}: drop it, or say --model={' or '.join(models)}"
-                )
+        self._refuse_what_means_nothing()
+        if self.data_seed < 0:
+            raise ValueError(f"data_seed={self.data_seed} must not be negative")
+        if self.data and self.noise.startswith("natural") and self.min_rating is None:
+            raise ValueError(f"noise={self.noise} adds low ratings: say --min_rating, or nothing of the log is low")
         if self.model in LATENT and not 1 <= self.n_cate <= min(self.in_dims, default=self.n_cate):
             raise ValueError(
                 f"n_cate={self.n_cate} clusters do not share widths of in_dims={list(self.in_dims)}: choose n_cate "
@@ -139,6 +139,28 @@ class Config:
                 "need: use threefry2x32"
             )
         self.build_model()
+
+    def _refuse_what_means_nothing(self) -> None:
+        """No flag is accepted and ignored: refuse those of a group that this configuration has no use for."""
+        trained, kernel = set(MODELS) - set(LATENT), self.recency or "linear"
+        unused = {
+            "rows": (self.model in LATENT, f"--model={' or '.join(sorted(trained))}"),
+            "latent": (self.model not in LATENT, f"--model={' or '.join(LATENT)}"),
+            "recency": (self.model not in TIME_AWARE, f"--model={' or '.join(TIME_AWARE)}"),
+            "log": (not self.data, "--data=LOG"),
+        }
+        ours = {"recency_power": kernel != "power", "half_life": kernel != "exponential"}
+        for field in dataclasses.fields(self):
+            group = field.metadata["group"]
+            useless, instead = unused.get(group, (False, ""))
+            if not useless and ours.get(field.name, False):
+                useless, instead = True, f"--recency={'power' if field.name == 'recency_power' else 'exponential'}"
+            if useless and getattr(self, field.name) != field.default:
+                raise ValueError(f"{field.name} means nothing here: drop it, or say {instead}")
+        if self.data and self.dataset != Config.dataset:
+            raise ValueError(f"dataset={self.dataset} and data={self.data} are two sources: drop one of them")
+        if self.split == "diffrec" and (self.k_core, self.min_history) != (Config.k_core, Config.min_history):
+            raise ValueError("k_core and min_history mean nothing to split=diffrec, which brings its own 10-core")
 
     def build_model(self) -> DiffRec | LatentDiffRec:
         """The model of this configuration, latent ones without their clusters; refuses values that make none."""

@@ -17,8 +17,6 @@ class RunObserver(Observer):
 
     def __init__(self, config: Config, folder: RunFolder, console: Console) -> None:
         self.config, self.folder, self.console = config, folder, console
-        self.plan: Plan | None = None
-        self.resumed_at = 0
         self._asked_to_stop = False
         self._previous: dict[int, Any] = {}
         self._curves: Any = None
@@ -58,7 +56,6 @@ class RunObserver(Observer):
 
     def planned(self, plan: Plan) -> None:
         """Say what the run will take before it takes it."""
-        self.plan = plan
 
         def size(count: int) -> str:
             return f"{count / 2**30:.2f} GiB" if count >= 2**28 else f"{count / 2**20:.0f} MiB"
@@ -74,7 +71,6 @@ class RunObserver(Observer):
         """Take the records back to where the state stands."""
         for sentence in warnings:
             self.console.print(f"warning: {sentence}", highlight=False)
-        self.resumed_at = epoch
         if step:
             self.console.print(f"going on after epoch {epoch}, step {step}", highlight=False)
         self._line.update(self._task, best="")

@@ -42,7 +42,7 @@ def show_recommendations(config: Config, split: Split, console: Console) -> None
     recommender = diffrec_jax.load(config.workdir)
     train = recommender.content.train
     lengths = train.lengths()
-    users = np.argsort(-lengths, kind="stable")[len(lengths) // 4 :: len(lengths) // 4][:USERS]
+    users = np.argsort(-lengths, kind="stable")[len(lengths) // 4 :: max(len(lengths) // 4, 1)][:USERS]
     for user in users:
         history = train.indices[train.indptr[user] : train.indptr[user + 1]]
         console.print(f"\n[bold]user {split.user_ids[user]}[/bold], the last of {len(history)} items:")

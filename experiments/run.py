@@ -35,11 +35,12 @@ def run(config: Config, console: Console) -> int:
     """Train, or go on, or show what was found: whatever the run folder calls for."""
     started = time.perf_counter()
     folder = RunFolder(Path(config.workdir))
-    split = source.load(config)
-    check(config, split)
-    folder.claim(config, source.fingerprint(split))
-    result = folder.result()
-    if result is not None:
+    result = folder.found(config)
+    if result is None:
+        split = source.load(config)
+        check(config, split)
+        folder.claim(config, source.fingerprint(split))
+    else:
         console.print(f"{folder.path} is finished; its result:", highlight=False)
         table.show(result, protocol=config.protocol, console=console)
         return 0
@@ -76,6 +77,8 @@ def check(config: Config, split: Split) -> None:
         raise ValueError(f"recency=exponential needs timestamps, which {split.name} lacks: use linear or power")
     if not len(split.train):
         raise ValueError(f"{split.name} has no training interactions left: look at the filters and the split")
+    if not len(split.test):
+        raise ValueError(f"{split.name} has no test interactions: look at the filters and the split")
 
 
 def about(config: Config, split: Split) -> dict[str, Any]:
@@ -98,14 +101,20 @@ def announce(config: Config, split: Split, console: Console) -> None:
         f"run folder: {config.workdir}",
         highlight=False,
     )
-    for line in split.notes:
+    for line in (split.guarantee, *split.notes):
         console.print(f"  {line}", highlight=False)
+    if not len(split.valid):
+        console.print("  No validation interactions: training goes on for all --epochs, and the last one counts.")
+    if config.eval_history == "train+valid" and split.rule in ("released", "diffrec"):
+        console.print(
+            "  warning: validation is later than test in this split: --eval_history=train+valid leaks the future."
+        )
 
 
 def report(config: Config, split: Split, fitted: api.Fitted, *, started: float) -> dict[str, Any]:
     """Evaluate the model of the best epoch and the baselines: the content of ``result.json``."""
     with_valid = config.eval_history == "train+valid"
-    valid = api.evaluate(fitted, fitted.valid, seed=config.seed) if fitted.valid is not None else None
+    valid = api.evaluate(fitted, fitted.valid, seed=config.seed) if len(split.valid) else None
     test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.seed)
     baselines: dict[str, Any] = {}
     notes: list[str] = []
@@ -115,13 +124,13 @@ def report(config: Config, split: Split, fitted: api.Fitted, *, started: float) 
                 size = model.bytes_needed(split.n_items) / 2**30
                 notes.append(f"EASE is left out: its matrices over {split.n_items:,} items would take {size:,.0f} GiB.")
                 continue
-            baseline = api.fit(model, fitted.train, fitted.valid, mesh=fitted.mesh)
+            baseline = api.fit(model, split.train, split.valid, mesh=fitted.mesh)
             baselines[name] = api.evaluate(baseline, split.test, with_valid=with_valid).means()
     outcome = fitted.result
     seconds = {
         "train": outcome.progress.train_seconds,
         "evaluate": outcome.progress.evaluate_seconds + test.seconds + (valid.seconds if valid is not None else 0.0),
-        "compile": outcome.compile_seconds,
+        "compile": outcome.compile_seconds + test.compile_seconds + (valid.compile_seconds if valid else 0.0),
         "total": time.perf_counter() - started + outcome.earlier_seconds,
     }
     return {
@@ -137,6 +146,7 @@ def report(config: Config, split: Split, fitted: api.Fitted, *, started: float) 
         "parameters": outcome.parameters,
         "peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "split": split.rule,
+        "noise": config.noise,
         "eval_history": config.eval_history,
         "notes": notes,
     }

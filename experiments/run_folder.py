@@ -22,47 +22,57 @@ class RunFolder:
 
     path: Path
 
+    def found(self, config: Config) -> dict[str, Any] | None:
+        """The result, if the folder holds a finished run of this configuration; None if there is work to do.
+
+        Raises:
+          ValueError: if it holds a run with another configuration, or a damaged record.
+        """
+        recorded = self._read("config.json")
+        if recorded is None:
+            if (self.path / "checkpoints").exists():
+                raise ValueError(f"{self.path} holds checkpoints but no config.json: choose another --workdir")
+            return None
+        differences = config.differences(recorded.get("config", {}))
+        if differences:
+            listed = "; ".join(f"{k}: {a!r} there, {b!r} now" for k, (a, b) in differences.items())
+            raise ValueError(
+                f"{self.path} holds a run with another configuration ({listed}): choose another --workdir, or the "
+                "flags of that run"
+            )
+        return self._read("result.json")
+
     def claim(self, config: Config, fingerprint: str) -> None:
         """Make the folder, or take up the run that it holds.
 
         Raises:
-          ValueError: if it holds a run with another configuration or other data.
+          ValueError: if it holds a run on other data.
           OSError: if it cannot be written.
         """
-        recorded_file = self.path / "config.json"
+        recorded = self._read("config.json")
+        if recorded is not None:
+            if recorded.get("data") != fingerprint:
+                raise ValueError(
+                    f"{self.path} holds a run on other interactions (checksum {recorded.get('data')}, now "
+                    f"{fingerprint}): the data has changed since; choose another --workdir"
+                )
+            return
         try:
-            if recorded_file.is_file():
-                recorded = json.loads(recorded_file.read_text())
-                differences = config.differences(recorded["config"])
-                if differences:
-                    listed = "; ".join(f"{k}: {a!r} there, {b!r} now" for k, (a, b) in differences.items())
-                    raise ValueError(
-                        f"{self.path} holds a run with another configuration ({listed}): choose another --workdir, or "
-                        "the flags of that run"
-                    )
-                if recorded["data"] != fingerprint:
-                    raise ValueError(
-                        f"{self.path} holds a run on other interactions (checksum {recorded['data']}, now "
-                        f"{fingerprint}): the data has changed since; choose another --workdir"
-                    )
-                return
-            if (self.path / "checkpoints").exists():
-                raise ValueError(f"{self.path} holds checkpoints but no config.json: choose another --workdir")
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / "flags.txt", as_flags(config))
             document = {"config": as_json(config), "data": fingerprint}
-            write_atomically(recorded_file, json.dumps(document, indent=2) + "\n")
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{recorded_file} is damaged ({error}): choose another --workdir") from None
+            write_atomically(self.path / "config.json", json.dumps(document, indent=2) + "\n")
         except OSError as error:
-            raise OSError(
-                f"cannot write the run folder {self.path} ({error.strerror}): choose another --workdir"
-            ) from None
+            reason = error.strerror or error
+            raise OSError(f"cannot write the run folder {self.path} ({reason}): choose another --workdir") from None
 
-    def result(self) -> dict[str, Any] | None:
-        """What a finished run found; None if it isn't finished."""
-        file = self.path / "result.json"
-        return json.loads(file.read_text()) if file.is_file() else None
+    def _read(self, name: str) -> dict[str, Any] | None:
+        """A JSON file of the folder; None if it isn't there."""
+        file = self.path / name
+        try:
+            return json.loads(file.read_text()) if file.is_file() else None
+        except ValueError as error:
+            raise ValueError(f"{file} is damaged ({error}): delete it, or choose another --workdir") from None
 
     def finish(self, result: dict[str, Any]) -> None:
         """Record the result, which marks the run as finished."""
@@ -105,5 +115,8 @@ class RunFolder:
 def write_atomically(path: Path, text: str) -> None:
     """Write to a temporary name and rename, so that a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)

@@ -17,24 +17,30 @@ def load(config: Config) -> Split:
 
 
 def fingerprint(split: Split) -> str:
-    """A checksum of the interactions, so that a run is never taken up with other data."""
+    """A checksum of the interactions and their ids, so that a run is never taken up with other data."""
     digest = hashlib.sha256()
     for part in split:
         for array in (part.users, part.items, part.times):
             digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
+    for ids in (split.user_ids, split.item_ids):
+        digest.update("\n".join(map(str, ids.tolist())).encode())
     return digest.hexdigest()[:16]
 
 
 def _dataset(config: Config) -> Split:
-    split = catalog.load(config.dataset, data_dir=config.data_dir)
-    if not config.noise:
-        return split
-    ratings, threshold = None, 4.0
-    if config.noise.startswith("natural"):
-        entry = catalog.CATALOGUE.get(config.dataset)
-        if entry is not None and entry.reader is not None:
-            ratings, threshold = catalog.read(config.dataset, data_dir=config.data_dir), entry.rating or threshold
-    return noise.apply(config.noise, split, ratings=ratings, threshold=threshold, seed=config.data_seed)
+    entry = catalog.CATALOGUE.get(config.dataset)
+    if entry is not None and entry.reader is None:  # a released folder, not a log
+        entry = None
+    if config.split and entry is None:
+        raise ValueError(f"split={config.split} cannot change {config.dataset}, which comes split: drop it")
+    if not config.split:
+        split = catalog.load(config.dataset, data_dir=config.data_dir)
+    if entry is None or not (config.split or config.noise):
+        return _noisy(config, split, None, 4.0)
+    raw = catalog.read(config.dataset, data_dir=config.data_dir)
+    if config.split:
+        split = dataclasses.replace(_split(config, raw, rating=entry.rating, core=entry.core), name=config.dataset)
+    return _noisy(config, split, raw, 4.0 if entry.rating is None else entry.rating)
 
 
 def _log(config: Config) -> Split:
@@ -45,25 +51,24 @@ def _log(config: Config) -> Split:
         time=config.time_col or None,
         rating=config.rating_col or None,
     )
-    split = _split(config, raw)
-    if config.noise:
-        threshold = 4.0 if config.min_rating is None else config.min_rating
-        ratings = raw if raw.ratings is not None else None
-        split = noise.apply(config.noise, split, ratings=ratings, threshold=threshold, seed=config.data_seed)
-    return dataclasses.replace(split, name=config.data_name)
-
-
-def _split(config: Config, raw: Interactions) -> Split:
-    if config.split == "diffrec":  # brings its own filters
-        threshold = 4.0 if config.min_rating is None else config.min_rating
-        return splits.diffrec(raw, rating=None if raw.ratings is None else threshold)
-    data = preprocess.prepare(
-        raw,
-        rating=config.min_rating,
-        duplicates=config.duplicates,
-        core=config.k_core,
-        history=config.min_history,
+    split = dataclasses.replace(
+        _split(config, raw, rating=config.min_rating, core=config.k_core), name=config.data_name
     )
+    return _noisy(config, split, raw, 4.0 if config.min_rating is None else config.min_rating)
+
+
+def _noisy(config: Config, split: Split, raw: Interactions | None, threshold: float) -> Split:
+    if not config.noise:
+        return split
+    ratings = raw if raw is not None and raw.ratings is not None else None
+    return noise.apply(config.noise, split, ratings=ratings, threshold=threshold, seed=config.data_seed)
+
+
+def _split(config: Config, raw: Interactions, *, rating: float | None, core: int) -> Split:
+    if config.split == "diffrec":  # brings its own filters
+        threshold = 4.0 if rating is None else rating
+        return splits.diffrec(raw, rating=None if raw.ratings is None else threshold)
+    data = preprocess.prepare(raw, rating=rating, duplicates=config.duplicates, core=core, history=config.min_history)
     if config.split == "random":
         return splits.random(data, seed=config.data_seed)
     if config.split == "leave_one_out":

@@ -20,9 +20,9 @@ TITLES = {
 def show(result: dict[str, Any], *, protocol: str, console: Console | None = None) -> None:
     """Print the result of a run, given as in ``result.json``."""
     model, dataset = result["model"], result["dataset"]
-    table = Table(
-        title=f"{dataset}, test, {protocol} protocol ({_meaning(protocol)})", title_justify="left", title_style="bold"
-    )
+    noise = f" with noise {result['noise']}" if result.get("noise") else ""
+    title = f"{dataset}{noise}, test, {protocol} protocol ({_meaning(protocol)})"
+    table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("model")
     for column in COLUMNS:
         table.add_column(column, justify="right")
@@ -30,7 +30,8 @@ def show(result: dict[str, Any], *, protocol: str, console: Console | None = Non
         f"{TITLES.get(model, model)}, this run, seed {result['seed']}", *_cells(result["test"][protocol]), style="bold"
     )
     paper = published(model, dataset)
-    if paper is not None:
+    comparable = (result.get("split"), result.get("noise"), result.get("eval_history")) == ("released", "", "train")
+    if paper is not None and comparable:
         note = "" if protocol == "official" else " (official)"
         table.add_row(f"{TITLES.get(model, model)}, published{note}", *_cells(paper))
     for name, metrics in result["baselines"].items():

@@ -38,7 +38,7 @@ def real_data():
     """``real_data("ml-1m_clean")`` gives a folder of real data, or skips the test where there is none."""
 
     def find(name: str) -> Path:
-        path = Path(os.environ.get("DIFFREC_JAX_DATA", ROOT.parent / "shared" / "data")) / name
+        path = Path(os.environ.get("DIFFREC_JAX_DATA", ROOT / "data")) / name
         if not path.exists():
             pytest.skip(f"{name} is not on this machine (set DIFFREC_JAX_DATA)")
         return path

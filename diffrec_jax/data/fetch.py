@@ -55,8 +55,8 @@ def verified(path: Path, checksum: str) -> bool:
 def obtain(sources: tuple[Source, ...], *, cache_dir: str | Path | None = None) -> tuple[Path, Source]:
     """The first source that is in the cache, else the first that can be fetched into it.
 
-    Raises `DatasetUnavailable` with what was tried, and `ValueError` where a source answered with a file of another
-    checksum than the published one.
+    Raises `DatasetUnavailable` with what was tried. A file of another checksum than the published one is removed and
+    counts as a failure of its source.
     """
     folder = cache_folder(cache_dir)
     for source in sources:
@@ -124,8 +124,5 @@ def _accept(partial: Path, source: Source, folder: Path) -> None:
     """Rename a complete download into place; refuse and remove one with another checksum."""
     if not verified(partial, source.checksum):
         partial.unlink()
-        raise ValueError(
-            f"{source.url or source.package} does not have the published checksum {source.checksum}; it was "
-            "refused and removed. Try again, or download it by hand and check where it comes from."
-        )
+        raise _FetchError(f"what came does not have the published checksum {source.checksum}; it was removed")
     os.replace(partial, folder / source.file)

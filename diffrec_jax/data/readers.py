@@ -48,11 +48,13 @@ def read_log(
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if path.is_dir():
         if is_released(path):
-            raise ValueError(f"{path} is a released split, not a log; read it with read_released.")
+            raise ValueError(f"{path} is a released split, not a log; read it with read_released (--dataset).")
         return read_parquet(path, user=user, item=item, time=time, rating=rating)
     if suffix in (".parquet", ".pq"):
         return read_parquet(path, user=user, item=item, time=time, rating=rating)
     if suffix == ".inter":
+        if user or item or time or rating:
+            raise ValueError(f"{path} names its own columns (user_id, item_id, …): name none, or save it as .tsv.")
         return read_inter(path)
     if suffix in TEXT_SUFFIXES:
         return read_csv(path, user=user, item=item, time=time, rating=rating)
@@ -278,7 +280,8 @@ def _resolve(present: Sequence[str], asked: Mapping[str, str | None], where: obj
             if len(usual) != 1:
                 problem = "several could be" if usual else "none is known as"
                 raise ValueError(
-                    f"{where}: which column is the {role}? Of {_listed(present)} {problem} it; name it with {role}=…"
+                    f"{where}: which column is the {role}? Of {_listed(present)} {problem} it; "
+                    f"name it ({role}=…, --{role}_col=…)"
                 )
             names[role] = usual[0]
         elif present.count(wanted) != 1:

@@ -34,7 +34,7 @@ class Recency:
             raise ValueError(f"recency={self.kernel!r} is unknown: choose one of {', '.join(KERNELS)}")
         if not 0.0 <= self.w_min <= self.w_max or self.w_max == 0.0:
             raise ValueError(f"w_min={self.w_min}, w_max={self.w_max}: choose 0 <= w_min <= w_max and w_max > 0")
-        if self.power <= 0.0 or self.half_life <= 0.0:
+        if not (self.power > 0.0 and self.half_life > 0.0):
             raise ValueError(f"power={self.power} and half_life={self.half_life} must both be positive")
 
     def weights(self, lengths: jax.Array, max_length: int, days: jax.Array | None = None) -> jax.Array:

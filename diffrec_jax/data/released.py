@@ -102,7 +102,7 @@ def _overlap(a: Interactions, b: Interactions) -> int:
 def _read_pairs(path: Path) -> np.ndarray:
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, MemoryError) as error:
         raise ValueError(f"{path} is not a readable .npy array of integer pairs ({error}).") from error
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.shape[1] != 2:
         shape = getattr(array, "shape", "several arrays")

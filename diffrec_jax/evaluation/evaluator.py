@@ -27,6 +27,7 @@ class Evaluation:
     per_user: Mapping[str, np.ndarray]  # each [n] float32
     n_users: int  # all users, with and without truth
     seconds: float = 0.0  # of the evaluation, compilation aside
+    compile_seconds: float = 0.0
 
     def mean(self, protocol: metrics_lib.Protocol) -> dict[str, float]:
         """Averages by one of the two conventions of ``metrics``."""
@@ -93,7 +94,8 @@ class Evaluator:
         seconds = time.perf_counter() - start
         per_user = {name: np.concatenate([part[name] for part in fetched])[: len(self.users)] for name in fetched[0]}
         order = np.argsort(self.users)
-        return Evaluation(self.users[order], {n: v[order] for n, v in per_user.items()}, self.n_users, seconds)
+        per_user = {name: values[order] for name, values in per_user.items()}
+        return Evaluation(self.users[order], per_user, self.n_users, seconds, self.compile_seconds)
 
     def compile(self, params: Any) -> tuple[Any, Any]:
         """The two programs, for parameters (or their abstract form) of one shape; compiled once."""
@@ -119,7 +121,8 @@ class Evaluator:
         scores = self.model.scores(params, rows, key=key, tables=tables)
         scores = mask_seen(scores, take_rows(seen, users, mesh=self.mesh))
         k = min(max(self.ks), scores.shape[1])
-        _, items = top_k(scores, k, mesh=self.mesh)
+        values, items = top_k(scores, k, mesh=self.mesh)
         held_out = take_rows(truth, users, mesh=self.mesh)
-        found = jnp.pad(hits(items, held_out), ((0, 0), (0, max(self.ks) - k)))
+        found = hits(items, held_out) & (values > -jnp.inf)  # a list that runs out of unseen items has no more hits
+        found = jnp.pad(found, ((0, 0), (0, max(self.ks) - k)))
         return metrics_lib.ranking_metrics(found, held_out.lengths, self.ks)

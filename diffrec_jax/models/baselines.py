@@ -43,11 +43,11 @@ class EASE:
     """
 
     l2: float = 500.0
-    max_bytes: int = 4 * 2**30
+    max_bytes: int = 6 * 2**30
 
     def bytes_needed(self, n_items: int) -> int:
-        """Peak host memory of ``fit``: two float64 matrices ``[I, I]``."""
-        return 2 * 8 * n_items**2
+        """Peak host memory of ``fit``: the item-item products, at worst as many as a full matrix, and that matrix."""
+        return (12 + 8 + 4) * n_items**2
 
     def fits(self, n_items: int) -> bool:
         """Whether the catalogue is small enough."""
@@ -73,8 +73,9 @@ class EASE:
         inverse, info2 = scipy.linalg.lapack.dpotri(factor, lower=False, overwrite_c=True)
         if info or info2:
             raise ValueError(f"the item-item matrix is not positive definite with l2={self.l2}: choose a larger l2")
-        inverse = np.triu(inverse) + np.triu(inverse, 1).T
-        inverse /= -np.diag(inverse)
+        for i in range(n_items):  # LAPACK leaves one triangle: mirror it in place
+            inverse[i + 1 :, i] = inverse[i, i + 1 :]
+        inverse /= -np.diag(inverse).copy()
         inverse[np.diag_indices(n_items)] = 0.0
         return jnp.asarray(inverse, jnp.float32)
 

@@ -75,6 +75,8 @@ class DiffRec:
             raise ValueError(f"mean_type={self.mean_type!r} is unknown: choose x0 or eps")
         if self.mean_type == "eps" and not self.schedule.has_noise:
             raise ValueError("mean_type=eps predicts the noise, and noise_scale=0 leaves none: use mean_type=x0")
+        if self.mean_type == "eps" and self.schedule.alphas_cumprod[-1] <= 0.0:
+            raise ValueError("mean_type=eps cannot restore a row from pure noise: lower noise_scale or noise_max")
         if not 0 <= self.sampling_steps <= self.steps:
             raise ValueError(f"sampling_steps={self.sampling_steps} must lie between 0 and steps={self.steps}")
         if not 0.0 <= self.dropout < 1.0:

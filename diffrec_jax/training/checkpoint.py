@@ -1,6 +1,7 @@
 """Checkpoints of a run: asynchronous, atomic, the last two and the best kept (Orbax)."""
 
 import dataclasses
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,14 +24,18 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class KeepLastTwoAndBest:
-    """Which checkpoints stay: those a crash may need, and the one the results come from."""
+    """Which checkpoints stay: the last two, and for each of these the best until then.
+
+    The last may turn out damaged; the run then goes on from the one before, and needs what was best at that time.
+    """
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """One flag per checkpoint, given in the order of their steps."""
         del context
-        values = [(c.metrics or {}).get("best_is_here") for c in checkpoints]
-        best = max((i for i, is_best in enumerate(values) if is_best), default=-1)
-        return [i >= len(checkpoints) - 2 or i == best for i in range(len(checkpoints))]
+        best = [i for i, c in enumerate(checkpoints) if (c.metrics or {}).get("best_is_here")]
+        kept = {len(checkpoints) - 1, len(checkpoints) - 2}
+        kept |= {max((i for i in best if i <= last), default=-1) for last in kept}
+        return [i in kept for i in range(len(checkpoints))]
 
 
 class Checkpoints:
@@ -52,6 +57,22 @@ class Checkpoints:
         self._manager = ocp.training.Checkpointer(
             self.folder, preservation_policy=KeepLastTwoAndBest(), cleanup_tmp_directories=True
         )
+
+    def claim(self, identity: dict[str, Any]) -> None:
+        """Say which run the checkpoints belong to, or check that they are this one's.
+
+        Raises:
+          ValueError: if they belong to another run, with the difference.
+        """
+        file = self.folder / "run.json"
+        if not file.is_file():
+            file.write_text(json.dumps(identity, indent=2) + "\n")
+            return
+        recorded = json.loads(file.read_text())
+        differences = {k: (recorded.get(k), v) for k, v in identity.items() if recorded.get(k) != v}
+        if differences:
+            listed = "; ".join(f"{k}: {a!r} there, {b!r} now" for k, (a, b) in differences.items())
+            raise ValueError(f"{self.folder} holds the checkpoints of another run ({listed}): choose another workdir")
 
     def steps(self) -> list[int]:
         """Steps with a checkpoint, ascending."""
@@ -80,9 +101,10 @@ class Checkpoints:
                 state = self._manager.load(candidate, abstract_state)
                 progress = Progress(**(self._manager.metadata(candidate).custom_metadata or {}))
             except Exception as error:  # whatever a damaged file makes Orbax raise
-                reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+                damaged = self.folder / str(candidate)
                 self.warnings.append(
-                    f"checkpoint {self.folder / str(candidate)} cannot be read and is left out: {reason}"
+                    f"checkpoint {damaged} cannot be read and is left out: damaged, or of another model "
+                    f"({type(error).__name__})"
                 )
                 continue
             return state, progress

@@ -155,7 +155,7 @@ def fit(
         progress = dataclasses.replace(progress, train_seconds=progress.train_seconds + seconds)
         epoch += 1
 
-        valid, evaluate_seconds = None, 0.0
+        valid, evaluate_seconds, improved = None, 0.0, False
         if epoch % eval_every == 0 or epoch == epochs:
             improved = validate is None
             if validate is not None:
@@ -169,10 +169,10 @@ def fit(
                 best_value = valid[selection[0]][selection[1]] if valid else None
                 progress = dataclasses.replace(progress, best_epoch=epoch, best_value=best_value)
                 best_params = jax.tree.map(jnp.copy, state.params) if checkpoints is None else None
-            if checkpoints is not None:
-                checkpoints.save(state, progress, is_best=improved, step=step)
         probabilities = np.asarray(importance.probabilities(state.history))
         observer.epoch(EpochReport(epoch, step, loss, seconds, valid, evaluate_seconds, progress, probabilities))
+        if checkpoints is not None and (epoch % eval_every == 0 or epoch == epochs):
+            checkpoints.save(state, progress, is_best=improved, step=step)  # after the record, which a resume cuts back
         if observer.interrupted():
             _stop_here(state, step, progress, checkpoints)
 
@@ -204,18 +204,27 @@ def _plan(trainer: Trainer, csr: DeviceCSR, program: Any, compile_seconds: float
 
 def _begin(trainer: Trainer, checkpoints: Checkpoints | None) -> tuple[TrainState, Progress, Any]:
     """The state to go on from: of the last readable checkpoint, or a new one."""
-    found = checkpoints.restore(trainer.abstract_state()) if checkpoints is not None else None
-    if checkpoints is not None:
-        checkpoints.forget_after(int(found[0].step) if found else -1)
-    if found is not None:
-        return *found, None
+    if checkpoints is not None and checkpoints.steps():
+        found = checkpoints.restore(trainer.abstract_state())
+        if found is None:
+            raise OSError(
+                f"none of the checkpoints in {checkpoints.folder} can be read: delete that folder to train anew, or "
+                f"choose another workdir ({checkpoints.warnings[-1]})"
+            )
+        state, progress = found
+        best_step = progress.best_epoch * trainer.steps_per_epoch
+        if best_step in (0, int(state.step)) or checkpoints.restore(trainer.abstract_state(), step=best_step):
+            checkpoints.forget_after(int(state.step))
+            return state, progress, None
+        checkpoints.warnings.append("the best checkpoint is lost: training begins anew, and ends as it would have")
+        checkpoints.forget_after(-1)
     state = trainer.init()
     return state, Progress(), (jax.tree.map(jnp.copy, state.params) if checkpoints is None else None)
 
 
 def _patience_is_over(epoch: int, progress: Progress, patience: int) -> bool:
-    """Whether ``epoch`` (1-based) should not begin."""
-    return epoch - progress.best_epoch >= patience
+    """Whether ``epoch`` (1-based) should not begin; never before the first validation."""
+    return progress.best_value is not None and epoch - progress.best_epoch >= patience
 
 
 def _steps_within(seconds: float, n_steps: int, took: float) -> int:
@@ -224,8 +233,8 @@ def _steps_within(seconds: float, n_steps: int, took: float) -> int:
 
 
 def _stop_here(state: TrainState, step: int, progress: Progress, checkpoints: Checkpoints | None) -> None:
-    """Save and leave."""
-    if checkpoints is not None:
+    """Save and leave; a state whose loss is not finite is not worth saving."""
+    if checkpoints is not None and int(state.bad_step) < 0:
         checkpoints.save(state, progress, is_best=False, step=step)
         checkpoints.wait()
     raise InterruptedRunError(step)

@@ -155,7 +155,7 @@ def test_pip_only_downloads_and_the_wheel_is_verified(tmp_path, monkeypatch):
     assert "download" in commands[0] and "--no-deps" in commands[0] and "install" not in commands[0]
     assert obtain((source,), cache_dir=tmp_path / "cache")[0] == path
     assert len(commands) == 1  # the second time it is in the cache
-    with pytest.raises(ValueError, match="does not have the published checksum sha256:00"):
+    with pytest.raises(DatasetUnavailable, match="does not have the published checksum sha256:00"):
         obtain((replace(source, checksum="sha256:00"),), cache_dir=tmp_path / "other")
     assert list((tmp_path / "other").iterdir()) == []
 
@@ -216,7 +216,7 @@ def test_a_download_cut_short_leaves_nothing_and_is_fetched_again(server, tmp_pa
 
 def test_another_file_than_the_published_one_is_refused(server, tmp_path):
     server.body = b"something else"
-    with pytest.raises(ValueError, match=r"does not have the published checksum md5:.*refused and removed"):
+    with pytest.raises(DatasetUnavailable, match=r"does not have the published checksum md5:.*it was removed"):
         obtain((replace(SOURCE, url=server.url),), cache_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -127,7 +127,7 @@ def test_usual_names_need_not_be_given(tmp_path):
 
 @pytest.mark.parametrize(("text", "columns", "sentence"), [
     ("a,b\n1,2\n", {"user": "a", "item": "c"}, "no column 'c' for the item; present are 'a', 'b'"),
-    ("a,b\n1,2\n", {}, "which column is the user. Of 'a', 'b' none is known as it; name it with user="),
+    ("a,b\n1,2\n", {}, "which column is the user. Of 'a', 'b' none is known as it; name it .user="),
     ("user,uid,item\n1,1,2\n", {}, "Of 'user', 'uid', 'item' several could be it"),
     ("a,a,b\n1,1,2\n", {"user": "a", "item": "b"}, "more than one column 'a' for the user"),
     ("a,b\n1,2\n", {"user": "a", "item": "a"}, "'a' cannot be both user and item"),

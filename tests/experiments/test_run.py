@@ -10,6 +10,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 import pytest
 
 from diffrec_jax.data import synthetic
@@ -36,6 +39,11 @@ def data_dir(tmp_path_factory):
         name = re.search(r"--dataset=(\S+)", path.read_text())[1]
         if not (folder / name).exists():
             write_released(folder / name, split)
+    for name in ("broken", "untested", "unvalidated"):
+        write_released(folder / name, split)
+    (folder / "broken" / "test_list.npy").write_bytes(b"not an array")
+    np.save(folder / "untested" / "test_list.npy", np.zeros((0, 2), np.int64))
+    np.save(folder / "unvalidated" / "valid_list.npy", np.zeros((0, 2), np.int64))
     return folder
 
 
@@ -93,7 +101,9 @@ def test_a_run_leaves_a_folder_that_explains_itself_and_shows_its_table_again(co
 
 
 def test_the_recorded_flags_are_the_configuration(tmp_path):
-    config = Config(dims=(3, 4), recency="power", model="t_diffrec", min_rating=3.5, workdir="runs/x", norm=True)
+    config = Config(
+        dims=(3, 4), recency="power", model="t_diffrec", data="x.csv", min_rating=3.5, workdir="runs/x", norm=True
+    )
     (tmp_path / "flags.txt").write_text(as_flags(config))
     assert cli.parse(["run.py", f"--flagfile={tmp_path / 'flags.txt'}"], usage="") == config
 
@@ -140,6 +150,19 @@ def test_every_shipped_flag_file_runs_small(command, name):
         (["--dataset=small", "--epochs=0"], r"epochs=0 must be at least 1"),
         (["small"], r"'small' is no flag"),
         (["--data=absent.csv"], r"no file or folder absent\.csv"),
+        (["--dataset=small", "--k_core=7"], r"k_core means nothing here: drop it, or say --data=LOG"),
+        (["--dataset=small", "--w_min=0.2"], r"w_min means nothing here: drop it, or say --model=t_diffrec or lt_"),
+        (
+            ["--dataset=small", "--model=t_diffrec", "--half_life=9"],
+            r"half_life means nothing .*exponential",
+        ),
+        (["--dataset=small", "--data=x.csv"], r"dataset=small and data=x\.csv are two sources"),
+        (["--dataset=small", "--split=random"], r"split=random cannot change small, which comes split"),
+        (["--data=x.csv", "--split=diffrec", "--k_core=3"], r"k_core and min_history mean nothing to split=diffrec"),
+        (["--data=x.csv", "--noise=natural:all"], r"say --min_rating, or nothing of the log is low"),
+        (["--dataset=small", "--data_seed=-1"], r"data_seed=-1 must not be negative"),
+        (["--dataset=broken"], r"test_list\.npy is not a readable \.npy array"),
+        (["--dataset=untested"], r"untested has no test interactions"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_no_folder(command, tmp_path, flags, sentence):
@@ -152,7 +175,7 @@ def test_bad_input_gets_one_sentence_and_no_folder(command, tmp_path, flags, sen
 def test_a_folder_of_another_run_is_refused_with_the_difference(command):
     assert command("--dataset=small")[0] == 0
     code, text = command("--dataset=small", "--lr=0.5")
-    assert code == 2 and re.search(r"holds a run with another configuration \(lr: 0.001 there, 0.5 now\)", text)
+    assert code == 2 and re.search(r"holds a run with another configuration \(lr: 0.0005 there, 0.5 now\)", text)
     other = ["--dataset=small"]
     assert command(*other)[0] == 0
 
@@ -165,8 +188,84 @@ def test_changed_data_is_refused(data_dir, tmp_path, capsys, monkeypatch):
     assert cli.guarded(run.main) == 0
     pairs = np.load(tmp_path / "changing" / "train_list.npy")
     np.save(tmp_path / "changing" / "train_list.npy", pairs[:-1])
+    assert cli.guarded(run.main) == 0  # a finished run shows its result, and needs no data
+    (tmp_path / "run" / "result.json").unlink()
     assert cli.guarded(run.main) == 2
     assert "holds a run on other interactions" in capsys.readouterr().err
+
+
+LOG = synthetic.generate(n_users=120, n_items=60, mean_events=30, seed=6)
+
+
+def write_log(path):
+    """The made-up log as a person would bring it; the flags that name its columns."""
+    rng = np.random.default_rng(0)
+    table = pa.table(
+        {
+            "who": [f"u{u}" for u in LOG.users],
+            "sku": [f"item {i}" for i in LOG.items],
+            "at": LOG.times // 1_000_000,
+            "stars": rng.integers(1, 6, len(LOG)),
+        }
+    )
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+    elif path.suffix == ".inter":
+        names = ["user_id:token", "item_id:token", "timestamp:float", "rating:float"]
+        pacsv.write_csv(table.rename_columns(names), path, pacsv.WriteOptions(delimiter="\t"))
+        return []
+    else:
+        with pa.CompressedOutputStream(path, "gzip") as file:
+            pacsv.write_csv(table, file)
+    return ["--user_col=who", "--item_col=sku", "--time_col=at", "--rating_col=stars"]
+
+
+@pytest.mark.parametrize(
+    "file, flags, expected",
+    [
+        ("log.csv.gz", ["--split=temporal", "--model=t_diffrec"], "train comes before validation"),
+        (
+            "log.parquet",
+            ["--split=global_time", "--model=t_diffrec", "--recency=exponential"],
+            "No training event is later",
+        ),
+        ("log.inter", ["--split=leave_one_out", "--noise=random:0.3"], "with noise random:0.3"),
+        ("log.csv.gz", ["--split=random", "--min_rating=3", "--noise=natural:all"], "with noise natural:all"),
+        ("log.parquet", ["--split=diffrec", "--min_rating=2", "--eval_history=train+valid"], "leaks the future"),
+    ],
+)
+def test_somebodys_own_log_becomes_a_result_table(command, tmp_path, file, flags, expected):
+    columns = write_log(tmp_path / file)
+    code, text = command(f"--data={tmp_path / file}", *columns, *flags)
+    assert code == 0, text
+    assert expected in text.replace("\n", " "), text
+    assert "Leakage check" in text and "log" in text and "published" not in text
+    assert "EASE" in text
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["dataset"] == "log" and 0 <= result["test"]["official"]["recall@20"] <= 1
+
+
+def test_without_validation_it_says_so_and_keeps_the_last_epoch(command, tmp_path):
+    code, text = command("--dataset=unvalidated")
+    assert code == 0 and "No validation interactions: training goes on for all --epochs" in text
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["valid"] == {} and result["best_epoch"] == 4
+
+
+def test_a_patience_shorter_than_the_way_to_the_first_validation_still_ends_well(command, tmp_path):
+    code, _ = command("--dataset=small", "--patience=1", "--epochs=6")
+    assert code == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["best_epoch"] == 2
+
+
+def test_damaged_records_are_named(command, tmp_path):
+    assert command("--dataset=small", "--epochs=2")[0] == 0
+    (tmp_path / "run" / "result.json").write_text("")
+    code, text = command("--dataset=small", "--epochs=2")
+    assert code == 2 and re.search(r"result\.json is damaged \(.*\): delete it", text)
+    (tmp_path / "run" / "result.json").unlink()
+    code, text = command("--dataset=small", "--epochs=2")
+    assert code == 0 and "going on after epoch 2" in text
 
 
 def test_an_unwritable_folder_is_refused(command, tmp_path):

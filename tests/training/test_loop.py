@@ -118,7 +118,7 @@ def test_only_the_last_two_and_the_best_checkpoints_are_kept(split, one_device, 
     steps = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())
     per_epoch = 3
     assert steps[-2:] == [12 * per_epoch, 14 * per_epoch]
-    assert fitted.result.progress.best_epoch * per_epoch in steps and len(steps) <= 3
+    assert fitted.result.progress.best_epoch * per_epoch in steps and len(steps) <= 4
 
 
 def test_a_truncated_checkpoint_is_passed_over_with_a_sentence(split, one_device, tmp_path):
@@ -128,9 +128,7 @@ def test_a_truncated_checkpoint_is_passed_over_with_a_sentence(split, one_device
     folder = tmp_path / "damaged" / "checkpoints"
     steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
     assert len(steps) >= 2
-    files = [f for f in (folder / str(steps[-1]) / "state").rglob("*") if f.is_file() and "d" in f.parent.name]
-    largest = max(files, key=lambda f: f.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    damage(folder / str(steps[-1]))
     observer = Recorder()
     resumed = fit(split, one_device, observer, workdir=tmp_path / "damaged")
     _, step, warnings = observer.starts[0]
@@ -213,3 +211,57 @@ def test_counts_below_one_are_refused(split, one_device, name):
 def test_a_mesh_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"a mesh of users:3,items:2 does not fit 8 device\(s\)"):
         make_mesh(users=3, items=2)
+
+
+def test_a_folder_of_another_run_is_refused_and_nothing_in_it_is_lost(split, one_device, tmp_path):
+    expected = fit(split, one_device, workdir=tmp_path)
+    before = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    for change in ({"model": dataclasses.replace(MODEL, lr=0.5)}, {"batch_size": 16}, {"seed": 4}):
+        with pytest.raises(ValueError, match=r"holds the checkpoints of another run \((model|batch_size|seed): "):
+            fit(split, one_device, workdir=tmp_path, **change)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == before
+    assert same(expected.params, fit(split, one_device, workdir=tmp_path).params)
+
+
+def damage(folder):
+    """Cut the largest data file of a checkpoint in half."""
+    files = [f for f in (folder / "state").rglob("*") if f.is_file() and "d" in f.parent.name]
+    largest = max(files, key=lambda f: f.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+
+
+def test_a_lost_best_checkpoint_means_training_anew_with_the_same_end(split, one_device, tmp_path):
+    expected = fit(split, one_device, workdir=tmp_path, epochs=14)
+    best = expected.result.progress.best_epoch * 3
+    last = 14 * 3
+    if best == last:
+        pytest.skip("the best is the last")
+    damage(tmp_path / "checkpoints" / str(best))
+    observer = Recorder()
+    again = fit(split, one_device, observer, workdir=tmp_path, epochs=14)
+    epoch, step, warnings = observer.starts[0]
+    assert (epoch, step) == (0, 0) and "training begins anew" in warnings[-1]
+    assert same(expected.params, again.params)
+
+
+def test_when_nothing_can_be_read_nothing_is_deleted(split, one_device, tmp_path):
+    fit(split, one_device, workdir=tmp_path)
+    steps = [p for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
+    for folder in steps:
+        damage(folder)
+    with pytest.raises(OSError, match=r"none of the checkpoints in .* can be read: delete that folder to train anew"):
+        fit(split, one_device, workdir=tmp_path)
+    assert all(folder.exists() for folder in steps)
+
+
+def test_the_validation_data_is_recognised_and_foreign_numbers_are_refused(split, one_device):
+    fitted = fit(split, one_device, epochs=2)
+    by_interactions = api.evaluate(fitted, split.valid).mean("official")
+    assert by_interactions == api.evaluate(fitted, fitted.valid).mean("official") and by_interactions["recall@50"] > 0
+    foreign = synthetic.generate(n_users=30, n_items=25, seed=9)
+    with pytest.raises(ValueError, match=r"number their users and items differently: split one log"):
+        api.evaluate(fitted, foreign)
+    with pytest.raises(ValueError, match=r"number their users and items differently"):
+        api.fit(MODEL, split.train, foreign)
+    with pytest.raises(ValueError, match=r"selection=\('official', 'recall@25'\) is unknown"):
+        fit(split, one_device, selection=("official", "recall@25"))
