@@ -10,7 +10,14 @@ import diffrec_jax as dr
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue
 from diffrec_jax.models.baselines import EASE, Popularity
-from diffrec_jax.serving import ModelFolder, Recommender, Vocabulary
+from diffrec_jax.serving import (
+    ModelFolder,
+    Recommender,
+    Vocabulary,
+    export_program,
+    export_safetensors,
+    export_vectors,
+)
 
 N_USERS, N_ITEMS = 40, 60
 CLUSTERS = np.arange(N_ITEMS) % 2
@@ -84,4 +91,17 @@ def run_folder(split, tmp_path_factory):
     about = {"dataset": "shop", "split": split.rule}
     options = {"epochs": 2, "eval_every": 1, "about": about, "mesh": one_device()}
     dr.fit(MODELS["diffrec"], split.train, split.valid, workdir=folder, **options)
+    return folder
+
+
+RESULTS = {"test": {"official": {"recall@20": 0.25, "ndcg@10": 0.125}}, "eval_history": "train"}
+
+
+@pytest.fixture(scope="session")
+def exported(shop, tmp_path_factory):
+    """A folder with every export of the DiffRec recommender: ``safetensors``, ``jax`` (k = 9) and ``vectors``."""
+    folder = tmp_path_factory.mktemp("exported")
+    export_safetensors(shop, folder / "safetensors", results=RESULTS)
+    export_program(shop, folder / "jax", k=9, results=RESULTS)
+    export_vectors(shop, folder / "vectors", results=RESULTS)
     return folder

@@ -140,7 +140,8 @@ def _encode(model: Any, n_items: int) -> tuple[dict[str, Any], dict[str, np.ndar
 
 
 def _decode(kind: str, values: dict[str, Any], per_item: dict[str, np.ndarray]) -> Any:
-    classes = known_models()
+    classes = vars(diffrec_jax.models)  # the usual ones; the others only if need be, as they import more
+    classes = classes if dataclasses.is_dataclass(classes.get(kind)) else known_models()
     if kind not in classes:
         raise ValueError(
             f"the model is a {kind}, which is none of {', '.join(sorted(classes))}: pass the model object itself, as "

@@ -79,7 +79,7 @@ def write_program(ranker: Ranker, folder: Path, *, k: int | None) -> dict[str, A
 @contextlib.contextmanager
 def _without_source_locations() -> Iterator[None]:
     """Keep the paths of this machine's files out of the program."""
-    limit = jax.config.jax_traceback_in_locations_limit
+    limit = jax.config.values["jax_traceback_in_locations_limit"]
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:
         yield

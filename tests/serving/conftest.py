@@ -1,5 +1,5 @@
 """Fixtures of this folder."""
 
-from shop import make, run_folder, shop, split
+from shop import exported, make, run_folder, shop, split
 
-__all__ = ["make", "run_folder", "shop", "split"]
+__all__ = ["exported", "make", "run_folder", "shop", "split"]

@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from diffrec_jax.serving import export_program, export_safetensors, export_vectors, load_program
+from diffrec_jax.serving import export_program, export_vectors, load_program
+from diffrec_jax.serving.card import model_card
 
 
 def padded(recommender):
@@ -20,11 +21,13 @@ def padded(recommender):
     return items, train.lengths(), days
 
 
-@pytest.mark.parametrize("name", ["exponential", "latent"])
-def test_the_program_gives_the_lists_of_the_live_model(make, tmp_path, name):
-    recommender = make(name)
-    export_program(recommender, tmp_path / "program", k=9)
-    program = load_program(tmp_path / "program")
+@pytest.mark.parametrize("name", ["diffrec", "exponential", "latent"])
+def test_the_program_gives_the_lists_of_the_live_model(make, exported, tmp_path, name):
+    recommender, folder = make(name), exported / "jax"
+    if name != "diffrec":
+        folder = tmp_path / "program"
+        export_program(recommender, folder, k=9)
+    program = load_program(folder)
     items, lengths, days = padded(recommender)
     days = [days] if name == "exponential" else []
     asked = recommender.ask(recommender.vocabulary.user_ids, None, None)
@@ -36,19 +39,16 @@ def test_the_program_gives_the_lists_of_the_live_model(make, tmp_path, name):
     assert np.array_equal(np.asarray(one)[0], expected[0])
 
 
-def test_vectors_in_an_exact_index_give_the_same_lists(make, tmp_path):
+def test_vectors_in_an_exact_index_give_the_same_lists(shop, exported):
     faiss = pytest.importorskip("faiss")
-    for name in ("diffrec",):
-        recommender = make(name)
-        export_vectors(recommender, tmp_path / name)
-        vectors = np.load(tmp_path / name / "item_vectors.npy", allow_pickle=False)
-        index = faiss.IndexFlatIP(vectors.shape[1])
-        index.add(vectors)
-        items, lengths, _ = padded(recommender)
-        users = np.asarray(load_program(tmp_path / name)(items, lengths))
-        _, found = index.search(users, 5)
-        asked = recommender.ask(recommender.vocabulary.user_ids, None, None)
-        assert np.array_equal(found, recommender.ranker.top_k(asked.histories, 5)[1])
+    vectors = np.load(exported / "vectors" / "item_vectors.npy", allow_pickle=False)
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    items, lengths, _ = padded(shop)
+    users = np.asarray(load_program(exported / "vectors")(items, lengths))
+    _, found = index.search(users, 5)
+    asked = shop.ask(shop.vocabulary.user_ids, None, None)
+    assert np.array_equal(found, shop.ranker.top_k(asked.histories, 5)[1])
 
 
 def test_a_model_without_vectors_is_refused(make, tmp_path):
@@ -64,26 +64,19 @@ def test_a_model_without_vectors_is_refused(make, tmp_path):
         load_program(tmp_path)
 
 
-def test_the_model_card_tells_the_truth(make, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    results = {"test": {"official": {"recall@20": 0.25, "ndcg@10": 0.125}}, "eval_history": "train"}
-    for kind, export in (("w", export_safetensors), ("p", export_program), ("v", export_vectors)):
-        export(make("diffrec"), tmp_path / kind, results=results)
-        card = (tmp_path / kind / "README.md").read_text()
-        for text in ("# DiffRec on shop", "temporal", "0.2500", "official", '"dims"', "terms", "40 users, 60 items"):
-            assert text in card, text
-        assert str(tmp_path) not in card
-        if kind == "v" and not _has_faiss():
-            continue
-        for code in re.findall(r"```python\n(.*?)```", card, re.S):  # what the card tells people to run, runs
-            exec(code, {})
-    export_safetensors(make("diffrec"), tmp_path / "bare")
-    assert "No evaluation is recorded." in (tmp_path / "bare" / "README.md").read_text()
+@pytest.mark.parametrize("kind", ["safetensors", "jax", "vectors"])
+def test_the_model_card_tells_the_truth(exported, monkeypatch, kind):
+    card = (exported / kind / "README.md").read_text()
+    for text in ("# DiffRec on shop", "temporal", "0.2500", "official", '"dims"', "terms", "40 users, 60 items"):
+        assert text in card, text
+    assert str(exported) not in card
+    if kind == "vectors":
+        pytest.importorskip("faiss")
+    monkeypatch.chdir(exported)
+    for code in re.findall(r"```python\n(.*?)```", card, re.S):  # what the card tells people to run, runs
+        exec(code, {})
 
 
-def _has_faiss():
-    try:
-        import faiss  # noqa: F401
-    except ImportError:
-        return False
-    return True
+def test_a_card_without_numbers_says_so(shop):
+    card = model_card(shop.content, kind="safetensors", folder="x")
+    assert "No evaluation is recorded." in card

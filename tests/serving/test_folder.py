@@ -10,7 +10,7 @@ from shop import MODELS, N_ITEMS, one_device
 
 import diffrec_jax as dr
 from diffrec_jax.models.baselines import EASE
-from diffrec_jax.serving import export_program, export_safetensors, export_vectors
+from diffrec_jax.serving import export_safetensors
 from diffrec_jax.training import InterruptedRunError, Observer
 
 
@@ -51,11 +51,8 @@ def test_exported_weights_are_the_model(make, tmp_path):
         assert same(recommender, dr.load(tmp_path / name)), name
 
 
-def test_nothing_is_pickled(make, run_folder, tmp_path):
-    export_safetensors(make("latent"), tmp_path / "weights")
-    export_program(make("diffrec"), tmp_path / "program", k=5)
-    export_vectors(make("diffrec"), tmp_path / "vectors")
-    files = [f for folder in (tmp_path, run_folder) for f in folder.rglob("*") if f.is_file()]
+def test_nothing_is_pickled(exported, run_folder):
+    files = [f for folder in (exported, run_folder) for f in folder.rglob("*") if f.is_file()]
     assert len(files) > 15
     for file in files:
         content = file.read_bytes()
