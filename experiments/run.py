@@ -114,7 +114,7 @@ def announce(config: Config, split: Split, console: Console) -> None:
 def report(config: Config, split: Split, fitted: api.Fitted, *, started: float) -> dict[str, Any]:
     """Evaluate the model of the best epoch and the baselines: the content of ``result.json``."""
     with_valid = config.eval_history == "train+valid"
-    valid = api.evaluate(fitted, fitted.valid, seed=config.seed) if len(split.valid) else None
+    valid = api.evaluate(fitted, split.valid, seed=config.seed) if len(split.valid) else None
     test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.seed)
     baselines: dict[str, Any] = {}
     notes: list[str] = []

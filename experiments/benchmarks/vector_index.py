@@ -48,7 +48,7 @@ def measure(n_items: int, width: int, n_users: int) -> dict[str, Any]:
     print(f"{n_items:,} items, exact: {n_users / seconds:,.0f} users/s")
     lists = int(LISTS_PER_ROOT * n_items**0.5)
     began = time.perf_counter()
-    index = faiss.index_factory(width + 1, f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(width + 1, f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
     index.train(items[rng.permutation(n_items)[: 40 * lists]])
     index.add(items)
     result["build_seconds"] = round(time.perf_counter() - began, 1)

@@ -194,7 +194,7 @@ def test_changed_data_is_refused(data_dir, tmp_path, capsys, monkeypatch):
     assert "holds a run on other interactions" in capsys.readouterr().err
 
 
-LOG = synthetic.generate(n_users=120, n_items=60, mean_events=30, seed=6)
+LOG = synthetic.generate(n_users=300, n_items=60, mean_events=30, seed=6)
 
 
 def write_log(path):
