@@ -18,6 +18,7 @@ from diffrec_jax.serving import (
     export_safetensors,
     export_vectors,
 )
+from diffrec_jax.training import InterruptedRunError, Observer
 
 N_USERS, N_ITEMS = 40, 60
 CLUSTERS = np.arange(N_ITEMS) % 2
@@ -84,13 +85,23 @@ def shop(make):
     return make("diffrec")
 
 
+class StopAfterTwo(Observer):
+    """Ctrl-C in the second epoch."""
+
+    def epoch(self, report):
+        self.seen = report.epoch
+
+    def interrupted(self):
+        return getattr(self, "seen", 0) >= 2
+
+
 @pytest.fixture(scope="session")
 def run_folder(split, tmp_path_factory):
-    """A run that ``fit`` left."""
+    """What a run leaves that was stopped after two epochs."""
     folder = tmp_path_factory.mktemp("runs") / "a"
-    about = {"dataset": "shop", "split": split.rule}
-    options = {"epochs": 2, "eval_every": 1, "about": about, "mesh": one_device()}
-    dr.fit(MODELS["diffrec"], split.train, split.valid, workdir=folder, **options)
+    options = {"epochs": 9, "eval_every": 1, "about": {"dataset": "shop", "split": split.rule}, "mesh": one_device()}
+    with pytest.raises(InterruptedRunError):
+        dr.fit(MODELS["diffrec"], split.train, split.valid, workdir=folder, **options, observer=StopAfterTwo())
     return folder
 
 
