@@ -147,7 +147,6 @@ class Config:
             "rows": (self.model in LATENT, f"--model={' or '.join(sorted(trained))}"),
             "latent": (self.model not in LATENT, f"--model={' or '.join(LATENT)}"),
             "recency": (self.model not in TIME_AWARE, f"--model={' or '.join(TIME_AWARE)}"),
-            "log": (not self.data, "--data=LOG"),
         }
         ours = {"recency_power": kernel != "power", "half_life": kernel != "exponential"}
         for field in dataclasses.fields(self):
@@ -156,7 +155,10 @@ class Config:
             if not useless and ours.get(field.name, False):
                 useless, instead = True, f"--recency={'power' if field.name == 'recency_power' else 'exponential'}"
             if useless and getattr(self, field.name) != field.default:
-                raise ValueError(f"{field.name} means nothing here: drop it, or say {instead}")
+                raise ValueError(f"{field.name} means nothing to {self.model}: drop it, or say {instead}")
+        for field in dataclasses.fields(self) if not self.data else ():
+            if field.metadata["group"] == "log" and getattr(self, field.name) != field.default:
+                raise ValueError(f"{field.name} means nothing to a named dataset: drop it, or say --data=LOG")
         if self.data and self.dataset != Config.dataset:
             raise ValueError(f"dataset={self.dataset} and data={self.data} are two sources: drop one of them")
         if self.split == "diffrec" and (self.k_core, self.min_history) != (Config.k_core, Config.min_history):

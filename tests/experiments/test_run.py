@@ -150,8 +150,8 @@ def test_every_shipped_flag_file_runs_small(command, name):
         (["--dataset=small", "--epochs=0"], r"epochs=0 must be at least 1"),
         (["small"], r"'small' is no flag"),
         (["--data=absent.csv"], r"no file or folder absent\.csv"),
-        (["--dataset=small", "--k_core=7"], r"k_core means nothing here: drop it, or say --data=LOG"),
-        (["--dataset=small", "--w_min=0.2"], r"w_min means nothing here: drop it, or say --model=t_diffrec or lt_"),
+        (["--dataset=small", "--k_core=7"], r"k_core means nothing to a named dataset: drop it, or say --data=LOG"),
+        (["--dataset=small", "--w_min=0.2"], r"w_min means nothing to diffrec: drop it, or say --model=t_diffrec"),
         (
             ["--dataset=small", "--model=t_diffrec", "--half_life=9"],
             r"half_life means nothing .*exponential",
