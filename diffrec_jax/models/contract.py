@@ -11,7 +11,6 @@ import dataclasses
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
-import numpy as np
 import optax
 
 from diffrec_jax.data.rows import Rows
@@ -26,7 +25,6 @@ class Catalogue:
 
     n_items: int
     n_users: int
-    clusters: np.ndarray | None = None  # [I] int32 cluster of each item, for the latent variants
 
 
 class LossAux(NamedTuple):
