@@ -69,6 +69,7 @@ def fit(
     selection: tuple[str, str] = ("official", "recall@20"),
     mesh: Mesh | None = None,
     prng_impl: str = "threefry2x32",
+    ema_decay: float = 0.0,
     observer: Observer | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Fitted:
@@ -88,6 +89,8 @@ def fit(
       selection: protocol and metric that choose the epoch.
       mesh: the devices; None takes all, rows spread over them.
       prng_impl: JAX generator of the training noise; ``rbg`` is faster on TPU.
+      ema_decay: of an exponential moving average of the parameters, which is then what is validated, kept as the best
+        and served; 0 keeps none.
       observer: is told what happens.
       about: what a model card should say of data, split and protocol (JSON values).
 
@@ -112,7 +115,7 @@ def fit(
     if selection[0] not in PROTOCOLS or selection[1] not in known:
         raise ValueError(f"selection={selection} is unknown: choose one of {PROTOCOLS} and one of {', '.join(known)}")
     catalogue = Catalogue(n_items=train.n_items, n_users=train.n_users)
-    trainer = Trainer(model, catalogue, min(batch_size, train.n_users), seed, mesh, prng_impl)
+    trainer = Trainer(model, catalogue, min(batch_size, train.n_users), seed, mesh, prng_impl, ema_decay)
     evaluator = None
     if valid is not None and valid.n_interactions:
         evaluator = Evaluator(model, history=train, seen=train, truth=valid, mesh=mesh, seed=seed)
@@ -120,6 +123,7 @@ def fit(
     checkpoints = None
     if workdir is not None:
         identity = {"model": repr(model), "batch_size": trainer.batch_size, "seed": seed, "prng_impl": prng_impl}
+        identity |= {"ema_decay": ema_decay} if ema_decay else {}
         checkpoints = Checkpoints(Path(workdir) / "checkpoints")
         checkpoints.claim({**identity, "train": checksum(train), "valid": checksum(valid)})
         ModelFolder(model, vocabulary, train, valid, about).write(Path(workdir) / FOLDER)

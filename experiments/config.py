@@ -106,6 +106,7 @@ class Config:
     epochs: int = option(1000, "at most this many")
     eval_every: int = option(5, "epochs between validations, each followed by a checkpoint")
     patience: int = option(20, "epochs without better validation recall@20 before training ends")
+    ema_decay: float = option(0.0, "of a moving average of the parameters, then validated and served; 0: none")
     seed: int = option(0, "of everything random")
     prng_impl: str = option("threefry2x32", "generator of the training noise; rbg is faster on TPU", choices=PRNG_IMPLS)
     # evaluation and output
@@ -118,6 +119,8 @@ class Config:
         for name in ("batch_size", "epochs", "eval_every", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise ValueError(f"ema_decay={self.ema_decay} must lie in [0, 1): 0 for none, or .99, say")
         if self.k_core < 0 or self.min_history < 0:
             raise ValueError(f"k_core={self.k_core} and min_history={self.min_history} must not be negative")
         if self.recency and self.model not in TIME_AWARE:

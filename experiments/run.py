@@ -58,6 +58,7 @@ def run(config: Config, console: Console) -> int:
                 eval_every=config.eval_every,
                 patience=config.patience,
                 prng_impl=config.prng_impl,
+                ema_decay=config.ema_decay,
                 observer=observer,
                 about=about(config, split),
             )

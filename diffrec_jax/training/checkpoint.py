@@ -69,7 +69,8 @@ class Checkpoints:
             file.write_text(json.dumps(identity, indent=2) + "\n")
             return
         recorded = json.loads(file.read_text())
-        differences = {k: (recorded.get(k), v) for k, v in identity.items() if recorded.get(k) != v}
+        names = {**recorded, **identity}
+        differences = {k: (recorded.get(k), identity.get(k)) for k in names if recorded.get(k) != identity.get(k)}
         if differences:
             listed = "; ".join(f"{k}: {a!r} there, {b!r} now" for k, (a, b) in differences.items())
             raise ValueError(f"{self.folder} holds the checkpoints of another run ({listed}): choose another workdir")
@@ -86,7 +87,7 @@ class Checkpoints:
             step,
             state,
             force=True,
-            metrics={"best_is_here": 1.0 if is_best else 0.0},
+            metrics={"best_is_here": float(is_best), "has_ema": float(state.ema is not None)},
             custom_metadata=dataclasses.asdict(progress),
         )
 
@@ -140,7 +141,8 @@ def load_best(folder: str | Path, abstract_params: Any) -> Any:
         if not found:
             raise ValueError(f"{folder} holds no checkpoint yet: train for longer, or finish the run")
         try:
-            return manager.load(found[-1], {"params": abstract_params})["params"]
+            name = "ema" if (found[-1].metrics or {}).get("has_ema") else "params"
+            return manager.load(found[-1], {name: abstract_params})[name]
         except Exception as error:  # whatever a damaged or foreign file makes Orbax raise
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise ValueError(f"checkpoint {found[-1].step} below {folder} cannot be read: {reason}") from None

@@ -49,7 +49,7 @@ class Plan:
     """What training will take on each device, known before any of it is taken."""
 
     parameters: int  # how many numbers the model learns
-    state_bytes: int  # parameters, optimizer state and history
+    state_bytes: int  # parameters, their moving average, optimizer state and history
     data_bytes: int  # the interactions
     temporary_bytes: int  # gradients, the dense batch and what is computed from it
     compile_seconds: float
@@ -160,7 +160,7 @@ def fit(
             improved = validate is None
             if validate is not None:
                 began = time.perf_counter()
-                valid = validate(state.params)
+                valid = validate(state.ranking_params)
                 evaluate_seconds = time.perf_counter() - began
                 value = valid[selection[0]][selection[1]]
                 improved = progress.best_value is None or value > progress.best_value
@@ -168,7 +168,7 @@ def fit(
             if improved:
                 best_value = valid[selection[0]][selection[1]] if valid else None
                 progress = dataclasses.replace(progress, best_epoch=epoch, best_value=best_value)
-                best_params = jax.tree.map(jnp.copy, state.params) if checkpoints is None else None
+                best_params = jax.tree.map(jnp.copy, state.ranking_params) if checkpoints is None else None
         probabilities = np.asarray(importance.probabilities(state.history))
         observer.epoch(EpochReport(epoch, step, loss, seconds, valid, evaluate_seconds, progress, probabilities))
         if checkpoints is not None and (epoch % eval_every == 0 or epoch == epochs):
@@ -183,7 +183,7 @@ def fit(
             raise OSError(
                 f"the best checkpoint, of epoch {progress.best_epoch}, cannot be read: {checkpoints.warnings[-1]}"
             )
-        best_params = best[0].params
+        best_params = best[0].ranking_params
     return FitResult(best_params, progress, step // per_epoch, plan.parameters, compile_seconds, earlier_seconds)
 
 

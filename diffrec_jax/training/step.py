@@ -25,6 +25,7 @@ class TrainState(struct.PyTreeNode):
 
     step: jax.Array  # [] int32, steps done
     params: Any
+    ema: Any  # the exponential moving average of the parameters, or None
     opt_state: Any
     history: LossHistory  # the importance-sampling state
     loss_sum: jax.Array  # [] float32, summed over the real rows of this epoch so far
@@ -32,17 +33,25 @@ class TrainState(struct.PyTreeNode):
     bad_step: jax.Array  # [] int32, the first step whose loss was not finite; -1: none
 
     @classmethod
-    def create(cls, model: Model, optimizer: optax.GradientTransformation, params: Any) -> "TrainState":
-        """The state before the first step."""
+    def create(
+        cls, model: Model, optimizer: optax.GradientTransformation, params: Any, *, ema: bool = False
+    ) -> "TrainState":
+        """The state before the first step, with or without a moving average of the parameters."""
         return cls(
             step=jnp.zeros((), jnp.int32),
             params=params,
+            ema=jax.tree.map(jnp.copy, params) if ema else None,
             opt_state=optimizer.init(params),
             history=LossHistory.create(model.steps),
             loss_sum=jnp.zeros(()),
             loss_rows=jnp.zeros(()),
             bad_step=jnp.full((), -1, jnp.int32),
         )
+
+    @property
+    def ranking_params(self) -> Any:
+        """The parameters to validate, keep and serve: their moving average where there is one."""
+        return self.params if self.ema is None else self.ema
 
 
 def train_step(
@@ -53,6 +62,7 @@ def train_step(
     *,
     key: jax.Array,
     epoch: jax.Array | int = 0,
+    ema_decay: float = 0.0,
 ) -> TrainState:
     """One step of gradient descent on a batch of rows: pure, to be called inside any jitted pipeline.
 
@@ -63,6 +73,8 @@ def train_step(
       rows: the batch; rows with ``users == -1`` are padding.
       key: the run's key; the step number is folded in here.
       epoch: epochs completed, for models that anneal.
+      ema_decay: of the moving average of the parameters, for a state that has one; young averages forget faster, by
+        ``(1 + n) / (10 + n)`` after n steps.
 
     Returns:
       The state after the step; its ``loss_sum / loss_rows`` is the mean loss since both were last zero.
@@ -74,10 +86,16 @@ def train_step(
 
     (loss, aux), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if ema is not None:
+        decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        ema = optax.incremental_update(params, ema, 1.0 - decay)
     n_rows = jnp.sum(rows.users >= 0).astype(jnp.float32)
     return TrainState(
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
+        params=params,
+        ema=ema,
         opt_state=opt_state,
         history=aux.history,
         loss_sum=state.loss_sum + loss * n_rows,
@@ -98,6 +116,7 @@ class Trainer:
       seed: of everything random.
       mesh: the devices.
       prng_impl: JAX generator of the training noise.
+      ema_decay: of the moving average of the parameters that is validated and served; 0 keeps none.
     """
 
     model: Model
@@ -106,6 +125,11 @@ class Trainer:
     seed: int
     mesh: Mesh
     prng_impl: str = "threefry2x32"
+    ema_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise ValueError(f"ema_decay={self.ema_decay} must lie in [0, 1): 0 for none, or .99, say")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -136,7 +160,7 @@ class Trainer:
 
     def _init(self) -> TrainState:
         params = self.model.init(self.key("init"), self.catalogue)
-        return TrainState.create(self.model, self.model.optimizer(), params)
+        return TrainState.create(self.model, self.model.optimizer(), params, ema=self.ema_decay > 0.0)
 
     def _run(self, state: TrainState, csr: DeviceCSR, epoch: jax.Array, n_steps: jax.Array) -> TrainState:
         """``n_steps`` steps of ``epoch``, beginning where the state stands."""
@@ -154,7 +178,7 @@ class Trainer:
             padding = batch_size_on(self.mesh, self.batch_size) - self.batch_size
             users = jnp.pad(users, (0, padding), constant_values=-1)
             rows = take_rows(csr, users, recency=recency, mesh=self.mesh)
-            return train_step(self.model, optimizer, state, rows, key=key, epoch=epoch)
+            return train_step(self.model, optimizer, state, rows, key=key, epoch=epoch, ema_decay=self.ema_decay)
 
         return jax.lax.fori_loop(0, n_steps, body, state)
 

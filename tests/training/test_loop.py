@@ -14,6 +14,7 @@ from diffrec_jax.data import synthetic
 from diffrec_jax.data.rows import device_csr, take_rows
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue, DiffRec
+from diffrec_jax.serving import load
 from diffrec_jax.training import (
     Checkpoints,
     InterruptedRunError,
@@ -200,6 +201,37 @@ def test_a_step_inside_somebody_elses_pipeline_with_their_optimizer(split, one_d
         state = theirs(state, jnp.arange(8, dtype=jnp.int32) + 8 * i)
     assert int(state.step) == 4 and float(state.loss_rows) == 32 and int(state.bad_step) == -1
     assert int(state.history.count.sum()) > 0 and not same(state.params, params)
+
+
+def test_the_moving_average_of_the_parameters_follows_its_definition(split, one_device):
+    csr = device_csr(split.train.csr(), mesh=one_device)
+    optimizer = MODEL.optimizer()
+    state = TrainState.create(
+        MODEL, optimizer, MODEL.init(jax.random.key(0), Catalogue(csr.n_items, csr.n_users)), ema=True
+    )
+    step = jax.jit(lambda state, rows: train_step(MODEL, optimizer, state, rows, key=jax.random.key(1), ema_decay=0.3))
+    rows = take_rows(csr, jnp.arange(16, dtype=jnp.int32))
+    expected = np.asarray(state.params["params"]["out_bias"])
+    for n in range(5):
+        state = step(state, rows)
+        decay = min(0.3, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * np.asarray(state.params["params"]["out_bias"])
+    np.testing.assert_allclose(state.ranking_params["params"]["out_bias"], expected, rtol=1e-5)
+    assert not same(state.params, state.ema)
+
+
+def test_the_moving_average_is_what_is_validated_kept_and_served(split, one_device, tmp_path):
+    whole = fit(split, one_device, ema_decay=0.9)
+    with pytest.raises(InterruptedRunError):
+        fit(split, one_device, Recorder(5), workdir=tmp_path, ema_decay=0.9)
+    with pytest.raises(ValueError, match=r"another run \(ema_decay: 0.9 there, None now\)"):
+        fit(split, one_device, workdir=tmp_path)
+    resumed = fit(split, one_device, workdir=tmp_path, ema_decay=0.9)
+    assert same(whole.params, resumed.params) and same(whole.params, load(tmp_path).ranker.params)
+    best = whole.result.progress.best_value
+    assert best == api.evaluate(whole, split.valid).mean("official")["recall@20"]
+    with pytest.raises(ValueError, match=r"ema_decay=1.0 must lie in \[0, 1\): 0 for none, or .99, say"):
+        fit(split, one_device, ema_decay=1.0)
 
 
 @pytest.mark.parametrize("name", ["batch_size", "epochs", "eval_every", "patience"])
