@@ -171,7 +171,16 @@ def evaluate(
     if fitted.valid is not None and checksum(truth) != checksum(fitted.valid):
         seen = merge(fitted.train, fitted.valid)
         history = seen if with_valid else history
-    evaluator = Evaluator(fitted.model, history=history, seen=seen, truth=truth, mesh=fitted.mesh, seed=seed, ks=ks)
+    evaluator = Evaluator(
+        fitted.model,
+        history=history,
+        seen=seen,
+        truth=truth,
+        mesh=fitted.mesh,
+        seed=seed,
+        ks=ks,
+        popularity=np.bincount(fitted.train.indices, minlength=fitted.train.n_items),
+    )
     return evaluator(fitted.params)
 
 

@@ -141,6 +141,7 @@ def report(config: Config, split: Split, fitted: api.Fitted, *, started: float) 
         "best_epoch": outcome.progress.best_epoch,
         "valid": valid.means() if valid is not None else {},
         "test": test.means(),
+        "beyond": test.beyond,
         "baselines": baselines,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "epochs_run": outcome.epochs_run,

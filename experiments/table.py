@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from diffrec_jax.evaluation import BEYOND
 from experiments.published import COLUMNS, published
 
 TITLES = {
@@ -41,6 +42,13 @@ def show(result: dict[str, Any], *, protocol: str, console: Console | None = Non
     console.print(table)
     for sentence in result.get("notes", []):
         console.print(sentence, highlight=False)
+    beyond = {name: result.get("beyond", {}).get(f"{name}@20") for name in BEYOND}
+    if None not in beyond.values():
+        console.print(
+            f"lists of 20: coverage {beyond['coverage']:.3f}, Gini {beyond['gini']:.3f}, popularity share "
+            f"{beyond['popularity_share']:.3f}, novelty {beyond['novelty']:.2f} bits",
+            highlight=False,
+        )
     seconds = result["seconds"]
     console.print(
         f"best epoch {result['best_epoch']} of {result['epochs_run']}, {result['parameters']:,} parameters; seconds: "

@@ -1,16 +1,19 @@
 """Ranking the whole catalogue, and how good the ranking is."""
 
+from diffrec_jax.evaluation.beyond import BEYOND, beyond_accuracy
 from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
 from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS, average, ranking_metrics
 from diffrec_jax.evaluation.ranking import hits, mask_seen, top_k
 
 __all__ = [
+    "BEYOND",
     "KS",
     "METRICS",
     "PROTOCOLS",
     "Evaluation",
     "Evaluator",
     "average",
+    "beyond_accuracy",
     "hits",
     "mask_seen",
     "ranking_metrics",

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from diffrec_jax.data.rows import device_csr, take_rows
 from diffrec_jax.evaluation import metrics as metrics_lib
+from diffrec_jax.evaluation.beyond import ListCounts, beyond_accuracy
 from diffrec_jax.evaluation.ranking import hits, mask_seen, top_k
 from diffrec_jax.mesh import replicated
 from diffrec_jax.models.contract import Scorer
@@ -28,6 +29,10 @@ class Evaluation:
     n_users: int  # all users, with and without truth
     seconds: float = 0.0  # of the evaluation, compilation aside
     compile_seconds: float = 0.0
+    beyond: Mapping[str, float] = dataclasses.field(default_factory=dict)  # "coverage@20": …, see ``beyond``
+    per_item: Mapping[str, np.ndarray] = dataclasses.field(
+        default_factory=dict
+    )  # each [I] int32: "listed@20", "hits@20", …
 
     def mean(self, protocol: metrics_lib.Protocol) -> dict[str, float]:
         """Averages by one of the two conventions of ``metrics``."""
@@ -56,6 +61,7 @@ class Evaluator:
         seed: int = 0,
         ks: Sequence[int] = KS,
         batch_size: int = 400,
+        popularity: np.ndarray | None = None,
     ) -> None:
         """Put the data on the devices.
 
@@ -68,9 +74,11 @@ class Evaluator:
           seed: of noise at inference, where the model uses any.
           ks: list lengths; beyond the end of a small catalogue a list goes on without hits.
           batch_size: users per batch.
+          popularity: ``[I]`` training users of each item; given, the lists are also judged beyond accuracy.
         """
         self.model, self.mesh = model, mesh
-        self.ks = tuple(ks)
+        self.ks = tuple(sorted(ks))
+        self._popularity = None if popularity is None else np.asarray(popularity, np.int32)
         self.n_users = truth.n_users
         users = np.flatnonzero(np.diff(truth.indptr)).astype(np.int32)
         self.users = users[np.argsort(np.diff(history.indptr)[users], kind="stable")]
@@ -80,25 +88,32 @@ class Evaluator:
         self._batches = [jax.device_put(batch, replicated(mesh)) for batch in padded.reshape(-1, batch_size)]
         self._data = tuple(device_csr(csr, mesh=mesh) for csr in (history, seen, truth))
         self._key = jax.device_put(jax.random.fold_in(jax.random.key(seed), 3), replicated(mesh))
-        self._compiled: tuple[Any, Any] | None = None
+        self._truth = np.bincount(truth.indices, minlength=truth.n_items).astype(np.int32)
+        self._compiled: tuple[Any, Any, Any] | None = None
         self.compile_seconds = 0.0
 
     def __call__(self, params: Any) -> Evaluation:
         """Rank the catalogue for every user with truth."""
         if not self._batches:
             return Evaluation(users=self.users, per_user={}, n_users=self.n_users)
-        prepare, evaluate = self.compile(params)
+        prepare, evaluate, summarise = self.compile(params)
         start = time.perf_counter()
-        tables = prepare(params)
-        fetched = jax.device_get([evaluate(params, tables, self._key, users, *self._data) for users in self._batches])
+        tables, counts, batches = prepare(params), self._no_counts(), []
+        for users in self._batches:
+            found, counts = evaluate(params, tables, self._key, users, counts, *self._data)
+            batches.append(found)
+        fetched, beyond, per_item = jax.device_get((batches, *summarise(counts, self._popularity)))
         seconds = time.perf_counter() - start
         per_user = {name: np.concatenate([part[name] for part in fetched])[: len(self.users)] for name in fetched[0]}
         order = np.argsort(self.users)
         per_user = {name: values[order] for name, values in per_user.items()}
-        return Evaluation(self.users[order], per_user, self.n_users, seconds, self.compile_seconds)
+        if self._popularity is not None:
+            per_item |= {"popularity": self._popularity, "truth": self._truth}
+        beyond = {name: float(value) for name, value in beyond.items()}
+        return Evaluation(self.users[order], per_user, self.n_users, seconds, self.compile_seconds, beyond, per_item)
 
-    def compile(self, params: Any) -> tuple[Any, Any]:
-        """The two programs, for parameters (or their abstract form) of one shape; compiled once."""
+    def compile(self, params: Any) -> tuple[Any, Any, Any]:
+        """The programs, for parameters (or their abstract form) of one shape; compiled once."""
         if self._compiled is None:
             start = time.perf_counter()
             abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), params)
@@ -107,22 +122,54 @@ class Evaluator:
             tables = jax.tree.map(
                 lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated(self.mesh)), tables
             )
-            program = jax.jit(self._evaluate)
-            evaluate = program.lower(abstract, tables, self._key, self._batches[0], *self._data).compile()
-            self._compiled = prepare, evaluate
+            program, counts = jax.jit(self._evaluate, donate_argnums=4), self._no_counts()
+            evaluate = program.lower(abstract, tables, self._key, self._batches[0], counts, *self._data).compile()
+            self._compiled = prepare, evaluate, jax.jit(self._summarise).lower(counts, self._popularity).compile()
             self.compile_seconds = time.perf_counter() - start
         return self._compiled
 
     def _evaluate(
-        self, params: Any, tables: Any, key: jax.Array, users: jax.Array, history: Any, seen: Any, truth: Any
-    ) -> dict[str, jax.Array]:
-        """Metrics of one batch of users."""
+        self,
+        params: Any,
+        tables: Any,
+        key: jax.Array,
+        users: jax.Array,
+        counts: Any,
+        history: Any,
+        seen: Any,
+        truth: Any,
+    ) -> tuple[dict[str, jax.Array], ListCounts | None]:
+        """Metrics of one batch of users, and the counts with its lists added."""
         rows = take_rows(history, users, recency=getattr(self.model, "recency", None), mesh=self.mesh)
         scores = self.model.scores(params, rows, key=key, tables=tables)
         scores = mask_seen(scores, take_rows(seen, users, mesh=self.mesh))
         k = min(max(self.ks), scores.shape[1])
         values, items = top_k(scores, k, mesh=self.mesh)
         held_out = take_rows(truth, users, mesh=self.mesh)
-        found = hits(items, held_out) & (values > -jnp.inf)  # a list that runs out of unseen items has no more hits
+        listed = values > -jnp.inf  # a list may run out of unseen items
+        found = hits(items, held_out) & listed
+        if counts is not None:  # lists are short: every device counts all of them
+            real = listed & (users >= 0)[:, None]
+            everywhere = jax.lax.with_sharding_constraint((items, found, real), replicated(self.mesh))
+            counts = counts.add(*everywhere, self.ks)
         found = jnp.pad(found, ((0, 0), (0, max(self.ks) - k)))
-        return metrics_lib.ranking_metrics(found, held_out.lengths, self.ks)
+        return metrics_lib.ranking_metrics(found, held_out.lengths, self.ks), counts
+
+    def _no_counts(self) -> ListCounts | None:
+        if self._popularity is None:
+            return None
+        return jax.device_put(ListCounts.create(self.ks, len(self._popularity)), replicated(self.mesh))
+
+    def _summarise(
+        self, counts: ListCounts | None, popularity: Any
+    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        """Metrics beyond accuracy, and how often each item was listed and rightly so, at each K."""
+        beyond: dict[str, jax.Array] = {}
+        per_item: dict[str, jax.Array] = {}
+        if counts is None:
+            return beyond, per_item
+        for k, listed, found in zip(self.ks, *counts.cumulated()):
+            of_k = beyond_accuracy(listed, popularity, self.n_users)
+            beyond |= {f"{name}@{k}": value for name, value in of_k.items()}
+            per_item |= {f"listed@{k}": listed, f"hits@{k}": found}
+        return beyond, per_item

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffrec_jax.data import synthetic
+from diffrec_jax.evaluation import BEYOND
 from experiments import cli, run
 from experiments.cli import FLAG_FILES
 from experiments.config import Config, as_flags
@@ -87,6 +88,7 @@ def test_a_run_leaves_a_folder_that_explains_itself_and_shows_its_table_again(co
     names = {f"{m}@{k}" for m in ("precision", "recall", "ndcg", "mrr", "hit") for k in (10, 20, 50, 100)}
     for part in (result["valid"], result["test"], result["baselines"]["popularity"], result["baselines"]["ease"]):
         assert set(part) == {"official", "standard"} and set(part["official"]) == names
+    assert set(result["beyond"]) == {f"{m}@{k}" for m in BEYOND for k in (10, 20, 50, 100)} and "Gini 0." in text
     assert set(result["seconds"]) == {"train", "evaluate", "compile", "total"} and result["epochs_run"] == 4
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
