@@ -71,7 +71,8 @@ def parse(argv: Sequence[str], *, usage: str) -> Config:
     given: dict[str, Any] = {field.name: values[field.name].value for field in dataclasses.fields(Config)}
     config = Config(**given)
     if not config.workdir:
-        config = dataclasses.replace(config, workdir=f"runs/{flag_file or config.data_name}-s{config.seed}")
+        suffix = f"-s{config.seed}" if config.seeds == 1 else ""  # several seeds each add their own
+        config = dataclasses.replace(config, workdir=f"runs/{flag_file or config.data_name}{suffix}")
     return config
 
 

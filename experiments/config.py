@@ -17,7 +17,7 @@ LATENT, TIME_AWARE = ("l_diffrec", "lt_diffrec"), ("t_diffrec", "lt_diffrec")
 PRNG_IMPLS = ("threefry2x32", "rbg", "unsafe_rbg")
 SPLITS = ("temporal", "leave_one_out", "global_time", "random", "diffrec")
 EVAL_HISTORIES = ("train", "train+valid")
-NOT_PART_OF_A_RUN = ("workdir", "data_dir", "protocol")  # may differ when a run is taken up again
+NOT_PART_OF_A_RUN = ("workdir", "data_dir", "protocol", "seeds")  # may differ when a run is taken up again
 
 
 def option(default: Any, help: str, *, choices: tuple[str, ...] | None = None, group: str = "run") -> Any:
@@ -108,6 +108,7 @@ class Config:
     patience: int = option(20, "epochs without better validation recall@20 before training ends")
     ema_decay: float = option(0.0, "of a moving average of the parameters, then validated and served; 0: none")
     seed: int = option(0, "of everything random")
+    seeds: int = option(1, "how many runs, of --seed and those after it, each in a folder of its own")
     prng_impl: str = option("threefry2x32", "generator of the training noise; rbg is faster on TPU", choices=PRNG_IMPLS)
     # evaluation and output
     protocol: str = option("official", "convention of the printed table; both are recorded", choices=PROTOCOLS)
@@ -116,7 +117,7 @@ class Config:
     workdir: str = option("", "the run folder; runs/<flag file or dataset>-s<seed> if empty")
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "epochs", "eval_every", "patience"):
+        for name in ("batch_size", "epochs", "eval_every", "patience", "seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if not 0.0 <= self.ema_decay < 1.0:

@@ -23,6 +23,8 @@ SHOWN = 5
 def main(argv: Sequence[str]) -> int:
     """Train, print the table, show recommendations; the exit code."""
     config = cli.parse([argv[0], "--dataset=ml-100k", "--workdir=runs/quickstart", *argv[1:]], usage=__doc__ or "")
+    if config.seeds != 1:
+        raise ValueError(f"seeds={config.seeds}: the quickstart is one run; several are made by experiments.run")
     console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty())
     try:
         split = source.load(config)

@@ -2,6 +2,7 @@
 
 python -m experiments.run --flagfile=ml-1m.flags
 python -m experiments.run --dataset=ml-100k --seed=1
+python -m experiments.run --dataset=ml-100k --seeds=5                 # seeds 0-4, one folder each; mean ± deviation
 python -m experiments.run --flagfile=runs/ml-100k-s1/flags.txt        # goes on where it was
 """
 
@@ -17,9 +18,8 @@ from rich.console import Console
 
 from diffrec_jax import api
 from diffrec_jax.data.splits import Split
-from diffrec_jax.models.baselines import EASE, Popularity
 from diffrec_jax.training import InterruptedRunError
-from experiments import cli, item_clusters, source, table
+from experiments import cli, evidence, item_clusters, seeds, source, table
 from experiments.config import Config
 from experiments.progress import RunObserver
 from experiments.run_folder import RunFolder
@@ -28,7 +28,8 @@ from experiments.run_folder import RunFolder
 def main(argv: Sequence[str]) -> int:
     """Run what the command line asks for; the exit code."""
     config = cli.parse(argv, usage=__doc__ or "")
-    return run(config, Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty()))
+    console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty())
+    return run(config, console) if config.seeds == 1 else seeds.run_each(config, run, console)
 
 
 def run(config: Config, console: Console) -> int:
@@ -117,16 +118,12 @@ def report(config: Config, split: Split, fitted: api.Fitted, *, started: float) 
     with_valid = config.eval_history == "train+valid"
     valid = api.evaluate(fitted, split.valid, seed=config.seed) if len(split.valid) else None
     test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.seed)
+    evidence.write(Path(config.workdir), test, split, with_valid=with_valid)
+    fingerprint = source.fingerprint(split)
     baselines: dict[str, Any] = {}
     notes: list[str] = []
     if config.baselines:
-        for name, model in (("popularity", Popularity()), ("ease", EASE())):
-            if isinstance(model, EASE) and not model.fits(split.n_items):
-                size = model.bytes_needed(split.n_items) / 2**30
-                notes.append(f"EASE is left out: its matrices over {split.n_items:,} items would take {size:,.0f} GiB.")
-                continue
-            baseline = api.fit(model, split.train, split.valid, mesh=fitted.mesh)
-            baselines[name] = api.evaluate(baseline, split.test, with_valid=with_valid).means()
+        baselines, notes = evidence.baselines(config, split, fitted, fingerprint=fingerprint)
     outcome = fitted.result
     seconds = {
         "train": outcome.progress.train_seconds,
@@ -142,7 +139,7 @@ def report(config: Config, split: Split, fitted: api.Fitted, *, started: float) 
         "valid": valid.means() if valid is not None else {},
         "test": test.means(),
         "beyond": test.beyond,
-        "baselines": baselines,
+        "baselines": {name: record["test"] for name, record in baselines.items()},
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "epochs_run": outcome.epochs_run,
         "parameters": outcome.parameters,
@@ -150,6 +147,7 @@ def report(config: Config, split: Split, fitted: api.Fitted, *, started: float) 
         "split": split.rule,
         "noise": config.noise,
         "eval_history": config.eval_history,
+        "data": fingerprint,
         "notes": notes,
     }
 

@@ -1,7 +1,7 @@
 """The folder of a run, which explains itself and is never overwritten by another run.
 
 ``flags.txt`` (a flag file), ``config.json``, ``metrics.jsonl`` (one line per epoch), ``tensorboard/``,
-``checkpoints/`` and, when the run is finished, ``result.json``.
+``checkpoints/`` and, when the run is finished, ``result.json`` with the evidence behind it (see ``evidence``).
 """
 
 import dataclasses

@@ -1,0 +1,48 @@
+"""One configuration with several seeds: one run folder each, and the mean at the end."""
+
+import dataclasses
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments import systems
+from experiments.config import Config
+from experiments.published import COLUMNS
+
+
+def each(config: Config) -> list[Config]:
+    """A configuration for each seed; ``--workdir=runs/a`` becomes ``runs/a-s0``, ``runs/a-s1``, …"""
+    numbers = range(config.seed, config.seed + config.seeds)
+    folder = config.workdir.rstrip("/")
+    return [dataclasses.replace(config, seed=n, seeds=1, workdir=f"{folder}-s{n}") for n in numbers]
+
+
+def run_each(config: Config, run: Callable[[Config, Console], int], console: Console) -> int:
+    """Run every seed (a finished one only shows its result), then show mean and deviation; the exit code."""
+    configs = each(config)
+    for one in configs:
+        console.print(f"\nseed {one.seed}", style="bold", highlight=False)
+        code = run(one, console)
+        if code:
+            console.print("the same command goes on with this seed, and those after it")
+            return code
+    (system,) = systems.group([systems.read(one.workdir) for one in configs])
+    first, last = configs[0].seed, configs[-1].seed
+    table = Table(
+        title=f"{system.name} on {system.runs[0].result['dataset']}, test, {config.protocol} protocol: mean ± standard "
+        f"deviation over seeds {first}-{last}",
+        title_justify="left",
+        title_style="bold",
+    )
+    for column in ("seed", *COLUMNS, "best epoch"):
+        table.add_column(column, justify="right")
+    for result in (done.result for done in system.runs):
+        metrics = result["test"][config.protocol]
+        table.add_row(str(result["seed"]), *(f"{metrics[c]:.4f}" for c in COLUMNS), str(result["best_epoch"]))
+    table.add_section()
+    means = [(system.mean(config.protocol, c), system.deviation(config.protocol, c)) for c in COLUMNS]
+    table.add_row("mean", *(f"{mean:.4f} ± {deviation:.4f}" for mean, deviation in means), "", style="bold")
+    console.print()
+    console.print(table)
+    return 0

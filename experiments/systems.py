@@ -1,0 +1,122 @@
+"""Finished run folders, read back; runs that differ in nothing but the seed are one *system*."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.config import NOT_PART_OF_A_RUN, Config, as_json
+from experiments.table import TITLES
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One finished run folder."""
+
+    path: Path
+    result: dict[str, Any]  # result.json
+    config: dict[str, Any]  # as JSON, defaults filled in; of a baseline kept in a run folder: empty
+
+    @property
+    def data(self) -> str:
+        """Checksum of the interactions."""
+        return self.result["data"]
+
+    @property
+    def identity(self) -> str:
+        """The same for two runs that differ in nothing but the seed (or where they lie)."""
+        ignored = (*NOT_PART_OF_A_RUN, "seed", "baselines")
+        settings = {name: value for name, value in self.config.items() if name not in ignored}
+        return json.dumps([self.result["model"], self.data, settings], sort_keys=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """Runs of one configuration."""
+
+    name: str
+    runs: tuple[Run, ...]
+
+    def values(self, protocol: str, metric: str) -> np.ndarray:
+        """A test metric of each run, ``[seeds]``."""
+        return np.array([run.result["test"][protocol][metric] for run in self.runs])
+
+    def mean(self, protocol: str, metric: str) -> float:
+        """Its mean over the runs."""
+        return float(np.mean(self.values(protocol, metric)))
+
+    def deviation(self, protocol: str, metric: str) -> float | None:
+        """Its standard deviation over the runs (n - 1); None for a single one."""
+        return float(np.std(self.values(protocol, metric), ddof=1)) if len(self.runs) > 1 else None
+
+    def median(self, *keys: str) -> float:
+        """The median over the runs of a number in ``result.json``, such as ``("seconds", "train")``; nan without it."""
+        found = []
+        for run in self.runs:
+            value: Any = run.result
+            for key in keys:
+                value = value.get(key) if isinstance(value, dict) else None
+            found.append(np.nan if value is None else value)
+        return float(np.median(found))
+
+
+def read(path: str | Path) -> Run:
+    """A run folder, or a baseline kept in one.
+
+    Raises:
+      ValueError: if it is none, or not finished.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ValueError(f"{path} is no folder: name run folders, such as runs/a runs/b")
+    documents = []
+    for name in ("result.json", "config.json"):
+        file = path / name
+        try:
+            documents.append(json.loads(file.read_text()) if file.is_file() else None)
+        except ValueError as error:
+            raise ValueError(f"{file} is damaged ({error})") from None
+    result, recorded = documents
+    if result is None:
+        raise ValueError(f"{path} holds no result.json: it is no run folder, or its run is not finished")
+    config = {} if recorded is None else {**as_json(Config()), **recorded["config"]}
+    result.setdefault("data", "" if recorded is None else recorded["data"])
+    return Run(path, result, config)
+
+
+def group(runs: Sequence[Run]) -> list[System]:
+    """Systems in the order of their first runs, named by their model and by what sets them apart."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        members = groups.setdefault(run.identity, [])
+        if run.path not in [member.path for member in members]:
+            members.append(run)
+    for members in groups.values():
+        members.sort(key=lambda run: run.result.get("seed", 0))
+    firsts = [members[0] for members in groups.values()]
+    names = [_name(first, firsts) for first in firsts]
+    names = [n if names.count(n) == 1 else f"{n} ({first.path.name})" for n, first in zip(names, firsts)]
+    return [System(name, tuple(members)) for name, members in zip(names, groups.values())]
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """Settings in which runs of the same model differ, in the order of ``Config``."""
+    ignored = (*NOT_PART_OF_A_RUN, "seed", "baselines", "model")
+    names = [field.name for field in dataclasses.fields(Config) if field.name not in ignored]
+    return [n for n in names if len({json.dumps(run.config[n]) for run in runs if run.config}) > 1]
+
+
+def _name(run: Run, among: Sequence[Run]) -> str:
+    model = run.result["model"]
+    alike = [other for other in among if other.result["model"] == model and other.config]
+    settings = differing(alike) if run.config else []
+    if not settings:
+        return TITLES.get(model, model)
+    return f"{TITLES.get(model, model)}, " + ", ".join(f"{n}={_plain(run.config[n])}" for n in settings)
+
+
+def _plain(value: Any) -> str:
+    return "[" + ",".join(map(str, value)) + "]" if isinstance(value, list) else str(value)

@@ -1,0 +1,36 @@
+"""Runs on a small made-up data set that several tests read."""
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from diffrec_jax.data import synthetic
+from experiments import cli, run, seeds
+
+TINY = ["--dims=[8]", "--steps=3", "--epochs=4", "--eval_every=2", "--batch_size=32"]
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """A folder for ``--data_dir``, with the dataset ``tiny`` in the released layout."""
+    folder = tmp_path_factory.mktemp("data")
+    split = synthetic.generate(n_users=80, n_items=130, seed=4).k_core(3).split_by_time(0.7, 0.1, 0.2)
+    (folder / "tiny").mkdir()
+    for part, log in zip(("train", "valid", "test"), split):
+        np.save(folder / "tiny" / f"{part}_list.npy", np.stack([log.users, log.items], axis=1))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def runs(tiny_data, tmp_path_factory):
+    """A folder of finished runs: ``a`` (seeds 0 and 1), ``t`` (T-DiffRec, one seed)."""
+    folder = tmp_path_factory.mktemp("runs")
+    common = [f"--data_dir={tiny_data}", *TINY]
+    for name, flags in {
+        "a": ["--dataset=tiny", "--seeds=2"],
+        "t": ["--dataset=tiny", "--model=t_diffrec", "--baselines=false"],
+    }.items():
+        config = cli.parse(["run.py", *common, *flags, f"--workdir={folder / name}"], usage="")
+        console = Console(quiet=True)
+        assert (run.run(config, console) if config.seeds == 1 else seeds.run_each(config, run.run, console)) == 0
+    return folder
