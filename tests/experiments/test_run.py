@@ -1,7 +1,6 @@
 """The command line, typed as a person would, on a small made-up data set."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -65,11 +64,8 @@ def command(data_dir, tmp_path, capsys, monkeypatch):
 
 
 def in_a_process(*flags, **options):
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     argv = [sys.executable, "-m", "experiments.run", *flags]
-    return subprocess.Popen(
-        argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-    )
+    return subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
 
 
 def test_a_run_leaves_a_folder_that_explains_itself_and_shows_its_table_again(command, tmp_path):
