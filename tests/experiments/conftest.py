@@ -1,10 +1,13 @@
 """Runs on a small made-up data set that several tests read."""
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
 
+from diffrec_jax import api
 from diffrec_jax.data import synthetic
+from diffrec_jax.mesh import make_mesh
 from experiments import cli, run, seeds
 
 TINY = ["--dims=[8]", "--steps=3", "--epochs=4", "--eval_every=2", "--batch_size=32"]
@@ -26,6 +29,13 @@ def runs(tiny_data, tmp_path_factory):
     """A folder of finished runs: ``a`` (seeds 0 and 1), ``t`` (T-DiffRec, one seed)."""
     folder = tmp_path_factory.mktemp("runs")
     common = [f"--data_dir={tiny_data}", *TINY]
+    with pytest.MonkeyPatch.context() as patch:  # one device compiles faster than eight
+        patch.setattr(api, "make_mesh", lambda: make_mesh(devices=jax.devices()[:1]))
+        make_runs(folder, common)
+    return folder
+
+
+def make_runs(folder, common):
     for name, flags in {
         "a": ["--dataset=tiny", "--seeds=2"],
         "t": ["--dataset=tiny", "--model=t_diffrec", "--baselines=false"],
@@ -33,4 +43,3 @@ def runs(tiny_data, tmp_path_factory):
         config = cli.parse(["run.py", *common, *flags, f"--workdir={folder / name}"], usage="")
         console = Console(quiet=True)
         assert (run.run(config, console) if config.seeds == 1 else seeds.run_each(config, run.run, console)) == 0
-    return folder

@@ -1,0 +1,101 @@
+"""Compare finished runs: paired tests per user, intervals, deviation over seeds, lists, time and memory.
+
+python -m experiments.compare runs/a-s* runs/b-s*                        # seeds of one configuration go together
+python -m experiments.compare runs/a runs/b --test=t --out=table.tex     # or .md, or .csv
+"""
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from diffrec_jax.evaluation import PROTOCOLS
+from diffrec_jax.evaluation.significance import TESTS
+from experiments import cli, systems
+from experiments.comparison import Comparison, check_comparable, compare
+from experiments.published import COLUMNS
+from experiments.run_folder import write_atomically
+
+FORMATS = (".md", ".tex", ".csv")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compare what the command line names; the exit code."""
+    args = arguments().parse_args(argv[1:])
+    check_out(args.out)
+    if not 0.5 <= args.level < 1:
+        raise ValueError(f"--level={args.level} must lie in [0.5, 1): .95, say")
+    runs = [systems.read(path) for path in args.runs]
+    check_comparable(runs)
+    if not args.nobaselines:
+        runs += kept_baselines(runs)
+    found = compare(
+        systems.group(runs),
+        metrics=[name.strip() for name in args.metrics.split(",") if name.strip()],
+        protocol=args.protocol,
+        test=args.test,
+        level=args.level,
+    )
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for sheet in found.sheets():
+        console.print(sheet.drawn())
+        console.print()
+    if args.out:
+        write_atomically(Path(args.out), written(found, Path(args.out).suffix))
+        console.print(f"written: {args.out}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    usage = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m experiments.compare", description=__doc__, formatter_class=usage)
+    parser.add_argument("runs", nargs="+", help="run folders, the reference first")
+    parser.add_argument("--metrics", default=",".join(COLUMNS), help="separated by commas (default: %(default)s)")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="official", help="default: %(default)s")
+    parser.add_argument("--test", choices=TESTS, default="wilcoxon", help="default: %(default)s")
+    parser.add_argument("--level", type=float, default=0.95, help="of the intervals (default: %(default)s)")
+    parser.add_argument("--nobaselines", action="store_true", help="leave out the baselines kept in the run folders")
+    parser.add_argument("--out", default="", help="also write the tables to a .md, .tex or .csv file")
+    return parser
+
+
+def check_out(out: str) -> None:
+    """Refuse a file that cannot be written before anything is computed."""
+    if out and Path(out).suffix not in FORMATS:
+        raise ValueError(f"--out={out} must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    if out and not Path(out).parent.is_dir():
+        raise ValueError(f"--out={out}: there is no folder {Path(out).parent}; make it first")
+
+
+def kept_baselines(runs: Sequence[systems.Run]) -> list[systems.Run]:
+    """The baselines kept in these run folders, each once, except those that are compared anyway."""
+    named = {run.result["model"] for run in runs}
+    kept: dict[str, systems.Run] = {}
+    for folder in (path.parent for run in runs for path in sorted(run.path.glob("baselines/*/result.json"))):
+        baseline = systems.read(folder)
+        if baseline.data == runs[0].data and baseline.result["model"] not in named:
+            kept.setdefault(folder.name, baseline)
+    return list(kept.values())
+
+
+def written(found: Comparison, suffix: str) -> str:
+    """The comparison in one of the formats."""
+    if suffix == ".md":
+        return "\n".join(sheet.markdown() for sheet in found.sheets())
+    if suffix == ".tex":
+        return "% needs \\usepackage{booktabs}\n" + "\n".join(sheet.latex() for sheet in found.sheets())
+    text = io.StringIO()
+    records = found.records()
+    writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(cli.guarded(main))

@@ -1,0 +1,219 @@
+"""Systems side by side: means and deviations over seeds, intervals and paired tests over users, lists and cost.
+
+Metrics of a user are averaged over the seeds of a system first, so that what is paired is users. Every system is
+tested against the first on every metric, and Holm's correction counts all these tests together.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from diffrec_jax.evaluation import BEYOND
+from diffrec_jax.evaluation.metrics import Protocol
+from diffrec_jax.evaluation.significance import Test, bootstrap_intervals, holm, paired_test
+from experiments import evidence
+from experiments.sheet import Sheet
+from experiments.systems import Run, System
+
+SAME = ("dataset", "split", "noise", "eval_history", "data")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One system and one metric."""
+
+    mean: float
+    deviation: float | None  # over seeds
+    low: float  # of the mean over users
+    high: float
+    difference: float | None = None  # to the reference, and what follows of it; None for the reference itself
+    difference_low: float | None = None
+    difference_high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What ``compare`` found; ``systems[0]`` is the reference."""
+
+    systems: tuple[System, ...]
+    metrics: tuple[str, ...]
+    protocol: Protocol
+    test: Test
+    level: float
+    n_users: int  # with held-out items
+    cells: dict[tuple[str, str], Cell]  # by name of the system, and metric
+
+    @property
+    def title(self) -> str:
+        """What all systems share."""
+        result = self.systems[0].runs[0].result
+        noise = f" with noise {result['noise']}" if result["noise"] else ""
+        return f"{result['dataset']}{noise}, test, {self.protocol} protocol"
+
+    def records(self) -> list[dict[str, Any]]:
+        """One flat dictionary per system and metric, for a csv file."""
+        found = []
+        for system in self.systems:
+            cost = {**_lists(system), **_cost(system)}
+            for metric in self.metrics:
+                row = {"system": system.name, "seeds": len(system.runs), "protocol": self.protocol, "metric": metric}
+                found.append(row | dataclasses.asdict(self.cells[system.name, metric]) | {"test": self.test} | cost)
+        return found
+
+    def sheets(self) -> list[Sheet]:
+        """Quality, tests, lists and cost."""
+        return [self._quality(), self._tests(), self._beyond(), self._costs()]
+
+    def _quality(self) -> Sheet:
+        best = {m: max(self.cells[s.name, m].mean for s in self.systems) for m in self.metrics}
+        rows, bold = [], set()
+        for r, system in enumerate(self.systems):
+            row = [system.name, str(len(system.runs))]
+            for c, metric in enumerate(self.metrics):
+                cell = self.cells[system.name, metric]
+                star = "*" if cell.p_holm is not None and cell.p_holm < 1 - self.level else ""
+                row.append(f"{cell.mean:.4f}" + ("" if cell.deviation is None else f" ± {cell.deviation:.4f}") + star)
+                if cell.mean == best[metric]:
+                    bold.add((r, c + 2))
+            rows.append(tuple(row))
+        note = (
+            f"Mean ± standard deviation over seeds. *: differs from {self.systems[0].name}, p < {1 - self.level:.2g} "
+            "after Holm's correction."
+        )
+        return Sheet(self.title, ("model", "seeds", *self.metrics), tuple(rows), frozenset(bold), note)
+
+    def _tests(self) -> Sheet:
+        rows = []
+        for system in self.systems:
+            for metric in self.metrics:
+                cell = self.cells[system.name, metric]
+                row = (system.name, metric, f"{cell.mean:.4f}", f"[{cell.low:.4f}, {cell.high:.4f}]")
+                if cell.difference is None:
+                    rows.append((*row, "reference", "", "", ""))
+                    continue
+                interval = f"[{cell.difference_low:+.4f}, {cell.difference_high:+.4f}]"
+                rows.append((*row, f"{cell.difference:+.4f}", interval, f"{cell.p:.2g}", f"{cell.p_holm:.2g}"))
+        share = f"{self.level:.0%}"
+        columns = ("model", "metric", "mean", share, f"to {self.systems[0].name}", share, "p", "p, Holm")
+        name = "Wilcoxon's signed-rank test" if self.test == "wilcoxon" else "paired t-test"
+        note = (
+            f"{name}, two-sided, over {self.n_users:,} users with held-out items; intervals by bootstrap over these "
+            "users, each user's metric averaged over the seeds first."
+        )
+        return Sheet("Paired tests", columns, tuple(rows), note=note, n_text=2)
+
+    def _beyond(self) -> Sheet:
+        rows = []
+        for system in self.systems:
+            rows.append((system.name, *(_number(value, ".3f") for value in _lists(system).values())))
+        note = "Of lists of 20; the first two are about the whole catalogue, novelty is in bits. Median over seeds."
+        return Sheet("Beyond accuracy", ("model", *(f"{name}@20" for name in BEYOND)), tuple(rows), note=note)
+
+    def _costs(self) -> Sheet:
+        formats = (",.0f", ",.1f", ",.1f", ",.1f", ".2f")
+        rows = [(s.name, *(_number(v, f) for v, f in zip(_cost(s).values(), formats))) for s in self.systems]
+        columns = ("model", "parameters", "training, s", "evaluation, s", "in all, s", "peak memory, GiB")
+        note = "Median over seeds. Peak memory is that of the process on the host, so of all it had done until then."
+        return Sheet("Time and memory", columns, tuple(rows), note=note)
+
+
+def check_comparable(runs: Sequence[Run]) -> None:
+    """Refuse runs on different data, split or protocol.
+
+    Raises:
+      ValueError: naming two of them, and the difference.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        for name in SAME:
+            ours, theirs = first.result.get(name), run.result.get(name)
+            if ours != theirs:
+                what = "interactions, by checksum" if name == "data" else name
+                raise ValueError(
+                    f"{first.path} and {run.path} cannot be compared, {what}: {ours!r} there, {theirs!r} here; name "
+                    "runs on the same data, split and protocol"
+                )
+
+
+def compare(
+    systems: Sequence[System],
+    *,
+    metrics: Sequence[str],
+    protocol: Protocol = "official",
+    test: Test = "wilcoxon",
+    level: float = 0.95,
+    resamples: int = 2000,
+) -> Comparison:
+    """Test systems against the first of them, user by user.
+
+    Raises:
+      ValueError: for runs that cannot be compared, or a metric they do not have.
+    """
+    check_comparable([run for system in systems for run in system.runs])
+    per_user = []
+    users: np.ndarray | None = None
+    for system in systems:
+        of_runs = []
+        for run in system.runs:
+            columns = evidence.read(run.path, evidence.PER_USER)
+            missing = [metric for metric in metrics if metric not in columns]
+            if missing:
+                known = ", ".join(name for name in columns if "@" in name)
+                raise ValueError(f"metric {missing[0]!r} is not in {run.path}: choose among {known}")
+            if users is not None and not np.array_equal(users, columns["user"]):
+                raise ValueError(f"{run.path} was tested on other users than {systems[0].runs[0].path}: run it again")
+            users = columns["user"]
+            of_runs.append(np.stack([columns[metric].astype(np.float64) for metric in metrics], axis=1))
+        per_user.append(np.mean(of_runs, axis=0))  # [n, metrics]
+    values = np.stack(per_user)  # [systems, n, metrics]
+    n_users = values.shape[1]
+    if not n_users:
+        raise ValueError("no user of these runs has held-out items: there is nothing to test")
+    together = np.concatenate([values, values - values[:1]])  # the second half: differences
+    low, high = bootstrap_intervals(np.moveaxis(together, 1, 0).reshape(n_users, -1), level=level, resamples=resamples)
+    low, high = (bound.reshape(2, len(systems), len(metrics)) for bound in (low, high))
+    tests = [(s, m) for s in range(1, len(systems)) for m in range(len(metrics))]
+    p = [paired_test(values[s, :, m], values[0, :, m], test=test) for s, m in tests]
+    found = {pair: (a, float(b)) for pair, a, b in zip(tests, p, holm(p))}
+    cells = {}
+    for s, system in enumerate(systems):
+        for m, metric in enumerate(metrics):
+            mean, standard = system.mean(protocol, metric), float(np.mean(values[s, :, m]))
+            share = _share(systems[0], metric) if protocol == "official" else 1.0
+            cell = Cell(mean, system.deviation(protocol, metric), low[0, s, m] * share, high[0, s, m] * share)
+            if s:
+                cell = dataclasses.replace(
+                    cell,
+                    difference=(standard - float(np.mean(values[0, :, m]))) * share,
+                    difference_low=low[1, s, m] * share,
+                    difference_high=high[1, s, m] * share,
+                    p=found[s, m][0],
+                    p_holm=found[s, m][1],
+                )
+            cells[system.name, metric] = cell
+    return Comparison(tuple(systems), tuple(metrics), protocol, test, level, n_users, cells)
+
+
+def _share(system: System, metric: str) -> float:
+    """The share of users with held-out items, by which the official mean is smaller than the standard one."""
+    official, standard = (system.mean(protocol, metric) for protocol in ("official", "standard"))
+    return official / standard if standard else 1.0
+
+
+def _lists(system: System) -> dict[str, float]:
+    return {name: system.median("beyond", f"{name}@20") for name in BEYOND}
+
+
+def _cost(system: System) -> dict[str, float]:
+    cost = {"parameters": system.median("parameters")}
+    cost |= {f"{name}_seconds": system.median("seconds", name) for name in ("train", "evaluate", "total")}
+    return cost | {"peak_host_gib": system.median("peak_host_bytes") / 2**30}
+
+
+def _number(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)
