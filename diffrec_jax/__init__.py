@@ -21,15 +21,28 @@ if TYPE_CHECKING:
     from diffrec_jax.data.interactions import CSR, Interactions
     from diffrec_jax.data.recency import Recency
     from diffrec_jax.models import DiffRec, LatentDiffRec
+    from diffrec_jax.models.baselines import EASE, Popularity, RecentPopularity
+    from diffrec_jax.models.elsa import ELSA
+    from diffrec_jax.models.item_knn import ItemKNN
+    from diffrec_jax.models.lightgcn import LightGCN
+    from diffrec_jax.models.mult_vae import MultiDAE, MultVAE
     from diffrec_jax.serving import Recommender, load
 
 __all__ = [
     "CSR",
+    "EASE",
+    "ELSA",
     "DiffRec",
     "Fitted",
     "Interactions",
+    "ItemKNN",
     "LatentDiffRec",
+    "LightGCN",
+    "MultVAE",
+    "MultiDAE",
+    "Popularity",
     "Recency",
+    "RecentPopularity",
     "Recommender",
     "__version__",
     "evaluate",
@@ -40,10 +53,18 @@ __all__ = [
 _HOMES = {
     "CSR": "data.interactions",
     "DiffRec": "models",
+    "EASE": "models.baselines",
+    "ELSA": "models.elsa",
     "Fitted": "api",
     "Interactions": "data.interactions",
+    "ItemKNN": "models.item_knn",
     "LatentDiffRec": "models",
+    "LightGCN": "models.lightgcn",
+    "MultVAE": "models.mult_vae",
+    "MultiDAE": "models.mult_vae",
+    "Popularity": "models.baselines",
     "Recency": "data.recency",
+    "RecentPopularity": "models.baselines",
     "Recommender": "serving",
     "evaluate": "api",
     "fit": "api",

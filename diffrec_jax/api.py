@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,8 +103,10 @@ def fit(
     train, valid = _csr(train), None if valid is None else _csr(valid)
     mesh = make_mesh() if mesh is None else mesh
     if isinstance(model, ClosedForm):
-        params = jax.device_put(model.fit(train), replicated(mesh))
-        result = FitResult(params, Progress(), 0, sum(leaf.size for leaf in jax.tree.leaves(params)))
+        began = time.perf_counter()
+        params = jax.block_until_ready(jax.device_put(model.fit(train), replicated(mesh)))
+        progress = Progress(train_seconds=time.perf_counter() - began)
+        result = FitResult(params, progress, 0, sum(leaf.size for leaf in jax.tree.leaves(params)))
         if workdir is not None:
             ModelFolder(model, vocabulary, train, valid, about).write(Path(workdir) / FOLDER)
         return Fitted(model, params, train, valid, mesh, result, vocabulary, about)

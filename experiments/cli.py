@@ -44,18 +44,33 @@ class DimsSerializer(flags.ArgumentSerializer):
 
 
 def parse(argv: Sequence[str], *, usage: str) -> Config:
-    """The configuration a command line asks for.
+    """The configuration a command line asks for; arguments and errors as in ``read``."""
+    values, _, flag_file = read(argv, Config, usage=usage)
+    config = Config(**values)
+    if not config.workdir:
+        suffix = f"-s{config.seed}" if config.seeds == 1 else ""  # several seeds each add their own
+        config = dataclasses.replace(config, workdir=f"runs/{flag_file or config.data_name}{suffix}")
+    return config
+
+
+def read(argv: Sequence[str], *kinds: Any, usage: str) -> tuple[dict[str, Any], frozenset[str], str | None]:
+    """Read the flags that the fields of some dataclasses make.
 
     Args:
       argv: as in ``sys.argv``.
+      kinds: dataclasses whose fields are ``config.option``.
       usage: what ``--help`` says first.
+
+    Returns:
+      The values of all flags, the names of those that were given, and the name of the last flag file.
 
     Raises:
       ValueError: for an unknown flag, a bad value, or a flag file that isn't there.
       SystemExit: for ``--help``.
     """
     values = flags.FlagValues()
-    for field in dataclasses.fields(Config):
+    fields = [field for kind in kinds for field in dataclasses.fields(kind)]
+    for field in fields:
         _define(field, values)
     flags.DEFINE_boolean("help", False, "show this text", short_name="h", flag_values=values)
     argv, flag_file = find_flag_files(argv)
@@ -68,12 +83,8 @@ def parse(argv: Sequence[str], *, usage: str) -> Config:
         raise SystemExit(0)
     if len(rest) > 1:
         raise ValueError(f"{rest[1]!r} is no flag: every option begins with --, as in --dataset=ml-100k")
-    given: dict[str, Any] = {field.name: values[field.name].value for field in dataclasses.fields(Config)}
-    config = Config(**given)
-    if not config.workdir:
-        suffix = f"-s{config.seed}" if config.seeds == 1 else ""  # several seeds each add their own
-        config = dataclasses.replace(config, workdir=f"runs/{flag_file or config.data_name}{suffix}")
-    return config
+    found = {field.name: values[field.name].value for field in fields}
+    return found, frozenset(name for name in found if values[name].present), flag_file
 
 
 def find_flag_files(argv: Sequence[str]) -> tuple[list[str], str | None]:

@@ -9,11 +9,9 @@ from typing import Any
 from diffrec_jax.data.recency import KERNELS, Recency
 from diffrec_jax.diffusion.schedule import NOISE_SCHEDULES
 from diffrec_jax.evaluation.metrics import PROTOCOLS
-from diffrec_jax.models import DiffRec, LatentDiffRec
 from diffrec_jax.models.denoiser import ACTIVATIONS
+from experiments.kinds import KINDS, LATENT, RECENCY, TIME_AWARE, hyper_parameters, models_of
 
-MODELS = ("diffrec", "t_diffrec", "l_diffrec", "lt_diffrec")
-LATENT, TIME_AWARE = ("l_diffrec", "lt_diffrec"), ("t_diffrec", "lt_diffrec")
 PRNG_IMPLS = ("threefry2x32", "rbg", "unsafe_rbg")
 SPLITS = ("temporal", "leave_one_out", "global_time", "random", "diffrec")
 EVAL_HISTORIES = ("train", "train+valid")
@@ -52,12 +50,14 @@ class Config:
     data_seed: int = option(0, "of random splits and of noise, so that runs of several seeds share their data")
     noise: str = option("", "train on noise: random:SHARE, natural:all or natural:similar_size")
     # model
-    model: str = option("diffrec", "t: interactions weigh by recency; l: latents of item clusters", choices=MODELS)
-    dims: tuple[int, ...] = option(
-        (200, 600), "hidden widths, innermost first: [200,600] is I-600-200-600-I", group="rows"
+    model: str = option(
+        "diffrec",
+        "t: interactions weigh by recency; l: latents of item clusters; and what a user would pick instead",
+        choices=tuple(KINDS),
     )
+    dims: tuple[int, ...] = option((200, 600), "hidden widths, innermost first: [200,600] is I-600-200-600-I")
     emb_size: int = option(10, "width of the step embedding")
-    activation: str = option("tanh", "of the hidden layers", choices=tuple(ACTIVATIONS), group="rows")
+    activation: str = option("tanh", "of the hidden layers", choices=tuple(ACTIVATIONS))
     norm: bool = option(False, "L2-normalise the network's input")
     dropout: float = option(0.5, "rate on the network's input while training")
     mean_type: str = option("x0", "what the network predicts", choices=("x0", "eps"))
@@ -73,43 +73,58 @@ class Config:
     sampling_noise: bool = option(False, "draw from the posterior at inference instead of taking its mean")
     reweight: bool = option(True, "weigh the loss of each step as the evidence bound does")
     recency: str = option("", "recency kernel; t_ and lt_diffrec take linear if none is named", choices=("", *KERNELS))
-    w_min: float = option(0.1, "weight of a user's oldest interaction", group="recency")
-    w_max: float = option(1.0, "weight of a user's newest interaction", group="recency")
-    recency_power: float = option(2.0, "exponent of --recency=power", group="recency")
-    half_life: float = option(180.0, "days, of --recency=exponential", group="recency")
+    w_min: float = option(0.1, "weight of a user's oldest interaction")
+    w_max: float = option(1.0, "weight of a user's newest interaction")
+    recency_power: float = option(2.0, "exponent of --recency=power")
+    half_life: float = option(180.0, "days, of --recency=exponential")
     # l_diffrec and lt_diffrec
     item_emb: str = option(
         "lightgcn", "item embeddings that are clustered: lightgcn, svd, or a .npy file (here or in the data's folder)",
         group="latent",
     )  # fmt: skip
     n_cate: int = option(2, "item clusters", group="latent")
-    in_dims: tuple[int, ...] = option((300,), "latent width, then the encoder's hidden widths", group="latent")
-    out_dims: tuple[int, ...] = option((), "[]: one linear decoder; same as --in_dims: one per cluster", group="latent")
-    act_func: str = option("tanh", "of the autoencoder", choices=tuple(ACTIVATIONS), group="latent")
-    vae_dropout: float = option(0.1, "rate on the autoencoder's input while training", group="latent")
-    reparam: bool = option(True, "train on latents drawn from the encoder, not on its means", group="latent")
-    mlp_dims: tuple[int, ...] = option((300,), "hidden widths of the denoiser, innermost first", group="latent")
-    mlp_act_func: str = option("tanh", "of the denoiser", choices=tuple(ACTIVATIONS), group="latent")
-    lamda: float = option(0.03, "weight of the diffusion loss at the start", group="latent")
-    anneal_cap: float = option(0.005, "weight that it falls to", group="latent")
-    anneal_steps: int = option(500, "epochs to zero, were it not for the cap", group="latent")
-    vae_anneal_cap: float = option(0.3, "weight of KL that is risen to", group="latent")
-    vae_anneal_steps: int = option(200, "steps to weight 1, were it not for the cap", group="latent")
-    lr1: float = option(1e-3, "learning rate of the autoencoder", group="latent")
-    lr2: float = option(5e-4, "learning rate of the denoiser", group="latent")
-    wd1: float = option(0.0, "weight decay of the autoencoder", group="latent")
-    wd2: float = option(0.0, "weight decay of the denoiser", group="latent")
+    in_dims: tuple[int, ...] = option((300,), "latent width, then the encoder's hidden widths")
+    out_dims: tuple[int, ...] = option((), "[]: one linear decoder; same as --in_dims: one per cluster")
+    act_func: str = option("tanh", "of the autoencoder", choices=tuple(ACTIVATIONS))
+    vae_dropout: float = option(0.1, "rate on the autoencoder's input while training")
+    reparam: bool = option(True, "train on latents drawn from the encoder, not on its means")
+    mlp_dims: tuple[int, ...] = option((300,), "hidden widths of the denoiser, innermost first")
+    mlp_act_func: str = option("tanh", "of the denoiser", choices=tuple(ACTIVATIONS))
+    lamda: float = option(0.03, "weight of the diffusion loss at the start")
+    anneal_cap: float = option(0.005, "weight that it falls to")
+    anneal_steps: int = option(500, "epochs to zero, were it not for the cap")
+    vae_anneal_cap: float = option(0.3, "weight of KL that is risen to")
+    vae_anneal_steps: int = option(200, "steps to weight 1, were it not for the cap")
+    lr1: float = option(1e-3, "learning rate of the autoencoder")
+    lr2: float = option(5e-4, "learning rate of the denoiser")
+    wd1: float = option(0.0, "weight decay of the autoencoder")
+    wd2: float = option(0.0, "weight decay of the denoiser")
+    # what a user would pick instead
+    l2: float = option(500.0, "λ of ease")
+    neighbours: int = option(100, "of each item, of item_knn")
+    shrink: float = option(10.0, "of item_knn: distrust of similarities that rest on few users")
+    asymmetry: float = option(0.5, "of item_knn's similarity: below 0.5, the cosine, it favours rare items")
+    fit_weighted: bool = option(False, "with a --recency: fit weighted rows too, not only score them")
+    dim: int | None = option(None, "factors; unless given, 256 for elsa and 64 for lightgcn")
+    layers: int = option(3, "of lightgcn")
+    reg: float = option(1e-4, "penalty of lightgcn")
+    updates: int = option(200, "steps of gradient descent of lightgcn")
+    triples: int = option(2**17, "of user, item and other item, per update of lightgcn")
     # training
-    lr: float = option(5e-4, "learning rate of AdamW", group="rows")
-    weight_decay: float = option(0.0, "decoupled weight decay", group="rows")
-    batch_size: int = option(400, "users per step")
-    epochs: int = option(1000, "at most this many")
-    eval_every: int = option(5, "epochs between validations, each followed by a checkpoint")
-    patience: int = option(20, "epochs without better validation recall@20 before training ends")
-    ema_decay: float = option(0.0, "of a moving average of the parameters, then validated and served; 0: none")
+    lr: float | None = option(None, "learning rate; unless given, the model's own: 5e-4 for diffrec and t_diffrec")
+    weight_decay: float = option(0.0, "decoupled weight decay")
+    batch_size: int = option(400, "users per step", group="trained")
+    epochs: int = option(1000, "at most this many", group="trained")
+    eval_every: int = option(5, "epochs between validations, each followed by a checkpoint", group="trained")
+    patience: int = option(20, "epochs without better validation recall@20 before training ends", group="trained")
+    ema_decay: float = option(
+        0.0, "of a moving average of the parameters, then validated and served; 0: none", group="trained"
+    )
     seed: int = option(0, "of everything random")
     seeds: int = option(1, "how many runs, of --seed and those after it, each in a folder of its own")
-    prng_impl: str = option("threefry2x32", "generator of the training noise; rbg is faster on TPU", choices=PRNG_IMPLS)
+    prng_impl: str = option(
+        "threefry2x32", "generator of the training noise; rbg is faster on TPU", choices=PRNG_IMPLS, group="trained"
+    )
     # evaluation and output
     protocol: str = option("official", "convention of the printed table; both are recorded", choices=PROTOCOLS)
     eval_history: str = option("train", "what the test history holds", choices=EVAL_HISTORIES)
@@ -117,6 +132,9 @@ class Config:
     workdir: str = option("", "the run folder; runs/<flag file or dataset>-s<seed> if empty")
 
     def __post_init__(self) -> None:
+        for name, default in hyper_parameters(self.model).items():
+            if getattr(self, name, default) is None and name != "beta_fixed":
+                object.__setattr__(self, name, default)
         for name in ("batch_size", "epochs", "eval_every", "patience", "seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -124,7 +142,7 @@ class Config:
             raise ValueError(f"ema_decay={self.ema_decay} must lie in [0, 1): 0 for none, or .99, say")
         if self.k_core < 0 or self.min_history < 0:
             raise ValueError(f"k_core={self.k_core} and min_history={self.min_history} must not be negative")
-        if self.recency and self.model not in TIME_AWARE:
+        if self.recency and self.model in ("diffrec", "l_diffrec"):
             model = "lt_diffrec" if self.model in LATENT else "t_diffrec"
             raise ValueError(f"recency={self.recency} makes the model time-aware: say --model={model}, or drop it")
         self._refuse_what_means_nothing()
@@ -146,20 +164,11 @@ class Config:
 
     def _refuse_what_means_nothing(self) -> None:
         """No flag is accepted and ignored: refuse those of a group that this configuration has no use for."""
-        trained, kernel = set(MODELS) - set(LATENT), self.recency or "linear"
-        unused = {
-            "rows": (self.model in LATENT, f"--model={' or '.join(sorted(trained))}"),
-            "latent": (self.model not in LATENT, f"--model={' or '.join(LATENT)}"),
-            "recency": (self.model not in TIME_AWARE, f"--model={' or '.join(TIME_AWARE)}"),
-        }
-        ours = {"recency_power": kernel != "power", "half_life": kernel != "exponential"}
         for field in dataclasses.fields(self):
-            group = field.metadata["group"]
-            useless, instead = unused.get(group, (False, ""))
-            if not useless and ours.get(field.name, False):
-                useless, instead = True, f"--recency={'power' if field.name == 'recency_power' else 'exponential'}"
-            if useless and getattr(self, field.name) != field.default:
-                raise ValueError(f"{field.name} means nothing to {self.model}: drop it, or say {instead}")
+            models, name = models_of(field.name, field.metadata["group"]), field.name
+            instead = f"--model={' or '.join(models)}" if self.model not in models else self._needed_kernel(name)
+            if instead and getattr(self, name) != field.default:
+                raise ValueError(f"{name} means nothing to {self.model}: drop it, or say {instead}")
         for field in dataclasses.fields(self) if not self.data else ():
             if field.metadata["group"] == "log" and getattr(self, field.name) != field.default:
                 raise ValueError(f"{field.name} means nothing to a named dataset: drop it, or say --data=LOG")
@@ -168,23 +177,41 @@ class Config:
         if self.split == "diffrec" and (self.k_core, self.min_history) != (Config.k_core, Config.min_history):
             raise ValueError("k_core and min_history mean nothing to split=diffrec, which brings its own 10-core")
 
-    def build_model(self) -> DiffRec | LatentDiffRec:
+    def _needed_kernel(self, name: str) -> str:
+        """The flag without which a flag of the recency kernel means nothing; empty if there is none."""
+        kernel = self.kernel
+        if name not in RECENCY - {"recency"} or name in hyper_parameters(self.model):
+            return ""
+        if name in ("recency_power", "half_life"):
+            needed = "power" if name == "recency_power" else "exponential"
+            return "" if kernel == needed else f"--recency={needed}"
+        return "" if kernel else "--recency=linear"
+
+    @property
+    def kernel(self) -> str:
+        """The recency kernel; empty without one."""
+        return self.recency or ("linear" if self.model in TIME_AWARE else "")
+
+    def build_model(self) -> Any:
         """The model of this configuration, latent ones without their clusters; refuses values that make none."""
-        kind: type[DiffRec | LatentDiffRec] = LatentDiffRec if self.model in LATENT else DiffRec
-        recency = None
-        if self.model in TIME_AWARE:
-            recency = Recency(
-                kernel=self.recency or "linear",
+        names = hyper_parameters(self.model)
+        values = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        if values.get("beta_fixed", False) is None:
+            values["beta_fixed"] = names["beta_fixed"]
+        if self.kernel:
+            values["recency"] = Recency(
+                kernel=self.kernel,
                 w_min=self.w_min,
                 w_max=self.w_max,
                 power=self.recency_power,
                 half_life=self.half_life,
             )
-        names = {field.name for field in dataclasses.fields(kind)} - {"recency"}
-        values = {name: value for name, value in dataclasses.asdict(self).items() if name in names}
-        if self.beta_fixed is None:
-            values["beta_fixed"] = kind is DiffRec
-        return kind(**values, recency=recency)
+        return KINDS[self.model](**values)
+
+    def means_something(self, name: str) -> bool:
+        """Whether a field is of any account to this model."""
+        group = self.__dataclass_fields__[name].metadata["group"]
+        return self.model in models_of(name, group) and not self._needed_kernel(name)
 
     @property
     def data_name(self) -> str:
@@ -199,8 +226,11 @@ class Config:
         """
         ours = as_json(self)
         other = {**as_json(Config()), **other}
-        names = [name for name in {**other, **ours} if name not in NOT_PART_OF_A_RUN]
+        names = [name for name in {**other, **ours} if name not in NOT_PART_OF_A_RUN and self._matters(name)]
         return {n: (other.get(n), ours.get(n)) for n in names if other.get(n) != ours.get(n)}
+
+    def _matters(self, name: str) -> bool:
+        return name not in self.__dataclass_fields__ or self.means_something(name)
 
 
 def as_json(config: Config) -> dict[str, Any]:
@@ -208,10 +238,12 @@ def as_json(config: Config) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
 
 
+def flag_text(value: Any) -> str:
+    """A value as it is typed after the flag's name."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple | list) else str(value)
+
+
 def as_flags(config: Config) -> str:
     """The configuration as a flag file."""
-    lines = []
-    for name, value in as_json(config).items():
-        if value is not None:
-            lines.append(f"--{name}={str(value).replace(' ', '') if isinstance(value, list) else value}")
-    return "\n".join(lines) + "\n"
+    values = as_json(config).items()
+    return "".join(f"--{name}={flag_text(value)}\n" for name, value in values if value is not None)

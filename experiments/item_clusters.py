@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 
 from diffrec_jax.data.splits import Split
-from diffrec_jax.models import DiffRec, LatentDiffRec
+from diffrec_jax.models import LatentDiffRec
 from diffrec_jax.models.cluster_vae import Clusters
 from diffrec_jax.models.clustering import N_STARTS, k_means, remarks, svd_embeddings
 from diffrec_jax.models.lightgcn import LightGCN
@@ -28,7 +28,7 @@ from experiments.config import Config
 WIDTH = 64  # of embeddings made here
 
 
-def with_clusters(config: Config, split: Split, console: Console) -> DiffRec | LatentDiffRec:
+def with_clusters(config: Config, split: Split, console: Console) -> Any:
     """The model of a configuration; a latent one with the clusters of this data's items.
 
     Raises:

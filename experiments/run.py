@@ -11,6 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from rich.console import Console
 
 from diffrec_jax import api
 from diffrec_jax.data.splits import Split
+from diffrec_jax.models.baselines import EASE, NO_TIMES
 from diffrec_jax.training import InterruptedRunError
 from experiments import cli, evidence, item_clusters, seeds, source, table
 from experiments.config import Config
+from experiments.kinds import is_trained
 from experiments.progress import RunObserver
 from experiments.run_folder import RunFolder
 
@@ -47,7 +50,7 @@ def run(config: Config, console: Console) -> int:
         return 0
     announce(config, split, console)
     try:
-        with RunObserver(config, folder, console) as observer:
+        with RunObserver(config, folder, console) if is_trained(config.model) else nullcontext() as observer:
             fitted = api.fit(
                 item_clusters.with_clusters(config, split, console),
                 split.train,
@@ -77,6 +80,10 @@ def check(config: Config, split: Split) -> None:
     """Refuse a configuration that does not fit the data, before anything is written."""
     if config.recency == "exponential" and split.train.times is None:
         raise ValueError(f"recency=exponential needs timestamps, which {split.name} lacks: use linear or power")
+    if config.model == "recent_popularity" and split.train.times is None:
+        raise ValueError(NO_TIMES)
+    if config.model == "ease":
+        EASE().check_size(split.n_items)
     if not len(split.train):
         raise ValueError(f"{split.name} has no training interactions left: look at the filters and the split")
     if not len(split.test):
@@ -91,7 +98,7 @@ def about(config: Config, split: Split) -> dict[str, Any]:
         "guarantee": split.guarantee,
         "notes": [str(step) for step in split.train.provenance] + list(split.notes),
         "seed": config.seed,
-        "selected_by": "validation recall@20, official protocol",
+        "selected_by": "validation recall@20, official protocol" if is_trained(config.model) else "fitted in one go",
     }
 
 
@@ -105,7 +112,11 @@ def announce(config: Config, split: Split, console: Console) -> None:
     )
     for line in (split.guarantee, *split.notes):
         console.print(f"  {line}", highlight=False)
-    if not len(split.valid):
+    model = config.build_model()
+    if hasattr(model, "bytes_needed"):
+        size = model.bytes_needed(split.n_items) / 2**20
+        console.print(f"  memory on the host to fit {config.model}: at most {size:,.0f} MiB", highlight=False)
+    if not len(split.valid) and is_trained(config.model):
         console.print("  No validation interactions: training goes on for all --epochs, and the last one counts.")
     if config.eval_history == "train+valid" and split.rule in ("released", "diffrec"):
         console.print(

@@ -14,7 +14,13 @@ TITLES = {
     "l_diffrec": "L-DiffRec",
     "lt_diffrec": "LT-DiffRec",
     "popularity": "Popularity",
+    "recent_popularity": "Recent popularity",
+    "item_knn": "ItemKNN",
     "ease": "EASE",
+    "elsa": "ELSA",
+    "multvae": "MultVAE",
+    "multidae": "MultiDAE",
+    "lightgcn": "LightGCN",
 }
 
 
@@ -50,8 +56,9 @@ def show(result: dict[str, Any], *, protocol: str, console: Console | None = Non
             highlight=False,
         )
     seconds = result["seconds"]
+    epochs = f"best epoch {result['best_epoch']} of {result['epochs_run']}" if result["epochs_run"] else "no epochs"
     console.print(
-        f"best epoch {result['best_epoch']} of {result['epochs_run']}, {result['parameters']:,} parameters; seconds: "
+        f"{epochs}, {result['parameters']:,} parameters; seconds: "
         f"{seconds['train']:.1f} training, {seconds['evaluate']:.1f} evaluation, {seconds['compile']:.1f} compilation, "
         f"{seconds['total']:.1f} in all; peak host memory {result['peak_host_bytes'] / 2**30:.2f} GiB",
         highlight=False,

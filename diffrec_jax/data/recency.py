@@ -12,10 +12,16 @@ input and target of the model; masks stay unweighted.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from diffrec_jax.space import Range, Real
+
+Array = jax.Array | np.ndarray
 KERNELS = ("linear", "power", "exponential")
 
 
@@ -28,6 +34,12 @@ class Recency:
     w_max: float = 1.0
     power: float = 2.0  # p of Eq. 2
     half_life: float = 180.0  # days, of Eq. 3
+
+    SPACE: ClassVar[Mapping[str, Range]] = {
+        "w_min": Real(0.0, 0.5),
+        "power": Real(0.5, 16.0, log=True),
+        "half_life": Real(1.0, 1000.0, log=True),
+    }
 
     def __post_init__(self) -> None:
         if self.kernel not in KERNELS:
@@ -48,12 +60,44 @@ class Recency:
         Raises:
           ValueError: for the exponential kernel without times.
         """
+        age = None
+        if days is not None:
+            age = jnp.take_along_axis(days, jnp.maximum(lengths - 1, 0)[:, None], axis=1) - days
+        return self.at(jnp.arange(max_length), lengths[:, None], age)
+
+    def at(self, position: Array, lengths: Array, age: Array | None = None) -> jax.Array:
+        """Weights of interactions at ``position`` (0 is the oldest) of histories of ``lengths``; shapes broadcast.
+
+        Args:
+          position: m - 1.
+          lengths: M.
+          age: days before the last interaction of the same history; only the exponential kernel needs it.
+
+        Raises:
+          ValueError: for the exponential kernel without ages.
+        """
         if self.kernel == "exponential":
-            if days is None:
+            if age is None:
                 raise ValueError("recency=exponential needs timestamps, which this data lacks: use linear or power")
-            last = jnp.take_along_axis(days, jnp.maximum(lengths - 1, 0)[:, None], axis=1)
-            share = jnp.exp2(-jnp.maximum(last - days, 0.0) / self.half_life)
+            share: Any = jnp.exp2(-jnp.maximum(age, 0.0) / self.half_life)
         else:
-            share = jnp.arange(max_length) / jnp.maximum(lengths - 1, 1)[:, None]
+            share = position / jnp.maximum(lengths - 1, 1)
             share = share if self.kernel == "linear" else share**self.power
         return self.w_min + (self.w_max - self.w_min) * share
+
+
+def weights_of(csr: Any, recency: Recency | None) -> np.ndarray:
+    """The weight of every interaction of a host ``CSR``, ``[N]`` float32; 1 without a kernel.
+
+    Raises:
+      ValueError: for the exponential kernel without times.
+    """
+    if recency is None:
+        return np.ones(len(csr.indices), np.float32)
+    lengths = np.diff(csr.indptr)
+    position = np.arange(len(csr.indices)) - np.repeat(csr.indptr[:-1], lengths)
+    age = None
+    if csr.times is not None:
+        last = csr.times[np.maximum(csr.indptr[1:], 1) - 1] if len(csr.times) else csr.times
+        age = ((np.repeat(last, lengths if len(csr.times) else 0) - csr.times) / 86_400e6).astype(np.float32)
+    return np.asarray(recency.at(position, np.repeat(lengths, lengths), age), np.float32)

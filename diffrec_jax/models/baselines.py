@@ -1,11 +1,15 @@
-"""What a user would pick instead: popularity and EASE, ranked and evaluated like every other model.
+"""What a user would pick instead, in closed form: popularity, recent popularity and EASE.
+
+Each is ranked and evaluated like every other model, and takes a recency kernel like every other model: the history
+that is scored is weighted; with ``fit_weighted`` the rows that are fitted are too.
 
 Source of EASE: Steck, *Embarrassingly Shallow Autoencoders for Sparse Data* (WWW 2019, Eq. 8).
-Letters: U users, I items, B rows.
+Letters: U users, I items, N interactions, B rows.
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,17 +17,81 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 
+from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.recency import Recency, weights_of
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.contract import Params
+from diffrec_jax.space import Choice, Range, Real
+
+NO_TIMES = "recent_popularity needs timestamps, which this data lacks: use popularity with recency=power instead"
+
+
+def interaction_matrix(train: CSR, recency: Recency | None = None) -> scipy.sparse.csr_array:
+    """The interactions as a sparse host matrix ``[U, I]`` float64, weighted if there is a kernel."""
+    weights = weights_of(train, recency).astype(np.float64)
+    return scipy.sparse.csr_array((weights, train.indices, train.indptr), shape=(train.n_users, train.n_items))
+
+
+def check_fit_weighted(fit_weighted: bool, recency: Recency | None) -> None:
+    """Refuse ``fit_weighted`` where there is nothing to weigh with."""
+    if fit_weighted and recency is None:
+        raise ValueError("fit_weighted=True fits rows weighted by recency, and no recency is given: name a kernel")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Popularity:
-    """Everybody gets the items with the most training interactions."""
+    """Everybody gets the items with the most training interactions.
 
-    def fit(self, train: Any) -> Params:
-        """Counts ``[I]`` float32."""
-        return jnp.asarray(np.bincount(train.indices, minlength=train.n_items), jnp.float32)
+    Attributes:
+      recency: counts each interaction by its weight in its own user's history.
+    """
+
+    recency: Recency | None = None
+
+    SPACE: ClassVar[Mapping[str, Range]] = {}
+
+    def fit(self, train: CSR) -> Params:
+        """Weighted counts ``[I]`` float32."""
+        counts = np.bincount(train.indices, weights_of(train, self.recency), minlength=train.n_items)
+        return jnp.asarray(counts, jnp.float32)
+
+    def prepare(self, params: Params) -> None:
+        """Nothing to prepare."""
+
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
+        """The counts, for every row: ``[B, I]``."""
+        return jnp.broadcast_to(params, (rows.items.shape[0], params.shape[0]))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecentPopularity:
+    """Everybody gets what was popular of late: an interaction counts half after each half-life.
+
+    ``score_i = Σ 2^(-(days before the last interaction of anybody) / half_life)``. It needs timestamps; ``Popularity``
+    with a recency kernel looks at the time of each user instead, and needs none.
+
+    Attributes:
+      half_life: in days.
+    """
+
+    half_life: float = 180.0
+
+    SPACE: ClassVar[Mapping[str, Range]] = {"half_life": Real(1.0, 1000.0, log=True)}
+
+    def __post_init__(self) -> None:
+        if not self.half_life > 0.0:
+            raise ValueError(f"half_life={self.half_life} days of recent popularity must be positive")
+
+    def fit(self, train: CSR) -> Params:
+        """Discounted counts ``[I]`` float32.
+
+        Raises:
+          ValueError: without timestamps.
+        """
+        if train.times is None:
+            raise ValueError(NO_TIMES)
+        age = (train.times.max(initial=np.iinfo(np.int64).min) - train.times) / 86_400e6
+        return jnp.asarray(np.bincount(train.indices, np.exp2(-age / self.half_life), train.n_items), jnp.float32)
 
     def prepare(self, params: Params) -> None:
         """Nothing to prepare."""
@@ -39,11 +107,22 @@ class EASE:
 
     Attributes:
       l2: λ.
+      recency: weighs the history that is scored.
+      fit_weighted: weigh the rows of X too.
       max_bytes: refuse a catalogue whose matrices would take more memory.
     """
 
     l2: float = 500.0
+    recency: Recency | None = None
+    fit_weighted: bool = False
     max_bytes: int = 6 * 2**30
+
+    SPACE: ClassVar[Mapping[str, Range]] = {"l2": Real(1.0, 10_000.0, log=True), "fit_weighted": Choice((False, True))}
+
+    def __post_init__(self) -> None:
+        if not self.l2 > 0.0:
+            raise ValueError(f"l2={self.l2} of EASE must be positive: 500, say")
+        check_fit_weighted(self.fit_weighted, self.recency)
 
     def bytes_needed(self, n_items: int) -> int:
         """Peak host memory of ``fit``: the item-item products, at worst as many as a full matrix, and that matrix."""
@@ -53,20 +132,23 @@ class EASE:
         """Whether the catalogue is small enough."""
         return self.bytes_needed(n_items) <= self.max_bytes
 
-    def fit(self, train: Any) -> Params:
+    def check_size(self, n_items: int) -> None:
+        """Raises ``ValueError`` if the catalogue is too large."""
+        if not self.fits(n_items):
+            raise ValueError(
+                f"EASE needs {self.bytes_needed(n_items) / 2**30:.1f} GiB for {n_items:,} items, and max_bytes allows "
+                f"{self.max_bytes / 2**30:.1f}: use ELSA for this catalogue"
+            )
+
+    def fit(self, train: CSR) -> Params:
         """Item-item weights ``[I, I]`` float32.
 
         Raises:
           ValueError: if the catalogue is too large.
         """
         n_items = train.n_items
-        if not self.fits(n_items):
-            raise ValueError(
-                f"EASE needs {self.bytes_needed(n_items) / 2**30:.1f} GiB for {n_items} items, and max_bytes allows "
-                f"{self.max_bytes / 2**30:.1f}: leave it out for this catalogue"
-            )
-        shape = (len(train.indptr) - 1, n_items)
-        rows = scipy.sparse.csr_array((np.ones(len(train.indices)), train.indices, train.indptr), shape=shape)
+        self.check_size(n_items)
+        rows = interaction_matrix(train, self.recency if self.fit_weighted else None)
         gram = (rows.T @ rows).toarray()
         gram[np.diag_indices(n_items)] += self.l2
         factor, info = scipy.linalg.lapack.dpotrf(gram.T, lower=False, overwrite_a=True)

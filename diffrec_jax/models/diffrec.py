@@ -5,7 +5,8 @@ Source: the DiffRec paper (arXiv 2304.04971, Sections 3.1-3.4 and 3.6).
 
 import dataclasses
 import functools
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +18,12 @@ from diffrec_jax.diffusion import importance
 from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.diffusion.objective import denoising_loss
 from diffrec_jax.diffusion.process import MeanType, corrupt, reverse
-from diffrec_jax.diffusion.schedule import Schedule, make_schedule
+from diffrec_jax.diffusion.schedule import DIFFUSION_SPACE, Schedule, make_schedule
 from diffrec_jax.models import collapsed
 from diffrec_jax.models.contract import Catalogue, LossAux, Params
 from diffrec_jax.models.denoiser import ACTIVATIONS, Denoiser
 from diffrec_jax.models.user_noise import normal_per_user
+from diffrec_jax.space import Choice, Range, Real
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,15 @@ class DiffRec:
     recency: Recency | None = None
     lr: float = 5e-4
     weight_decay: float = 0.0
+
+    SPACE: ClassVar[Mapping[str, Range]] = {
+        "dims": Choice(((200,), (600,), (1000,), (200, 600))),
+        "dropout": Real(0.1, 0.8),
+        **DIFFUSION_SPACE,
+        "norm": Choice((False, True)),
+        "reweight": Choice((False, True)),
+        "lr": Real(1e-5, 3e-3, log=True),
+    }
 
     def __post_init__(self) -> None:
         _ = self.schedule  # refuses what makes no schedule

@@ -18,7 +18,8 @@ Letters: B rows, I items, C clusters, Z latent width, T diffusion steps.
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ from diffrec_jax.diffusion import importance
 from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.diffusion.objective import denoising_loss
 from diffrec_jax.diffusion.process import Denoise, MeanType, corrupt, reverse
-from diffrec_jax.diffusion.schedule import Schedule, make_schedule
+from diffrec_jax.diffusion.schedule import DIFFUSION_SPACE, Schedule, make_schedule
 from diffrec_jax.models.cluster_vae import (
     Clusters,
     ClusterVAE,
@@ -43,6 +44,7 @@ from diffrec_jax.models.cluster_vae import (
 from diffrec_jax.models.contract import Catalogue, LossAux, Params
 from diffrec_jax.models.denoiser import ACTIVATIONS, Denoiser, dropout
 from diffrec_jax.models.user_noise import normal_per_user
+from diffrec_jax.space import Choice, Range, Real
 
 
 class Terms(NamedTuple):
@@ -110,6 +112,18 @@ class LatentDiffRec:
     lr2: float = 5e-4
     wd1: float = 0.0
     wd2: float = 0.0
+
+    SPACE: ClassVar[Mapping[str, Range]] = {
+        "in_dims": Choice(((200,), (300,), (300, 600))),
+        "vae_dropout": Real(0.0, 0.7),
+        "mlp_dims": Choice(((200,), (300,), (600,))),
+        "dropout": Real(0.1, 0.8),
+        **DIFFUSION_SPACE,
+        "lamda": Real(0.005, 0.2, log=True),
+        "vae_anneal_cap": Real(0.0, 1.0),
+        "lr1": Real(1e-4, 5e-3, log=True),
+        "lr2": Real(1e-5, 3e-3, log=True),
+    }
 
     def __post_init__(self) -> None:
         if self.clusters is not None and not isinstance(self.clusters, Clusters):

@@ -19,7 +19,8 @@ Letters: U users, I items, N interactions, D embedding width, K layers, B rows o
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,9 @@ import optax
 from flax import struct
 
 from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
+from diffrec_jax.space import Range, Real, Whole
 
 SHORTEST = 4  # nodes with at most this many neighbours share a group
 
@@ -146,21 +149,31 @@ class LightGCN:
       layers: K.
       lr: learning rate of Adam.
       reg: strength of the penalty.
-      steps: of gradient descent.
-      batch_size: triples per step.
+      updates: steps of gradient descent.
+      triples: (u, i, j) per update.
       seed: of everything random.
+      recency: scores everybody, known or not, by the weighted sum of the items of his history.
     """
 
     dim: int = 64
     layers: int = 3
     lr: float = 0.03
     reg: float = 1e-4
-    steps: int = 200
-    batch_size: int = 2**17
+    updates: int = 200
+    triples: int = 2**17
     seed: int = 0
+    recency: Recency | None = None
+
+    SPACE: ClassVar[Mapping[str, Range]] = {
+        "dim": Whole(16, 256, log=True),
+        "layers": Whole(1, 4),
+        "lr": Real(1e-3, 0.1, log=True),
+        "reg": Real(1e-6, 1e-2, log=True),
+        "updates": Whole(50, 800, log=True),
+    }
 
     def __post_init__(self) -> None:
-        for name in ("dim", "layers", "steps", "batch_size"):
+        for name in ("dim", "layers", "updates", "triples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} of LightGCN must be at least 1")
         if not self.lr > 0.0 or not self.reg >= 0.0:
@@ -178,7 +191,7 @@ class LightGCN:
 
     def _train(self, graph: Graph, key: jax.Array) -> Embeddings:
         U, I = len(graph.of_users.place), len(graph.of_items.place)
-        N, B = graph.users.shape[0], self.batch_size
+        N, B = graph.users.shape[0], self.triples
         init_key, key = jax.random.split(key)
         start = 0.1 * jax.random.normal(init_key, (U + I, self.dim))
         embeddings = {"users": start[:U], "items": start[U:]}
@@ -201,14 +214,15 @@ class LightGCN:
             updates, state = optimizer.update(gradient, state)
             return optax.apply_updates(embeddings, updates), state
 
-        embeddings, _ = jax.lax.fori_loop(0, self.steps, step, (embeddings, optimizer.init(embeddings)))
+        embeddings, _ = jax.lax.fori_loop(0, self.updates, step, (embeddings, optimizer.init(embeddings)))
         return propagate(graph, embeddings, layers=self.layers)
 
     def prepare(self, params: Embeddings) -> None:
         """Nothing to prepare."""
 
     def scores(self, params: Embeddings, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
-        """``F_u · F_i``, ``[B, I]``. A user never seen in training is the sum of the items of his history."""
+        """``F_u · F_i``, ``[B, I]``. A user never seen in training is the sum of the items of his history; with a
+        recency kernel everybody is."""
         return jnp.matmul(self._users(params, rows), params["items"].T)
 
     @property
@@ -227,5 +241,7 @@ class LightGCN:
         return jnp.pad(params["items"], ((0, 0), (0, 1)))
 
     def _users(self, params: Embeddings, rows: Rows) -> jax.Array:
+        if self.recency is not None:
+            return rows.product(params["items"])
         known = params["users"].at[rows.users].get(mode="clip")
         return jnp.where((rows.users >= 0)[:, None], known, rows.product(params["items"]))

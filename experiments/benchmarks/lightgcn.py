@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="ml-1m_clean")
     parser.add_argument("--data_dir", default="data")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=LightGCN.steps)
+    parser.add_argument("--updates", type=int, default=LightGCN.updates)
     parser.add_argument("--n_cate", type=int, default=2)
     args = parser.parse_args()
     split = catalog.load(args.dataset, data_dir=args.data_dir)
@@ -53,7 +53,7 @@ def main() -> None:
     smoothing = {"lists": milliseconds(by_lists, graph, x), "segment_sum": milliseconds(by_segments, graph, x)}
 
     began = time.perf_counter()
-    fitted = api.fit(LightGCN(seed=args.seed, steps=args.steps), split.train, split.valid)
+    fitted = api.fit(LightGCN(seed=args.seed, updates=args.updates), split.train, split.valid)
     embeddings = {"lightgcn": np.asarray(fitted.params["items"])}
     seconds = {"lightgcn": time.perf_counter() - began}
     began = time.perf_counter()
@@ -73,7 +73,7 @@ def main() -> None:
             {
                 "dataset": split.name,
                 "seed": args.seed,
-                "steps": args.steps,
+                "updates": args.updates,
                 "seconds": {name: round(value, 1) for name, value in seconds.items()},
                 "smoothing_ms": smoothing,
                 "clusters": clusters,

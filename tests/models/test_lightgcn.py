@@ -90,7 +90,7 @@ def two_tastes(U=60, I=40, seed=0):
 
 def test_it_learns_tastes_and_goes_through_the_evaluator():
     train, truth = two_tastes()
-    model = LightGCN(dim=8, layers=2, steps=60, lr=0.05, batch_size=256)
+    model = LightGCN(dim=8, layers=2, updates=60, lr=0.05, triples=256)
     assert isinstance(model, ClosedForm)
     fitted = api.fit(model, train)
     ours = api.evaluate(fitted, truth).mean("standard")["recall@10"]

@@ -1,0 +1,271 @@
+"""MultVAE and MultiDAE: autoencoders of whole rows with a multinomial likelihood, the paper's nearest relatives.
+
+With x a row, x̃ its direction x / ‖x‖ after dropout, and an MLP on either side of the latent::
+
+    MultVAE   [μ, log σ²] = encoder(x̃),   z = μ + ε · exp(½ log σ²)                         (1)
+              L = mean_B [-Σ x · log softmax(decoder(z))] + γ · mean_B KL(N(μ, σ²) ‖ N(0, 1))  (2)
+              γ = min(vae_anneal_cap, n / vae_anneal_steps),      n batches done before     (3)
+    MultiDAE  z = a(encoder(x̃)),   L = mean_B [-Σ x · log softmax(decoder(z))]              (4)
+
+Ranking uses the mean, without dropout: the product of the row with the first matrix is gathered, never dense.
+
+Source: Liang et al., *Variational Autoencoders for Collaborative Filtering* (WWW 2018, Eq. 2-5 and Section 2.4). Ours:
+dropout is drawn on the entries of the history, where alone there is something to drop; AdamW, so that the L2 penalty
+of MultiDAE is ``weight_decay``.
+Letters: B rows, I items, Z latent width, H width of the last hidden layer.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffrec_jax.data.recency import Recency
+from diffrec_jax.data.rows import Rows
+from diffrec_jax.diffusion.importance import LossHistory
+from diffrec_jax.models.cluster_vae import kl_divergence, multinomial_nll, reparameterise
+from diffrec_jax.models.contract import Catalogue, LossAux, Params
+from diffrec_jax.models.denoiser import ACTIVATIONS, dropout
+from diffrec_jax.space import Choice, Range, Real
+
+WIDTHS = Choice(((200,), (600,), (200, 600), (600, 1200)))
+
+
+class Autoencoder(nn.Module):
+    """The network of both: Xavier-normal weights, biases of zero.
+
+    Attributes:
+      size: I.
+      dims: widths, innermost first: (200, 600) is I → 600 → 200 → 600 → I.
+      activation: a name in ``ACTIVATIONS``.
+      variational: the encoder gives a mean and a log-variance (Eq. 1), not an activation (Eq. 4).
+    """
+
+    size: int
+    dims: tuple[int, ...]
+    activation: str
+    variational: bool
+
+    def setup(self) -> None:
+        """Declare the parameters."""
+        inward = [*reversed(self.dims[1:]), (2 if self.variational else 1) * self.dims[0]]
+        weight, zeros = nn.initializers.variance_scaling(1.0, "fan_avg", "normal"), nn.initializers.zeros
+        self.in_items = self.param("in_items", weight, (self.size, inward[0]))
+        self.in_bias = self.param("in_bias", zeros, (inward[0],))
+        self.encoder = [nn.Dense(width, kernel_init=weight) for width in inward[1:]]
+        self.decoder = [nn.Dense(width, kernel_init=weight) for width in self.dims[1:]]
+        self.out_items = self.param("out_items", weight, (self.dims[-1], self.size))
+        self.out_bias = self.param("out_bias", zeros, (self.size,))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Logits ``[B, I]`` of rows ``x [B, I]`` through their mean latents."""
+        return self.decode(self.encode(jnp.matmul(x, self.in_items))[:, : self.dims[0]])
+
+    def encode(self, product: jax.Array) -> jax.Array:
+        """``[μ, log σ²] [B, 2Z]``, or ``z [B, Z]`` of MultiDAE, from ``x · in_items``."""
+        act = ACTIVATIONS[self.activation]
+        h = product + self.in_bias
+        for layer in self.encoder:
+            h = layer(act(h))
+        return h if self.variational else act(h)
+
+    def hidden(self, z: jax.Array) -> jax.Array:
+        """``[B, H]``: what the last matrix is multiplied with."""
+        act = ACTIVATIONS[self.activation]
+        for layer in self.decoder:
+            z = act(layer(z))
+        return z
+
+    def decode(self, z: jax.Array) -> jax.Array:
+        """Logits ``[B, I]``."""
+        return jnp.matmul(self.hidden(z), self.out_items) + self.out_bias
+
+
+class Multinomial:
+    """What MultVAE and MultiDAE have in common: everything but the latent of the training loss."""
+
+    dims: tuple[int, ...]
+    activation: str
+    dropout: float
+    lr: float
+    weight_decay: float
+    variational: ClassVar[bool]
+
+    def _check(self) -> None:
+        if not self.dims or min(self.dims) < 1:
+            raise ValueError(f"dims={list(self.dims)} needs at least one width, each >= 1, such as [200,600]")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation={self.activation!r} is unknown: choose one of {', '.join(ACTIVATIONS)}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout={self.dropout} must lie in [0, 1)")
+        if not self.lr > 0.0 or not self.weight_decay >= 0.0:
+            raise ValueError(f"lr={self.lr} must be positive and weight_decay={self.weight_decay} not negative")
+
+    @property
+    def steps(self) -> int:
+        """1: there is no diffusion."""
+        return 1
+
+    def network(self, n_items: int) -> Autoencoder:
+        """The network for a catalogue of ``n_items``."""
+        return Autoencoder(n_items, self.dims, self.activation, self.variational)
+
+    def init(self, key: jax.Array, catalogue: Catalogue) -> Params:
+        """Draw the parameters."""
+        return self.network(catalogue.n_items).init(key, jnp.zeros((1, catalogue.n_items)))
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """AdamW."""
+        return optax.adamw(self.lr, weight_decay=self.weight_decay)
+
+    def encoded(self, params: Params, rows: Rows, *, dropout_key: jax.Array) -> jax.Array:
+        """The encoder's output of training rows: their direction, after dropout."""
+        p = params["params"]
+        rows = _directions(rows)
+        x = rows.replace(weights=dropout(dropout_key, rows.weights, rate=self.dropout)).dense()
+        return self._apply(params, rows.n_items, jnp.matmul(x, p["in_items"]), method="encode")
+
+    def nll(self, params: Params, z: jax.Array, rows: Rows) -> jax.Array:
+        """``-Σ x · log softmax(decoder(z))``, ``[B]``."""
+        return multinomial_nll(self._apply(params, rows.n_items, z, method="decode"), rows.dense())
+
+    def prepare(self, params: Params) -> None:
+        """Nothing to prepare."""
+
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
+        """Logits ``[B, I]`` of each user."""
+        p = params["params"]
+        return jnp.matmul(self._hidden(params, rows), p["out_items"]) + p["out_bias"]
+
+    @property
+    def factored(self) -> bool:
+        """Always: the last map is linear."""
+        return True
+
+    def user_vectors(
+        self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None
+    ) -> jax.Array:
+        """``[h, 1]``, ``[B, H + 1]``: the last hidden layer."""
+        return jnp.pad(self._hidden(params, rows), ((0, 0), (0, 1)), constant_values=1.0)
+
+    def item_vectors(self, params: Params) -> jax.Array:
+        """``[W_out; b_out]`` transposed, ``[I, H + 1]``."""
+        p = params["params"]
+        return jnp.concatenate([p["out_items"], p["out_bias"][None, :]]).T
+
+    def _hidden(self, params: Params, rows: Rows) -> jax.Array:
+        Z, kernel = self.dims[0], params["params"]["in_items"]
+        product = _directions(rows).product(kernel if len(self.dims) > 1 else kernel[:, :Z])
+        if len(self.dims) == 1:  # the first matrix is the last of the encoder: the log-variance is not needed
+            z = product + params["params"]["in_bias"][:Z]
+            z = z if self.variational else ACTIVATIONS[self.activation](z)
+        else:
+            z = self._apply(params, rows.n_items, product, method="encode")[:, :Z]
+        return self._apply(params, rows.n_items, z, method="hidden")
+
+    def _apply(self, params: Params, n_items: int, *args: Any, method: str) -> Any:
+        return self.network(n_items).apply(params, *args, method=method)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MultVAE(Multinomial):
+    """Hyper-parameters of MultVAE and its functions; see ``models.contract.Model``.
+
+    Attributes:
+      dims: widths, innermost first; the first is Z.
+      activation: of the hidden layers.
+      dropout: rate on the rows while training.
+      vae_anneal_cap, vae_anneal_steps: Eq. 3; 0 steps means the cap throughout.
+      recency: weighs the rows, as input and target.
+      lr, weight_decay: of AdamW.
+    """
+
+    dims: tuple[int, ...] = (200, 600)
+    activation: str = "tanh"
+    dropout: float = 0.5
+    vae_anneal_cap: float = 0.3
+    vae_anneal_steps: int = 200
+    recency: Recency | None = None
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+
+    variational: ClassVar[bool] = True
+    SPACE: ClassVar[Mapping[str, Range]] = {
+        "dims": WIDTHS,
+        "dropout": Real(0.0, 0.8),
+        "vae_anneal_cap": Real(0.0, 1.0),
+        "lr": Real(1e-4, 1e-2, log=True),
+    }
+
+    def __post_init__(self) -> None:
+        self._check()
+        if not self.vae_anneal_cap >= 0.0 or not self.vae_anneal_steps >= 0:
+            cap, steps = self.vae_anneal_cap, self.vae_anneal_steps
+            raise ValueError(f"vae_anneal_cap={cap} and vae_anneal_steps={steps} must not be negative")
+
+    def loss(
+        self, params: Params, history: LossHistory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        """Eq. 2, averaged over the real rows of the batch."""
+        del epoch
+        dropout_key, latent_key = jax.random.split(key)
+        mean, log_variance = jnp.split(self.encoded(params, rows, dropout_key=dropout_key), 2, axis=1)
+        z = reparameterise(mean, log_variance, jax.random.normal(latent_key, mean.shape))
+        nll, kl = (_mean(values, rows) for values in (self.nll(params, z, rows), kl_divergence(mean, log_variance)))
+        share = step / self.vae_anneal_steps if self.vae_anneal_steps else self.vae_anneal_cap
+        gamma = jnp.minimum(self.vae_anneal_cap, share)
+        return nll + gamma * kl, LossAux(history, {"nll": nll, "kl": kl, "gamma": gamma})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MultiDAE(Multinomial):
+    """Hyper-parameters of MultiDAE and its functions; see ``models.contract.Model``.
+
+    Attributes:
+      dims: widths, innermost first; the first is Z.
+      activation: of the hidden layers and the latent.
+      dropout: rate on the rows while training.
+      recency: weighs the rows, as input and target.
+      lr, weight_decay: of AdamW.
+    """
+
+    dims: tuple[int, ...] = (200, 600)
+    activation: str = "tanh"
+    dropout: float = 0.5
+    recency: Recency | None = None
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+
+    variational: ClassVar[bool] = False
+    SPACE: ClassVar[Mapping[str, Range]] = {
+        "dims": WIDTHS,
+        "dropout": Real(0.0, 0.8),
+        "lr": Real(1e-4, 1e-2, log=True),
+        "weight_decay": Real(0.0, 0.1),
+    }
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    def loss(
+        self, params: Params, history: LossHistory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        """Eq. 4, averaged over the real rows of the batch."""
+        del step, epoch
+        z = self.encoded(params, rows, dropout_key=key)
+        return _mean(self.nll(params, z, rows), rows), LossAux(history, {})
+
+
+def _directions(rows: Rows) -> Rows:
+    """The rows, each divided by its length."""
+    norm = jnp.sqrt(jnp.sum(jnp.square(rows.weights), axis=1, keepdims=True))
+    return rows.replace(weights=rows.weights / jnp.maximum(norm, 1e-12))
+
+
+def _mean(values: jax.Array, rows: Rows) -> jax.Array:
+    real = rows.users >= 0
+    return jnp.sum(jnp.where(real, values, 0.0)) / jnp.maximum(jnp.sum(real), 1)

@@ -1,0 +1,83 @@
+"""Every baseline from the command line: the same table, folder and result as the models, and the same service."""
+
+import json
+import re
+import sys
+
+import pytest
+
+import diffrec_jax
+from experiments import cli, run
+from experiments.config import Config
+from experiments.kinds import KINDS, is_trained
+
+BASELINES = [name for name in KINDS if "diffrec" not in name and name != "multidae"]  # trained as multvae is
+SMALL = {
+    "elsa": ["--dim=8", "--epochs=2", "--eval_every=1"],
+    "multvae": ["--dims=[8]", "--epochs=2", "--eval_every=1"],
+    "lightgcn": ["--dim=4", "--updates=3", "--triples=64"],
+}
+
+
+@pytest.fixture
+def command(tmp_path, capsys, monkeypatch):
+    """Runs a command line on made-up data; returns the exit code and what was printed."""
+
+    def do(*flags):
+        workdir = tmp_path / "run"
+        monkeypatch.setattr(sys, "argv", ["run.py", "--dataset=synthetic", f"--workdir={workdir}", *flags])
+        code = cli.guarded(run.main)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return do
+
+
+@pytest.mark.parametrize("model", BASELINES)
+def test_a_baseline_ends_in_the_same_table_folder_and_service(command, tmp_path, model):
+    kernel = [] if model == "recent_popularity" else ["--recency=power"]
+    flags = [f"--model={model}", "--baselines=false", *kernel, *SMALL.get(model, [])]
+    code, text = command(*flags)
+    assert code == 0, text
+    assert "this run, seed 0" in text and "recall@20" in text
+    assert ("best epoch" in text) == is_trained(model)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["model"] == model and set(result["test"]) == {"official", "standard"}
+    assert 0.0 < result["test"]["official"]["recall@50"] <= 1.0 and result["seconds"]["train"] > 0.0
+    recommender = diffrec_jax.load(tmp_path / "run")
+    found = recommender.recommend(users=recommender.vocabulary.user_ids[:2].tolist(), k=3)
+    assert len(found["item"]) == 6
+    code, again = command(*flags)
+    assert code == 0 and "is finished" in again
+
+
+@pytest.mark.parametrize(
+    "flags, sentence",
+    [
+        (["--model=ease", "--steps=5"], r"steps means nothing to ease: drop it, or say --model=diffrec or t_diffrec"),
+        (["--model=ease", "--epochs=5"], r"epochs means nothing to ease: drop it, or say --model=diffrec"),
+        (["--model=diffrec", "--l2=5"], r"l2 means nothing to diffrec: drop it, or say --model=ease"),
+        (["--model=ease", "--w_min=0.5"], r"w_min means nothing to ease: drop it, or say --recency=linear"),
+        (["--model=ease", "--recency_power=3", "--recency=linear"], r"recency_power means .* say --recency=power"),
+        (["--model=ease", "--fit_weighted"], r"no recency is given: name a kernel"),
+        (["--model=recent_popularity", "--recency=power"], r"recency means nothing to recent_popularity"),
+        (["--model=item_knn", "--neighbours=0"], r"neighbours=0 of ItemKNN must be at least 1"),
+        (["--model=lightgcn", "--in_dims=[5]"], r"in_dims means nothing to lightgcn: drop it, or say --model=l_diff"),
+    ],
+)
+def test_a_flag_that_means_nothing_is_refused(command, flags, sentence):
+    code, text = command(*flags)
+    assert code == 2 and re.search(sentence, text), text
+
+
+def test_a_learning_rate_that_is_not_given_is_the_models_own():
+    assert (Config().lr, Config(model="elsa").lr, Config(model="l_diffrec").lr) == (5e-4, 0.01, None)
+    assert (Config(model="elsa").dim, Config(model="lightgcn").dim, Config(model="lightgcn").build_model().lr) == (
+        256,
+        64,
+        0.03,
+    )
+    assert Config(model="lightgcn", seed=3).build_model().seed == 3
+    assert Config(model="recent_popularity", half_life=9.0).build_model().half_life == 9.0
+    old = {"model": "l_diffrec", "lr": 0.0005}  # recorded when every model had one default
+    assert not Config(model="l_diffrec").differences(old)

@@ -1,0 +1,159 @@
+"""Closed-form baselines against NumPy and by hand, with and without recency."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.recency import Recency, weights_of
+from diffrec_jax.data.rows import device_csr, take_rows
+from diffrec_jax.mesh import make_mesh
+from diffrec_jax.models import item_knn
+from diffrec_jax.models.baselines import EASE, Popularity, RecentPopularity
+from diffrec_jax.models.item_knn import ItemKNN
+from diffrec_jax.serving.model_folder import known_models
+
+DAY = 86_400_000_000
+KERNELS = [Recency("linear"), Recency("power", power=3.0, w_min=0.0), Recency("exponential", half_life=4.0)]
+
+
+@pytest.fixture(scope="module")
+def csr():
+    """Twelve users of 23 items with times; one user and one item without interactions."""
+    rng = np.random.default_rng(0)
+    users, items = np.nonzero(rng.random((12, 23)) < 0.35)
+    keep = (users != 3) & (items != 7)
+    users, items = users[keep], items[keep]
+    times = rng.integers(0, 30, len(users)) * DAY
+    return CSR.from_pairs(users, items, n_users=12, n_items=23, times=times)
+
+
+def dense(csr, weights=None):
+    x = np.zeros((csr.n_users, csr.n_items))
+    x[csr.users(), csr.indices] = 1.0 if weights is None else weights
+    return x
+
+
+def all_rows(csr, recency=None, mesh=None):
+    users = jnp.arange(12, dtype=jnp.int32)
+    return jax.jit(lambda c: take_rows(c, users, recency=recency, mesh=mesh))(device_csr(csr, mesh=mesh))
+
+
+@pytest.mark.parametrize("recency", [None, *KERNELS], ids=lambda r: r.kernel if r else "none")
+def test_weights_on_the_host_are_those_of_the_device(csr, recency):
+    on_device = all_rows(csr, recency).dense()
+    np.testing.assert_allclose(dense(csr, weights_of(csr, recency)), on_device, atol=1e-6)
+
+
+def test_popularity_by_hand():
+    day = np.array([0, 10, 20, 5, 25]) * DAY
+    train = CSR.from_pairs(np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 2, 1]), n_users=3, n_items=4, times=day)
+    np.testing.assert_array_equal(Popularity().fit(train), [1, 2, 2, 0])
+    linear = Popularity(recency=Recency("linear", w_min=0.0))  # weights 0, ½, 1 and 0, 1
+    np.testing.assert_allclose(linear.fit(train), [0.0, 1.5, 1.0, 0.0])
+    recent = RecentPopularity(half_life=5.0)  # ages 25, 15, 5, 20, 0 days
+    np.testing.assert_allclose(recent.fit(train), [2**-5, 2**-3 + 1, 2**-1 + 2**-4, 0.0])
+    rows = take_rows(device_csr(train), jnp.asarray([2, 0], jnp.int32))
+    np.testing.assert_array_equal(recent.scores(recent.fit(train), rows)[0], recent.fit(train))
+
+
+@pytest.mark.parametrize("fit_weighted", [False, True])
+def test_ease_on_weighted_rows_equals_its_closed_form(csr, fit_weighted):
+    recency = KERNELS[1]
+    x = dense(csr, weights_of(csr, recency) if fit_weighted else None)
+    inverse = np.linalg.inv(x.T @ x + 3.0 * np.eye(23))
+    expected = -inverse / np.diag(inverse)
+    np.fill_diagonal(expected, 0.0)
+    model = EASE(l2=3.0, recency=recency, fit_weighted=fit_weighted)
+    weights = model.fit(csr)
+    np.testing.assert_allclose(weights, expected, atol=1e-5)
+    scores = model.scores(weights, all_rows(csr, recency))
+    np.testing.assert_allclose(scores, dense(csr, weights_of(csr, recency)) @ expected, atol=1e-4)
+
+
+def knn_by_hand(x, model):
+    """Similarities ``[I, I]`` with all but the K largest of each row zeroed, one pair at a time."""
+    n_items = x.shape[1]
+    sim = np.zeros((n_items, n_items))
+    for i in range(n_items):
+        for j in range(n_items):
+            a, b = (x[:, i] ** 2).sum() ** model.asymmetry, (x[:, j] ** 2).sum() ** (1 - model.asymmetry)
+            dot = x[:, i] @ x[:, j]
+            sim[i, j] = dot / (a * b + model.shrink) if i != j and dot else 0.0
+        order = np.lexsort((np.arange(n_items), -sim[i].astype(np.float32)))  # ties go to the lower item
+        sim[i, order[model.neighbours :]] = 0.0
+    return sim
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ItemKNN(neighbours=4, shrink=0.0),
+        ItemKNN(neighbours=6, shrink=2.5, asymmetry=0.3),
+        ItemKNN(neighbours=500, recency=KERNELS[1], fit_weighted=True),
+        ItemKNN(neighbours=5, recency=KERNELS[2]),
+    ],
+)
+@pytest.mark.parametrize("at_once", [1, 40, 2**24])
+def test_item_knn_equals_numpy_whatever_the_blocks(csr, model, at_once, monkeypatch):
+    monkeypatch.setattr(item_knn, "PRODUCTS_AT_ONCE", at_once)
+    params = model.fit(csr)
+    similarity = np.zeros((23, 24))
+    np.put_along_axis(similarity, np.asarray(params["items"]), np.asarray(params["similarity"]), axis=1)
+    expected = knn_by_hand(dense(csr, weights_of(csr, model.recency) if model.fit_weighted else None), model)
+    np.testing.assert_allclose(similarity[:, :-1], expected, atol=1e-6)
+    if at_once == 1:
+        scores = model.scores(params, all_rows(csr, model.recency))
+        np.testing.assert_allclose(scores, dense(csr, weights_of(csr, model.recency)) @ similarity[:, :-1], atol=1e-5)
+
+
+def test_eight_devices_score_like_one(csr):
+    mesh = make_mesh(users=4, items=2)
+    for model in (ItemKNN(neighbours=5), EASE(l2=3.0), Popularity()):
+        params = model.fit(csr)
+        one, many = (
+            jax.jit(model.scores)(params, all_rows(csr, mesh=where), key=jax.random.key(0)) for where in (None, mesh)
+        )
+        np.testing.assert_allclose(one, many, atol=1e-5)
+
+
+def test_item_knn_keeps_its_memory_bounded():
+    rng = np.random.default_rng(1)
+    n = 40_000  # XᵀX dense: 12 GiB
+    train = CSR.from_pairs(rng.integers(0, 9_000, 60_000), rng.integers(0, n, 60_000), n_users=9_000, n_items=n)
+    model = ItemKNN(neighbours=20)
+    params = model.fit(train)
+    assert params["items"].shape == (n, 20)
+    assert model.bytes_needed(n) < 2**29
+
+
+@pytest.mark.parametrize(
+    "make, sentence",
+    [
+        (lambda: EASE(l2=0.0), r"l2=0.0 of EASE must be positive"),
+        (lambda: EASE(fit_weighted=True), r"no recency is given: name a kernel"),
+        (lambda: ItemKNN(neighbours=0), r"neighbours=0 of ItemKNN must be at least 1"),
+        (lambda: ItemKNN(shrink=-1.0), r"shrink=-1.0 of ItemKNN must not be negative"),
+        (lambda: ItemKNN(asymmetry=2.0), r"asymmetry=2.0 of ItemKNN must lie in \[0, 1\]"),
+        (lambda: RecentPopularity(half_life=0.0), r"half_life=0.0 days of recent popularity must be positive"),
+    ],
+)
+def test_bad_hyper_parameters_are_refused(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make()
+
+
+def test_recent_popularity_without_times_is_refused(csr):
+    with pytest.raises(ValueError, match="recent_popularity needs timestamps, which this data lacks: use popularity"):
+        RecentPopularity().fit(dataclasses.replace(csr, times=None))
+
+
+def test_every_model_declares_a_space_that_holds_its_defaults():
+    for name, kind in {**known_models(), "Recency": Recency}.items():
+        defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+        for parameter, values in kind.SPACE.items():
+            assert parameter in defaults, f"{name} has no {parameter}"
+            assert name in ("DiffRec", "LatentDiffRec") or defaults[parameter] in values, (name, parameter)
