@@ -1,0 +1,291 @@
+"""Search the hyper-parameters of a model by validation, within a stated budget; the test part is never looked at.
+
+python -m experiments.sweep --model=ease --dataset=ml-100k --trials=20
+python -m experiments.sweep --model=t_diffrec --recency=power --dataset=ml-100k --trials=30 --minutes=60
+python -m experiments.sweep --flagfile=ml-1m.flags --tune=lr,dropout --trials=10
+python -m experiments.run --flagfile=sweeps/ml-100k-ease/best.flags
+
+Every model declares what may be searched. A flag that is given is fixed, unless --tune names it. The same command
+again goes on where it was; a larger budget goes on beyond it. Afterwards, the folder holds best.flags, trials.csv and
+the study itself (study.db, Optuna).
+"""
+
+import csv
+import dataclasses
+import fcntl
+import io
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from diffrec_jax import api
+from diffrec_jax.data.recency import Recency
+from diffrec_jax.data.splits import Split
+from diffrec_jax.evaluation.metrics import Protocol
+from diffrec_jax.space import Choice, Range
+from diffrec_jax.training import EpochReport, InterruptedRunError, Observer
+from experiments import cli, item_clusters, run, source
+from experiments.config import NOT_PART_OF_A_RUN, Config, as_json, flag_text, option
+from experiments.kinds import KINDS, is_trained, recency_flag
+from experiments.run_folder import write_atomically
+from experiments.search import STATES, Pruned, Search, Values
+
+SELECTION: tuple[Protocol, str] = ("official", "recall@20")
+SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much is spent on a search, and on what."""
+
+    trials: int = option(20, "trials in all, those before an interruption included")
+    minutes: float = option(0.0, "time of all trials together; 0: no limit")
+    tune: str = option("", "only these flags, such as lr,dropout; if empty, all of the space that no flag fixes")
+
+    def __post_init__(self) -> None:
+        if self.trials < 1 or not self.minutes >= 0.0:
+            raise ValueError(f"trials={self.trials} must be at least 1 and minutes={self.minutes} not negative")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Search, or go on, or show what was found; the exit code."""
+    values, given, flag_file = cli.read(argv, Config, Budget, usage=__doc__ or "")
+    budget = Budget(**{field.name: values.pop(field.name) for field in dataclasses.fields(Budget)})
+    config = Config(**values)
+    if not config.workdir:
+        name = flag_file or "-".join(filter(None, (config.data_name, config.model, config.recency)))
+        config = dataclasses.replace(config, workdir=f"sweeps/{name}")
+    space = space_of(config, given, budget.tune)
+    console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty())
+    split = source.load(config)
+    run.check(config, split)
+    if not len(split.valid):
+        raise ValueError(f"{split.name} has no validation interactions, and a search needs them: use another split")
+    command = shlex.join(word for word in argv[1:] if not word.startswith(("--data_dir", "--workdir")))
+    with claimed(Path(config.workdir)) as folder:
+        return sweep(config, budget, space, split, folder, console, command=command)
+
+
+def space_of(config: Config, given: frozenset[str], tune: str) -> dict[str, Range]:
+    """What is searched: the model's space and that of its recency kernel, without what is fixed.
+
+    Raises:
+      ValueError: if ``tune`` names something else.
+    """
+    space = {**KINDS[config.model].SPACE}
+    if config.kernel:
+        space |= {recency_flag(name): values for name, values in Recency.SPACE.items()}
+    else:
+        space.pop("fit_weighted", None)
+    space = {name: values for name, values in space.items() if config.means_something(name)}
+    if not tune:
+        return {name: values for name, values in space.items() if name not in given}
+    names = [name.strip() for name in tune.split(",")]
+    for name in names:
+        if name not in space:
+            raise ValueError(
+                f"tune={name} is not searched for {config.model}: choose from {', '.join(space) or 'none'}"
+            )
+    return {name: space[name] for name in names}
+
+
+def sweep(
+    config: Config,
+    budget: Budget,
+    space: dict[str, Range],
+    split: Split,
+    folder: Path,
+    console: Console,
+    *,
+    command: str,
+) -> int:
+    """Run trials until the budget is spent, and write ``best.flags``; the exit code."""
+    fixed = {n: v for n, v in as_json(config).items() if n not in (*NOT_PART_OF_A_RUN, *space)}
+    fixed = {n: v for n, v in fixed.items() if config.means_something(n)}
+    about = {**fixed, "space": ranges(space), "data": source.fingerprint(split)}
+    start = {name: getattr(config, name) for name in space}
+    search = Search(
+        folder / "study.db", space, about=about, start=start, seed=config.seed, warmup=2 * config.eval_every
+    )
+    allowed = budget.minutes * 60.0 or float("inf")
+    trials = budget.trials if space else 1
+    searched = ", ".join(space) or "nothing: every hyper-parameter is fixed, so one trial is all"
+    console.print(f"{split.name}, {config.model}: searching {searched}; folder: {folder}", highlight=False)
+    if search.done():
+        console.print(f"going on after {len(search.done())} trials, {search.seconds():.0f} s", highlight=False)
+    while len(search.done()) < trials and search.seconds() < allowed:
+        deadline = time.monotonic() + allowed - search.seconds()
+
+        def measure(values: Values, trial: Any, deadline: float = deadline) -> float:
+            return measured(dataclasses.replace(config, **values), split, trial, deadline)
+
+        trial = search.step(measure)
+        _say(search, trial, console)
+        _write(config, search, folder, command)
+    best = search.best()
+    if best is None:
+        console.print("no trial was finished within the budget: allow more trials or minutes", highlight=False)
+        return 1
+    _show(search, console)
+    console.print(
+        f"{len(search.done())} trials, {search.seconds():.0f} s; the test part was not looked at. Next: python -m "
+        f"experiments.run --flagfile={folder / 'best.flags'}"
+        + (f" --data_dir={config.data_dir}" if config.data_dir != Config.data_dir else ""),
+        highlight=False,
+    )
+    return 0
+
+
+def measured(config: Config, split: Split, trial: Any, deadline: float) -> float:
+    """Fit one configuration and return its validation recall@20; trained models report every validation."""
+    model = item_clusters.with_clusters(config, split, Console(quiet=True))
+    if not is_trained(config.model):
+        fitted = api.fit(model, split.train, split.valid)
+        return api.evaluate(fitted, split.valid, seed=config.seed).mean(SELECTION[0])[SELECTION[1]]
+    observer = TrialObserver(trial, deadline)
+    try:
+        api.fit(
+            model,
+            split.train,
+            split.valid,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            epochs=config.epochs,
+            eval_every=config.eval_every,
+            patience=config.patience,
+            selection=SELECTION,
+            prng_impl=config.prng_impl,
+            ema_decay=config.ema_decay,
+            observer=observer,
+        )
+    except InterruptedRunError:  # the time is over: what was reached counts
+        if observer.best is None:
+            raise Pruned from None
+    return float(observer.best or 0.0)
+
+
+class TrialObserver(Observer):
+    """Reports validations to the search, gives up trials that lag behind, and ends with the budget's time."""
+
+    def __init__(self, trial: Any, deadline: float) -> None:
+        self.trial, self.deadline = trial, deadline
+        self.best: float | None = None
+
+    def epoch(self, report: EpochReport) -> None:
+        """Report the best validation so far."""
+        if report.valid is None:
+            return
+        self.best = report.progress.best_value
+        self.trial.report(self.best, report.epoch)
+        self.trial.set_user_attr("best_epoch", report.progress.best_epoch)
+        if self.trial.should_prune():
+            raise Pruned
+
+    def interrupted(self) -> bool:
+        """Whether the time is over."""
+        return time.monotonic() > self.deadline
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[Path]:
+    """Make the folder of a search; one process at a time."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise OSError(f"cannot write {folder} ({error.strerror or error}): choose another --workdir") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process searches in {folder}: wait for it, or choose another --workdir"
+            ) from None
+        yield folder
+
+
+def _flags(values: Values) -> list[str]:
+    return [f"--{name}={flag_text(value)}" for name, value in values.items()]
+
+
+def _say(search: Search, trial: Any, console: Console) -> None:
+    """One line for one trial."""
+    best = search.best()
+    found = f"{trial.value:.4f}" if trial.state == STATES.COMPLETE else trial.user_attrs.get("error", "pruned")
+    ahead = "" if best is None else f" (best {best.value:.4f}, trial {best.number})"
+    console.print(
+        f"trial {trial.number}: valid recall@20 {found}{ahead}, {trial.user_attrs['seconds']:.1f} s: "
+        f"{' '.join(_flags(search.values(trial)))}",
+        highlight=False,
+    )
+
+
+def _show(search: Search, console: Console) -> None:
+    finished: list[Any] = [trial for trial in search.done() if trial.state == STATES.COMPLETE]
+    finished.sort(key=lambda trial: (-trial.value, trial.number))
+    table = Table(title="best trials by validation recall@20, official protocol", title_justify="left")
+    for name in ("trial", "valid", "seconds", "flags"):
+        table.add_column(name, justify="left" if name == "flags" else "right")
+    for trial in finished[:SHOWN]:
+        flags = " ".join(_flags(search.values(trial)))
+        table.add_row(str(trial.number), f"{trial.value:.4f}", f"{trial.user_attrs['seconds']:.1f}", flags)
+    console.print(table)
+
+
+def _write(config: Config, search: Search, folder: Path, command: str) -> None:
+    """``trials.csv`` and ``best.flags``."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["trial", "state", "valid_recall@20", "best_epoch", "seconds", *search.space])
+    for trial in search.done():
+        values, attrs = search.values(trial), trial.user_attrs
+        tried = [flag_text(values[name]) if name in values else "" for name in search.space]
+        value = "" if trial.value is None else trial.value
+        outcome = [trial.number, trial.state.name.lower(), value, attrs.get("best_epoch", ""), attrs["seconds"]]
+        rows.writerow([*outcome, *tried])
+    write_atomically(folder / "trials.csv", text.getvalue())
+    best = search.best()
+    if best is not None:
+        write_atomically(folder / "best.flags", best_flags(config, search, best, command))
+
+
+def best_flags(config: Config, search: Search, best: Any, command: str) -> str:
+    """The configuration of a trial as a flag file: what was searched, and what differs from the defaults."""
+    values = search.values(best)
+    chosen = dataclasses.replace(config, **values)
+    lines = [
+        f"# The best of {len(search.done())} trials by validation recall@20 ({best.value:.4f}, official protocol).",
+        f"#   search:  python -m experiments.sweep {command}",
+        f"#   space:   {ranges(search.space) or 'nothing'}",
+        f"#   time:    {search.seconds():.0f} s",
+    ]
+    for field in dataclasses.fields(Config):
+        name, value = field.name, getattr(chosen, field.name)
+        said = name in values or name in ("model", "dataset") or value != field.default
+        if name in (*NOT_PART_OF_A_RUN, "seed") or value is None or not said or not chosen.means_something(name):
+            continue
+        if not (name == "dataset" and config.data):
+            lines.append(f"--{name}={flag_text(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def ranges(space: Mapping[str, Range]) -> str:
+    """A space in words."""
+
+    def words(values: Range) -> str:
+        if isinstance(values, Choice):
+            return "{" + ", ".join(map(flag_text, values.of)) + "}"
+        return f"[{values.low}, {values.high}]{' (log)' if values.log else ''}"
+
+    return "; ".join(f"{name} in {words(values)}" for name, values in space.items())
+
+
+if __name__ == "__main__":
+    sys.exit(cli.guarded(main))

@@ -1,0 +1,149 @@
+"""A search: begins with the defaults, survives interruptions, never looks at the test part, ends in a flag file."""
+
+import csv
+import json
+import re
+import sys
+
+import numpy as np
+import optuna
+import pytest
+
+from diffrec_jax import api
+from experiments import cli, run, source, sweep
+from experiments.config import Config
+from experiments.kinds import KINDS
+
+EASE = ["--model=ease", "--recency=power", "--dataset=tiny"]
+TRAINED = ["--model=elsa", "--dataset=tiny", "--epochs=3", "--eval_every=1", "--tune=lr", "--dim=4"]
+
+
+@pytest.fixture
+def command(tiny_data, tmp_path, capsys, monkeypatch):
+    """Runs a search; returns the exit code and what was printed."""
+
+    def do(*flags):
+        argv = ["sweep.py", f"--data_dir={tiny_data}", f"--workdir={tmp_path / 'sweep'}", *flags]
+        monkeypatch.setattr(sys, "argv", argv)
+        code = cli.guarded(sweep.main)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return do
+
+
+def trials(tmp_path):
+    return list(csv.DictReader((tmp_path / "sweep" / "trials.csv").open()))
+
+
+def test_a_search_goes_on_where_it_was_and_its_best_is_a_run(command, tiny_data, tmp_path, monkeypatch):
+    evaluated = []
+    evaluate = api.evaluate
+
+    def counted(fitted, truth, **options):
+        evaluated.append(truth)
+        if len(evaluated) == 3:
+            raise KeyboardInterrupt
+        return evaluate(fitted, truth, **options)
+
+    monkeypatch.setattr(api, "evaluate", counted)
+    code, text = command(*EASE, "--trials=4")
+    assert code == 130 and "the same command goes on" in text
+    assert [row["trial"] for row in trials(tmp_path)] == ["0", "1"]
+    assert (float(trials(tmp_path)[0]["l2"]), trials(tmp_path)[0]["fit_weighted"]) == (500.0, "False")  # the defaults
+
+    code, text = command(*EASE, "--trials=4")
+    assert code == 0 and "going on after 2 trials" in text and "the test part was not looked at" in text
+    found = trials(tmp_path)
+    assert [row["trial"] for row in found] == ["0", "1", "3", "4"] and {row["state"] for row in found} == {"complete"}
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path / 'sweep' / 'study.db'}")
+    assert study.trials[3].params == study.trials[2].params  # what was interrupted came first
+    valid = source.load(Config(dataset="tiny", data_dir=str(tiny_data))).valid
+    assert all(np.array_equal(truth.items, valid.items) for truth in evaluated)  # nothing else was ever ranked for
+
+    code, text = command(*EASE, "--trials=4")
+    assert code == 0 and text.count("trial ") <= 2  # nothing was run
+    code, text = command(*EASE, "--trials=5", "--w_min=0.2")
+    assert code == 2 and re.search(r"holds another search \(.*w_min: None there, 0\.2 now.*another --workdir", text)
+
+    best = max(found, key=lambda row: (float(row["valid_recall@20"]), -int(row["trial"])))
+    flags = tmp_path / "sweep" / "best.flags"
+    assert "data_dir" not in flags.read_text() and "/" not in flags.read_text().split("--model")[1]
+    config = cli.parse(["run.py", f"--flagfile={flags}"], usage="")
+    assert (config.model, config.recency, config.l2) == ("ease", "power", float(best["l2"]))
+    argv = ["run.py", f"--flagfile={flags}", f"--workdir={tmp_path / 'r'}", f"--data_dir={tiny_data}", "--nobaselines"]
+    monkeypatch.setattr(sys, "argv", argv)
+    assert cli.guarded(run.main) == 0
+    result = json.loads((tmp_path / "r" / "result.json").read_text())
+    assert result["valid"]["official"]["recall@20"] == pytest.approx(float(best["valid_recall@20"]), abs=1e-6)
+
+
+def test_trained_models_report_are_pruned_and_end_with_the_time(command, tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: trial.number == 1)
+    code, text = command(*TRAINED, "--trials=2")
+    assert code == 0, text
+    assert [row["state"] for row in trials(tmp_path)] == ["complete", "pruned"]
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path / 'sweep' / 'study.db'}")
+    assert list(study.trials[0].intermediate_values) == [1, 2, 3] and list(study.trials[1].intermediate_values) == [1]
+    code, text = command(*TRAINED, "--trials=3", "--minutes=0.0001")
+    assert code == 0 and "2 trials" in text  # the budget was spent before
+
+    trial = study.ask()
+    config = Config(model="elsa", dim=4, epochs=50, eval_every=2, dataset="tiny", data_dir=str(tiny_data))
+    with pytest.raises(optuna.TrialPruned):
+        sweep.measured(config, source.load(config), trial, 0.0)  # not even time for one validation
+    monkeypatch.setattr(sweep.TrialObserver, "interrupted", lambda observer: observer.best is not None)
+    assert 0.0 < sweep.measured(config, source.load(config), trial, 0.0) < 1.0  # what one epoch reached counts
+
+
+def test_a_trial_whose_process_died_is_tried_again(command, tmp_path):
+    assert command(*EASE, "--trials=1")[0] == 0
+    storage = f"sqlite:///{tmp_path / 'sweep' / 'study.db'}"
+    study = optuna.load_study(study_name="search", storage=storage)
+    l2 = study.ask().suggest_float("l2", 1.0, 10_000.0, log=True)  # and nothing is ever told
+    assert command(*EASE, "--trials=2")[0] == 0
+    assert float(trials(tmp_path)[1]["l2"]) == pytest.approx(l2, rel=1e-2)
+
+
+def test_a_model_without_a_space_is_tried_once(command, tmp_path):
+    code, text = command("--model=popularity", "--dataset=tiny")
+    assert code == 0 and "one trial is all" in text and len(trials(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("model", KINDS)
+def test_every_model_is_searched_from_its_defaults(model):
+    config = Config(model=model, recency="" if model in ("diffrec", "l_diffrec", "recent_popularity") else "power")
+    space = sweep.space_of(config, frozenset(), "")
+    assert space
+    for name, values in space.items():
+        assert getattr(config, name) in values, name
+    assert not set(sweep.space_of(config, frozenset(space), ""))
+    assert ("recency_power" in space) == (config.kernel == "power")
+
+
+@pytest.mark.parametrize(
+    "flags, sentence",
+    [
+        (["--tune=steps"], r"tune=steps is not searched for ease: choose from l2, fit_weighted, w_min, recency_power"),
+        (["--trials=0"], r"trials=0 must be at least 1"),
+        (["--minutes=-1"], r"minutes=-1.0 not negative"),
+        (["--stepz=1"], r"Unknown command line flag 'stepz'"),
+    ],
+)
+def test_bad_input_gets_one_sentence(command, tmp_path, flags, sentence):
+    code, text = command(*EASE, *flags)
+    assert code == 2 and re.search(sentence, text), text
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_damaged_study_is_refused(command, tmp_path):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "study.db").write_bytes(b"not a database at all" * 100)
+    code, text = command(*EASE)
+    assert code == 2 and "is no readable study" in text
+
+
+def test_two_processes_do_not_share_a_folder(command, tmp_path):
+    with sweep.claimed(tmp_path / "sweep"):
+        code, text = command(*EASE)
+    assert code == 2 and "another process searches in" in text
