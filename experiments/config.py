@@ -15,6 +15,7 @@ from experiments.kinds import KINDS, LATENT, RECENCY, TIME_AWARE, hyper_paramete
 PRNG_IMPLS = ("threefry2x32", "rbg", "unsafe_rbg")
 SPLITS = ("temporal", "leave_one_out", "global_time", "random", "diffrec")
 EVAL_HISTORIES = ("train", "train+valid")
+STAYS_UNSAID = ("beta_fixed", "fit_weighted")  # the model's own default holds; other unsaid flags are filled in
 NOT_PART_OF_A_RUN = ("workdir", "data_dir", "protocol", "seeds")  # may differ when a run is taken up again
 
 
@@ -104,7 +105,9 @@ class Config:
     neighbours: int = option(100, "of each item, of item_knn")
     shrink: float = option(10.0, "of item_knn: distrust of similarities that rest on few users")
     asymmetry: float = option(0.5, "of item_knn's similarity: below 0.5, the cosine, it favours rare items")
-    fit_weighted: bool = option(False, "with a --recency: fit weighted rows too, not only score them")
+    fit_weighted: bool | None = option(
+        None, "with a --recency: fit weighted rows, not only score them; unless given: not for ease and item_knn"
+    )
     dim: int | None = option(None, "factors; unless given, 256 for elsa and 64 for lightgcn")
     layers: int = option(3, "of lightgcn")
     reg: float = option(1e-4, "penalty of lightgcn")
@@ -133,7 +136,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, default in hyper_parameters(self.model).items():
-            if getattr(self, name, default) is None and name != "beta_fixed":
+            if getattr(self, name, default) is None and name not in STAYS_UNSAID:
                 object.__setattr__(self, name, default)
         for name in ("batch_size", "epochs", "eval_every", "patience", "seeds"):
             if getattr(self, name) < 1:
@@ -180,6 +183,8 @@ class Config:
     def _needed_kernel(self, name: str) -> str:
         """The flag without which a flag of the recency kernel means nothing; empty if there is none."""
         kernel = self.kernel
+        if name == "fit_weighted":
+            return "" if kernel else "--recency=linear"
         if name not in RECENCY - {"recency"} or name in hyper_parameters(self.model):
             return ""
         if name in ("recency_power", "half_life"):
@@ -195,9 +200,7 @@ class Config:
     def build_model(self) -> Any:
         """The model of this configuration, latent ones without their clusters; refuses values that make none."""
         names = hyper_parameters(self.model)
-        values = {name: getattr(self, name) for name in names if hasattr(self, name)}
-        if values.get("beta_fixed", False) is None:
-            values["beta_fixed"] = names["beta_fixed"]
+        values = {name: getattr(self, name) for name in names if getattr(self, name, None) is not None}
         if self.kernel:
             values["recency"] = Recency(
                 kernel=self.kernel,

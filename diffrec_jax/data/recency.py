@@ -8,7 +8,8 @@ For a user with M interactions in time order, and the relative position ``u_m = 
     exponential  w_m = w_min + (w_max - w_min) · 2^(-(days before the last one) / half_life)  (3)
 
 Source: Eq. 1 is the DiffRec paper's (arXiv 2304.04971, Section 3.6); Eq. 2 and 3 are ours. The weighted row is both
-input and target of the model; masks stay unweighted.
+input and target of the model; masks stay unweighted. A model with ``fit_weighted=False`` is
+trained on rows of ones, and weighs only the histories that it scores.
 """
 
 import dataclasses
@@ -84,6 +85,12 @@ class Recency:
             share = position / jnp.maximum(lengths - 1, 1)
             share = share if self.kernel == "linear" else share**self.power
         return self.w_min + (self.w_max - self.w_min) * share
+
+
+def training_recency(model: Any) -> Recency | None:
+    """The kernel of the rows that a model is trained on: its ``recency``, unless ``fit_weighted`` says otherwise."""
+    recency: Recency | None = getattr(model, "recency", None)
+    return recency if getattr(model, "fit_weighted", True) else None
 
 
 def weights_of(csr: Any, recency: Recency | None) -> np.ndarray:

@@ -43,6 +43,7 @@ class DiffRec:
       sampling_steps: T', how far a row is corrupted before inference.
       sampling_noise: draw from the posterior at inference instead of taking its mean.
       recency: a recency kernel makes it T-DiffRec.
+      fit_weighted: train on the weighted rows, as the paper does; False weighs only the histories that are scored.
       lr, weight_decay: of AdamW.
     """
 
@@ -62,6 +63,7 @@ class DiffRec:
     sampling_steps: int = 0
     sampling_noise: bool = False
     recency: Recency | None = None
+    fit_weighted: bool = True
     lr: float = 5e-4
     weight_decay: float = 0.0
 
@@ -71,6 +73,7 @@ class DiffRec:
         **DIFFUSION_SPACE,
         "norm": Choice((False, True)),
         "reweight": Choice((False, True)),
+        "fit_weighted": Choice((False, True)),
         "lr": Real(1e-5, 3e-3, log=True),
     }
 

@@ -36,12 +36,14 @@ class ELSA:
 
     Attributes:
       dim: D.
-      recency: weighs the rows, as input and target.
+      recency: weighs the rows.
+      fit_weighted: train on the weighted rows, as input and target; False weighs only the histories that are scored.
       lr: learning rate of Adam.
     """
 
     dim: int = 256
     recency: Recency | None = None
+    fit_weighted: bool = True
     lr: float = 0.01
 
     SPACE: ClassVar[Mapping[str, Range]] = {"dim": Whole(32, 1024, log=True), "lr": Real(1e-3, 0.3, log=True)}

@@ -77,6 +77,7 @@ class LatentDiffRec:
       lamda, anneal_cap, anneal_steps: Eq. 4; 0 steps means ``max(lamda, anneal_cap)`` throughout.
       vae_anneal_cap, vae_anneal_steps: Eq. 3; 0 steps means the cap throughout.
       recency: a recency kernel makes it LT-DiffRec.
+      fit_weighted: train on the weighted rows, as the paper does; False weighs only the histories that are scored.
       lr1, wd1: learning rate and weight decay of the autoencoder.
       lr2, wd2: of the denoiser.
     """
@@ -108,6 +109,7 @@ class LatentDiffRec:
     vae_anneal_cap: float = 0.3
     vae_anneal_steps: int = 200
     recency: Recency | None = None
+    fit_weighted: bool = True
     lr1: float = 1e-3
     lr2: float = 5e-4
     wd1: float = 0.0

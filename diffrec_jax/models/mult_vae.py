@@ -180,7 +180,8 @@ class MultVAE(Multinomial):
       activation: of the hidden layers.
       dropout: rate on the rows while training.
       vae_anneal_cap, vae_anneal_steps: Eq. 3; 0 steps means the cap throughout.
-      recency: weighs the rows, as input and target.
+      recency: weighs the rows.
+      fit_weighted: train on the weighted rows, as input and target; False weighs only the histories that are scored.
       lr, weight_decay: of AdamW.
     """
 
@@ -190,6 +191,7 @@ class MultVAE(Multinomial):
     vae_anneal_cap: float = 0.3
     vae_anneal_steps: int = 200
     recency: Recency | None = None
+    fit_weighted: bool = True
     lr: float = 1e-3
     weight_decay: float = 0.0
 
@@ -229,7 +231,8 @@ class MultiDAE(Multinomial):
       dims: widths, innermost first; the first is Z.
       activation: of the hidden layers and the latent.
       dropout: rate on the rows while training.
-      recency: weighs the rows, as input and target.
+      recency: weighs the rows.
+      fit_weighted: train on the weighted rows, as input and target; False weighs only the histories that are scored.
       lr, weight_decay: of AdamW.
     """
 
@@ -237,6 +240,7 @@ class MultiDAE(Multinomial):
     activation: str = "tanh"
     dropout: float = 0.5
     recency: Recency | None = None
+    fit_weighted: bool = True
     lr: float = 1e-3
     weight_decay: float = 0.0
 

@@ -13,7 +13,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from diffrec_jax.data.recency import Recency
+from diffrec_jax.data.recency import training_recency
 from diffrec_jax.data.rows import DeviceCSR, Rows, take_rows
 from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.mesh import batch_size_on, replicated
@@ -165,7 +165,7 @@ class Trainer:
     def _run(self, state: TrainState, csr: DeviceCSR, epoch: jax.Array, n_steps: jax.Array) -> TrainState:
         """``n_steps`` steps of ``epoch``, beginning where the state stands."""
         optimizer, key = self.model.optimizer(), self.key("train")
-        recency: Recency | None = getattr(self.model, "recency", None)
+        recency = training_recency(self.model)
         order = self.order(epoch)
         first = state.step - epoch * self.steps_per_epoch
         fresh = first == 0

@@ -11,6 +11,7 @@ import pytest
 
 from diffrec_jax import api
 from diffrec_jax.data import synthetic
+from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import device_csr, take_rows
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue, DiffRec
@@ -201,6 +202,14 @@ def test_a_step_inside_somebody_elses_pipeline_with_their_optimizer(split, one_d
         state = theirs(state, jnp.arange(8, dtype=jnp.int32) + 8 * i)
     assert int(state.step) == 4 and float(state.loss_rows) == 32 and int(state.bad_step) == -1
     assert int(state.history.count.sum()) > 0 and not same(state.params, params)
+
+
+def test_a_kernel_may_weigh_only_the_histories_that_are_scored(split, one_device):
+    plain = fit(split, one_device, epochs=1)
+    scored = dataclasses.replace(MODEL, recency=Recency(kernel="power"), fit_weighted=False)
+    weighted = fit(split, one_device, epochs=1, model=scored)
+    assert same(plain.params, weighted.params)
+    assert api.evaluate(plain, split.test).means() != api.evaluate(weighted, split.test).means()
 
 
 def test_the_moving_average_of_the_parameters_follows_its_definition(split, one_device):
