@@ -96,6 +96,13 @@ def space_of(config: Config, given: frozenset[str], tune: str) -> dict[str, Rang
     return {name: space[name] for name in names}
 
 
+def defaults_of(config: Config, space: Mapping[str, Range]) -> Values:
+    """The values of the first trial: those of the configuration, or the model's own where it says none."""
+    model = config.build_model()
+    own = {name: getattr(model, name, None) for name in space}
+    return {name: own[name] if getattr(config, name) is None else getattr(config, name) for name in space}
+
+
 def sweep(
     config: Config,
     budget: Budget,
@@ -110,9 +117,13 @@ def sweep(
     fixed = {n: v for n, v in as_json(config).items() if n not in (*NOT_PART_OF_A_RUN, *space)}
     fixed = {n: v for n, v in fixed.items() if config.means_something(n)}
     about = {**fixed, "space": ranges(space), "data": source.fingerprint(split)}
-    start = {name: getattr(config, name) for name in space}
     search = Search(
-        folder / "study.db", space, about=about, start=start, seed=config.seed, warmup=2 * config.eval_every
+        folder / "study.db",
+        space,
+        about=about,
+        start=defaults_of(config, space),
+        seed=config.seed,
+        warmup=2 * config.eval_every,
     )
     allowed = budget.minutes * 60.0 or float("inf")
     trials = budget.trials if space else 1

@@ -27,7 +27,7 @@ from diffrec_jax.data.rows import Rows
 from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.models.contract import Catalogue, LossAux, Params
 from diffrec_jax.models.denoiser import l2_normalise
-from diffrec_jax.space import Range, Real, Whole
+from diffrec_jax.space import Choice, Range, Real, Whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,11 @@ class ELSA:
     fit_weighted: bool = True
     lr: float = 0.01
 
-    SPACE: ClassVar[Mapping[str, Range]] = {"dim": Whole(32, 1024, log=True), "lr": Real(1e-3, 0.3, log=True)}
+    SPACE: ClassVar[Mapping[str, Range]] = {
+        "dim": Whole(32, 1024, log=True),
+        "fit_weighted": Choice((False, True)),
+        "lr": Real(1e-3, 0.3, log=True),
+    }
 
     def __post_init__(self) -> None:
         if self.dim < 1:

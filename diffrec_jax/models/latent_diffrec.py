@@ -123,6 +123,7 @@ class LatentDiffRec:
         **DIFFUSION_SPACE,
         "lamda": Real(0.005, 0.2, log=True),
         "vae_anneal_cap": Real(0.0, 1.0),
+        "fit_weighted": Choice((False, True)),
         "lr1": Real(1e-4, 5e-3, log=True),
         "lr2": Real(1e-5, 3e-3, log=True),
     }

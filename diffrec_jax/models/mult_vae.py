@@ -200,6 +200,7 @@ class MultVAE(Multinomial):
         "dims": WIDTHS,
         "dropout": Real(0.0, 0.8),
         "vae_anneal_cap": Real(0.0, 1.0),
+        "fit_weighted": Choice((False, True)),
         "lr": Real(1e-4, 1e-2, log=True),
     }
 
@@ -248,6 +249,7 @@ class MultiDAE(Multinomial):
     SPACE: ClassVar[Mapping[str, Range]] = {
         "dims": WIDTHS,
         "dropout": Real(0.0, 0.8),
+        "fit_weighted": Choice((False, True)),
         "lr": Real(1e-4, 1e-2, log=True),
         "weight_decay": Real(0.0, 0.1),
     }
