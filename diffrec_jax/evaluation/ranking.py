@@ -10,6 +10,9 @@ from jax.sharding import PartitionSpec as P
 
 from diffrec_jax.data.rows import Rows
 
+BLOCK = 16  # items; a long row is searched by the maxima of its blocks
+LONG = 2**14  # items
+
 
 def mask_seen(scores: jax.Array, seen: Rows) -> jax.Array:
     """``scores [B, I]`` with -inf at the items of ``seen``, whose weights must be 1 (no recency kernel)."""
@@ -29,13 +32,13 @@ def top_k(scores: jax.Array, k: int, *, mesh: Mesh | None = None) -> tuple[jax.A
     if not 1 <= k <= n_items:
         raise ValueError(f"k={k} must lie between 1 and the {n_items} items of the catalogue")
     if mesh is None or mesh.shape["items"] == 1:
-        return jax.lax.top_k(scores, k)
+        return _top_k(scores, k)
     shards = mesh.shape["items"]
     width = -(-n_items // shards)
     scores = jnp.pad(scores, ((0, 0), (0, shards * width - n_items)), constant_values=-jnp.inf)
 
     def local(part: jax.Array) -> tuple[jax.Array, jax.Array]:
-        values, items = jax.lax.top_k(part, min(k, width))
+        values, items = _top_k(part, min(k, width))
         items = items + jax.lax.axis_index("items") * width
         values = jax.lax.all_gather(values, "items", axis=1, tiled=True)  # [B, shards · K], in order of item ids
         items = jax.lax.all_gather(items, "items", axis=1, tiled=True)
@@ -43,6 +46,24 @@ def top_k(scores: jax.Array, k: int, *, mesh: Mesh | None = None) -> tuple[jax.A
         return values, jnp.take_along_axis(items, place, axis=1)
 
     return jax.shard_map(local, mesh=mesh, in_specs=P("users", "items"), out_specs=P("users"), check_vma=False)(scores)
+
+
+def _top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """``jax.lax.top_k``, ties included, several times faster on long rows.
+
+    The K best lie in the K blocks whose maxima are best: only these are sorted. Blocks stay in the order of their
+    items, so that ties go to the lower item here too.
+    """
+    n_rows, n_items = scores.shape
+    n_blocks = -(-n_items // BLOCK)
+    if n_items < LONG or n_blocks < 8 * k:
+        return jax.lax.top_k(scores, k)
+    padding = ((0, 0), (0, n_blocks * BLOCK - n_items))
+    blocks = jnp.pad(scores, padding, constant_values=-jnp.inf).reshape(n_rows, n_blocks, BLOCK)
+    best = jnp.sort(jax.lax.top_k(jnp.max(blocks, axis=2), k)[1], axis=1)  # [B, K] blocks
+    found = jnp.take_along_axis(blocks, best[:, :, None], axis=1).reshape(n_rows, k * BLOCK)
+    values, place = jax.lax.top_k(found, k)
+    return values, jnp.take_along_axis(best, place // BLOCK, axis=1) * BLOCK + place % BLOCK
 
 
 def hits(recommended: jax.Array, truth: Rows) -> jax.Array:

@@ -28,6 +28,18 @@ def test_top_k_on_any_mesh_equals_a_stable_sort(shape, n_items, k):
     np.testing.assert_array_equal(values, np.take_along_axis(scores, expected, axis=1))
 
 
+@pytest.mark.parametrize("n_items, k", [(2**14, 20), (2**14 + 5, 1), (2**15 - 1, 128)])
+def test_top_k_of_a_long_catalogue_equals_a_stable_sort(n_items, k):
+    random = np.random.default_rng(0)
+    scores = np.stack([random.normal(size=n_items), random.integers(0, 3, n_items), np.full(n_items, -np.inf)])
+    scores = scores.astype(np.float32)
+    scores[2, n_items // 2] = 0.5  # nearly everything is masked
+    values, items = jax.jit(top_k, static_argnums=1)(jnp.asarray(scores), k)
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(items, expected)
+    np.testing.assert_array_equal(values, np.take_along_axis(scores, expected, axis=1))
+
+
 def test_only_what_the_top_k_needs_crosses_between_devices():
     mesh = make_mesh(users=1, items=8)
     sharding = jax.sharding.NamedSharding(mesh, jax.P("users", "items"))
