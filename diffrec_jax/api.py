@@ -15,8 +15,8 @@ from diffrec_jax.data.interactions import CSR, Interactions, checksum, merge
 from diffrec_jax.data.rows import device_csr
 from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
 from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS
-from diffrec_jax.mesh import make_mesh, replicated
-from diffrec_jax.models.contract import Catalogue, ClosedForm, Model
+from diffrec_jax.mesh import Layout, make_mesh, replicated
+from diffrec_jax.models.contract import Catalogue, ClosedForm, Model, item_axes, shapes
 from diffrec_jax.serving import ModelFolder, Recommender, Table, Vocabulary
 from diffrec_jax.serving.model_folder import FOLDER
 from diffrec_jax.training.checkpoint import Checkpoints, Progress
@@ -30,7 +30,7 @@ class Fitted:
     """A model with parameters, and the data they came from."""
 
     model: Any
-    params: Any
+    stored: Any  # the parameters as they lie on the mesh (``mesh.Layout``); ``params`` is what to work with
     train: CSR
     valid: CSR | None
     mesh: Mesh
@@ -38,6 +38,14 @@ class Fitted:
 
     vocabulary: Vocabulary
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def params(self) -> Any:
+        """The parameters, whole on every device."""
+        if isinstance(self.model, ClosedForm):
+            return self.stored
+        seen = shapes(self.model, Catalogue(n_items=self.train.n_items, n_users=self.train.n_users))
+        return Layout(self.mesh, item_axes(self.model)).collect(self.stored, seen)
 
     @functools.cached_property
     def recommender(self) -> Recommender:
@@ -184,7 +192,7 @@ def evaluate(
         ks=ks,
         popularity=np.bincount(fitted.train.indices, minlength=fitted.train.n_items),
     )
-    return evaluator(fitted.params)
+    return evaluator(fitted.stored)
 
 
 def _csr(data: CSR | Interactions) -> CSR:

@@ -9,6 +9,7 @@ from typing import Any
 from diffrec_jax.data.recency import KERNELS, Recency
 from diffrec_jax.diffusion.schedule import NOISE_SCHEDULES
 from diffrec_jax.evaluation.metrics import PROTOCOLS
+from diffrec_jax.mesh import mesh_sizes
 from diffrec_jax.models.denoiser import ACTIVATIONS
 from experiments.kinds import KINDS, LATENT, RECENCY, TIME_AWARE, hyper_parameters, models_of
 
@@ -16,7 +17,7 @@ PRNG_IMPLS = ("threefry2x32", "rbg", "unsafe_rbg")
 SPLITS = ("temporal", "leave_one_out", "global_time", "random", "diffrec")
 EVAL_HISTORIES = ("train", "train+valid")
 STAYS_UNSAID = ("beta_fixed", "fit_weighted")  # the model's own default holds; other unsaid flags are filled in
-NOT_PART_OF_A_RUN = ("workdir", "data_dir", "protocol", "seeds")  # may differ when a run is taken up again
+NOT_PART_OF_A_RUN = ("mesh", "workdir", "data_dir", "protocol", "seeds")  # may differ when a run is taken up again
 
 
 def option(default: Any, help: str, *, choices: tuple[str, ...] | None = None, group: str = "run") -> Any:
@@ -128,6 +129,9 @@ class Config:
     prng_impl: str = option(
         "threefry2x32", "generator of the training noise; rbg is faster on TPU", choices=PRNG_IMPLS, group="trained"
     )
+    mesh: str = option(
+        "", "devices: users:4,items:2 spreads rows over 4 and the catalogue over 2; unless given, rows over all"
+    )
     # evaluation and output
     protocol: str = option("official", "convention of the printed table; both are recorded", choices=PROTOCOLS)
     eval_history: str = option("train", "what the test history holds", choices=EVAL_HISTORIES)
@@ -135,6 +139,7 @@ class Config:
     workdir: str = option("", "the run folder; runs/<flag file or dataset>-s<seed> if empty")
 
     def __post_init__(self) -> None:
+        mesh_sizes(self.mesh)  # refuses what is no mesh
         for name, default in hyper_parameters(self.model).items():
             if getattr(self, name, default) is None and name not in STAYS_UNSAID:
                 object.__setattr__(self, name, default)

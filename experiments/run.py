@@ -19,6 +19,7 @@ from rich.console import Console
 
 from diffrec_jax import api
 from diffrec_jax.data.splits import Split
+from diffrec_jax.mesh import parse_mesh
 from diffrec_jax.models.baselines import EASE, NO_TIMES
 from diffrec_jax.training import InterruptedRunError
 from experiments import cli, evidence, item_clusters, seeds, source, table
@@ -43,6 +44,7 @@ def run(config: Config, console: Console) -> int:
     if result is None:
         split = source.load(config)
         check(config, split)
+        mesh = parse_mesh(config.mesh)
         folder.claim(config, source.fingerprint(split))
     else:
         console.print(f"{folder.path} is finished; its result:", highlight=False)
@@ -61,6 +63,7 @@ def run(config: Config, console: Console) -> int:
                 epochs=config.epochs,
                 eval_every=config.eval_every,
                 patience=config.patience,
+                mesh=mesh,
                 prng_impl=config.prng_impl,
                 ema_decay=config.ema_decay,
                 observer=observer,

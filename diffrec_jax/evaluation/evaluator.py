@@ -14,8 +14,8 @@ from diffrec_jax.data.rows import device_csr, take_rows
 from diffrec_jax.evaluation import metrics as metrics_lib
 from diffrec_jax.evaluation.beyond import ListCounts, beyond_accuracy
 from diffrec_jax.evaluation.ranking import hits, mask_seen, top_k
-from diffrec_jax.mesh import replicated
-from diffrec_jax.models.contract import Scorer
+from diffrec_jax.mesh import Layout, replicated
+from diffrec_jax.models.contract import Catalogue, Model, Scorer, item_axes, shapes
 
 KS = (10, 20, 50, 100)
 
@@ -88,6 +88,8 @@ class Evaluator:
         self._batches = [jax.device_put(batch, replicated(mesh)) for batch in padded.reshape(-1, batch_size)]
         self._data = tuple(device_csr(csr, mesh=mesh) for csr in (history, seen, truth))
         self._key = jax.device_put(jax.random.fold_in(jax.random.key(seed), 3), replicated(mesh))
+        self.layout = Layout(mesh, item_axes(model))
+        self._catalogue = Catalogue(n_items=truth.n_items, n_users=truth.n_users)
         self._truth = np.bincount(truth.indices, minlength=truth.n_items).astype(np.int32)
         self._compiled: tuple[Any, Any, Any] | None = None
         self.compile_seconds = 0.0
@@ -96,6 +98,7 @@ class Evaluator:
         """Rank the catalogue for every user with truth."""
         if not self._batches:
             return Evaluation(users=self.users, per_user={}, n_users=self.n_users)
+        params = self.layout.place(params)
         prepare, evaluate, summarise = self.compile(params)
         start = time.perf_counter()
         tables, counts, batches = prepare(params), self._no_counts(), []
@@ -113,18 +116,28 @@ class Evaluator:
         return Evaluation(self.users[order], per_user, self.n_users, seconds, self.compile_seconds, beyond, per_item)
 
     def compile(self, params: Any) -> tuple[Any, Any, Any]:
-        """The programs, for parameters (or their abstract form) of one shape; compiled once."""
+        """The programs, for parameters (or their abstract form) as they lie on the mesh; compiled once."""
         if self._compiled is None:
             start = time.perf_counter()
-            abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), params)
-            prepare = jax.jit(self.model.prepare, out_shardings=replicated(self.mesh)).lower(abstract).compile()
-            tables = jax.eval_shape(self.model.prepare, abstract)
-            tables = jax.tree.map(
-                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated(self.mesh)), tables
+            known = isinstance(self.model, Model)
+            seen = shapes(self.model, self._catalogue) if known else jax.eval_shape(lambda tree: tree, params)
+            seen_tables = jax.eval_shape(self.model.prepare, seen)
+            abstract = self.layout.abstract(params)
+            tables = self.layout.abstract(jax.eval_shape(self.layout.pad, seen_tables))
+
+            def prepare(params: Any) -> Any:
+                return self.layout.pad(self.model.prepare(self.layout.cut(params, seen)))
+
+            def evaluate(params: Any, tables: Any, *rest: Any) -> Any:
+                return self._evaluate(self.layout.cut(params, seen), self.layout.cut(tables, seen_tables), *rest)
+
+            counts, shardings = self._no_counts(), self.layout.shardings(tables)
+            rest = (self._key, self._batches[0], counts, *self._data)
+            self._compiled = (
+                jax.jit(prepare, out_shardings=shardings).lower(abstract).compile(),
+                jax.jit(evaluate, donate_argnums=4).lower(abstract, tables, *rest).compile(),
+                jax.jit(self._summarise).lower(counts, self._popularity).compile(),
             )
-            program, counts = jax.jit(self._evaluate, donate_argnums=4), self._no_counts()
-            evaluate = program.lower(abstract, tables, self._key, self._batches[0], counts, *self._data).compile()
-            self._compiled = prepare, evaluate, jax.jit(self._summarise).lower(counts, self._popularity).compile()
             self.compile_seconds = time.perf_counter() - start
         return self._compiled
 

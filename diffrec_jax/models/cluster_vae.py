@@ -134,6 +134,14 @@ class ClusterVAE(nn.Module):
         else:
             self.decoders = [self._stack("decoder", (self.in_dims[0], sum(self.sizes)))]
 
+    @property
+    def item_axes(self) -> dict[str, int]:
+        """The matrices and biases as long as a cluster or all of them, and which axis is; ``contract.item_axes``."""
+        clusters, last = range(len(self.sizes)), max(len(self.out_dims) - 1, 0)
+        last_layers = [f"decoder_{c}_{last}" for c in clusters] if self.out_dims else ["decoder_0"]
+        axes = {f"encoder_{c}_0_kernel": 0 for c in clusters}
+        return axes | {f"{name}_kernel": 1 for name in last_layers} | {f"{name}_bias": 0 for name in last_layers}
+
     def _stack(self, name: str, widths: Sequence[int]) -> list[tuple[jax.Array, jax.Array]]:
         """Weights and biases of an MLP through ``widths``."""
         xavier = nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
@@ -146,20 +154,18 @@ class ClusterVAE(nn.Module):
         ]
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Reconstruct rows through their mean latents: ``[B, I] -> [B, I]`` logits."""
-        return self.decode(self.encode(x)[0])
+        """Reconstruct rows in cluster order through their mean latents: ``[B, I] -> [B, I]`` logits."""
+        return jnp.concatenate(self.decode(self.encode(split(x, self.sizes))[0]), axis=1)
 
-    def encode(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """``(μ, log σ²)``, both ``[B, Z]``, of rows ``x [B, I]`` in cluster order (Eq. 1 and 2)."""
+    def encode(self, parts: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """``(μ, log σ²)``, both ``[B, Z]``, of rows given cluster by cluster, ``[B, |c|]`` each (Eq. 1 and 2)."""
         act = ACTIVATIONS[self.activation]
-        means, log_variances, start = [], [], 0
-        for size, width, layers in zip(self.sizes, self.latent_widths, self.encoders):
-            h = x[:, start : start + size]
+        means, log_variances = [], []
+        for h, width, layers in zip(parts, self.latent_widths, self.encoders):
             for kernel, bias in layers:
                 h = act(jnp.matmul(h, kernel) + bias)
             means.append(h[:, :width])
             log_variances.append(h[:, width:])
-            start += size
         return jnp.concatenate(means, axis=1), jnp.concatenate(log_variances, axis=1)
 
     def first_kernels(self) -> list[jax.Array]:
@@ -179,11 +185,9 @@ class ClusterVAE(nn.Module):
             means.append(h[:, :width])
         return jnp.concatenate(means, axis=1)
 
-    def decode(self, z: jax.Array) -> jax.Array:
-        """Logits ``[B, I]`` in cluster order from ``z [B, Z]`` (Eq. 4 or 5)."""
-        return jnp.concatenate(
-            [jnp.matmul(h, layers[-1][0]) + layers[-1][1] for h, layers in zip(self.hidden(z), self.decoders)], axis=1
-        )
+    def decode(self, z: jax.Array) -> list[jax.Array]:
+        """Logits from ``z [B, Z]``: one ``[B, I]`` in cluster order (Eq. 4), or one ``[B, |c|]`` each (Eq. 5)."""
+        return [jnp.matmul(h, layers[-1][0]) + layers[-1][1] for h, layers in zip(self.hidden(z), self.decoders)]
 
     def hidden(self, z: jax.Array) -> list[jax.Array]:
         """What the last matrix of each decoder is multiplied with."""
@@ -217,6 +221,13 @@ def kl_divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
     return -0.5 * jnp.sum(1.0 + log_variance - jnp.square(mean) - jnp.exp(log_variance), axis=1)
 
 
-def multinomial_nll(logits: jax.Array, x: jax.Array) -> jax.Array:
-    """``-Σ x · log softmax(logits)``, ``[B]``."""
-    return jax.nn.logsumexp(logits, axis=1) * jnp.sum(x, axis=1) - jnp.sum(logits * x, axis=1)
+def multinomial_nll(logits: Sequence[jax.Array], x: Sequence[jax.Array]) -> jax.Array:
+    """``-Σ x · log softmax(logits)``, ``[B]``, of rows that come in blocks, ``[B, n]`` each."""
+    normaliser = jax.nn.logsumexp(jnp.stack([jax.nn.logsumexp(block, axis=1) for block in logits]), axis=0)
+    mass = sum(jnp.sum(block, axis=1) for block in x)
+    return normaliser * mass - sum(jnp.sum(a * b, axis=1) for a, b in zip(logits, x))
+
+
+def split(x: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
+    """Rows ``[B, I]`` in cluster order as one ``[B, |c|]`` per cluster."""
+    return jnp.split(x, np.cumsum(sizes)[:-1], axis=1)

@@ -8,6 +8,7 @@ Letters: B rows of a batch, I items, T diffusion steps.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -96,6 +97,18 @@ class Factored(Scorer, Protocol):
     def item_vectors(self, params: Params) -> jax.Array:
         """Vectors ``[I, V]``; the last column is the item's bias."""
         ...
+
+
+def item_axes(model: Any) -> Mapping[str, int]:
+    """The parameters and prepared tables that are as long as the catalogue, or as a part of it, by name, and which of
+    their axes is: ``model.item_axes``. A mesh may spread these over devices; without the attribute nothing is spread.
+    """
+    return getattr(model, "item_axes", {})
+
+
+def shapes(model: Any, catalogue: Catalogue) -> Params:
+    """The parameters of a trained model, without their values."""
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), catalogue))
 
 
 def is_factored(model: Any) -> bool:

@@ -110,6 +110,11 @@ class DiffRec:
             beta_fixed=self.beta_fixed,
         )
 
+    @property
+    def item_axes(self) -> Mapping[str, int]:
+        """See ``models.contract.item_axes``."""
+        return {"in_items": 0, "out_items": 1, "out_bias": 0}
+
     def denoiser(self, n_items: int) -> Denoiser:
         """The network for a catalogue of ``n_items``."""
         return Denoiser(

@@ -63,6 +63,11 @@ class ELSA:
         """1: there is no diffusion."""
         return 1
 
+    @property
+    def item_axes(self) -> Mapping[str, int]:
+        """See ``models.contract.item_axes``; the second is the table."""
+        return {"items": 0, "factors": 0}
+
     def init(self, key: jax.Array, catalogue: Catalogue) -> Params:
         """``{"items": [I, D]}``: factors of random directions."""
         return {"items": l2_normalise(jax.random.normal(key, (catalogue.n_items, self.dim)))}
@@ -76,7 +81,7 @@ class ELSA:
     ) -> tuple[jax.Array, LossAux]:
         """Eq. 2, averaged over the real rows of the batch."""
         del key, step, epoch  # nothing is random, nothing annealed
-        factors = self.prepare(params)
+        factors = self.prepare(params)["factors"]
         p = jnp.matmul(rows.dense(), factors)
         gram = jnp.matmul(factors.T, factors)
         p2, x2 = jnp.sum(jnp.square(p), axis=1), jnp.sum(jnp.square(rows.weights), axis=1)
@@ -86,13 +91,13 @@ class ELSA:
         loss = jnp.sum(jnp.where(real, 2.0 - 2.0 * cosine, 0.0)) / jnp.maximum(jnp.sum(real), 1)
         return loss, LossAux(history=history, metrics={})
 
-    def prepare(self, params: Params) -> jax.Array:
-        """A ``[I, D]``: the factors, each of length 1."""
-        return l2_normalise(params["items"])
+    def prepare(self, params: Params) -> dict[str, jax.Array]:
+        """``{"factors": A}``, ``[I, D]``: the factors, each of length 1."""
+        return {"factors": l2_normalise(params["items"])}
 
     def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
         """``x · A · Aᵀ``, ``[B, I]``."""
-        factors = self.prepare(params) if tables is None else tables
+        factors = (self.prepare(params) if tables is None else tables)["factors"]
         return jnp.matmul(rows.product(factors), factors.T)
 
     @property
@@ -104,9 +109,9 @@ class ELSA:
         self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None
     ) -> jax.Array:
         """``[x · A, 1]``, ``[B, D + 1]``."""
-        factors = self.prepare(params) if tables is None else tables
+        factors = (self.prepare(params) if tables is None else tables)["factors"]
         return jnp.pad(rows.product(factors), ((0, 0), (0, 1)), constant_values=1.0)
 
     def item_vectors(self, params: Params) -> jax.Array:
         """``[A, 0]``, ``[I, D + 1]``: there are no biases."""
-        return jnp.pad(self.prepare(params), ((0, 0), (0, 1)))
+        return jnp.pad(self.prepare(params)["factors"], ((0, 0), (0, 1)))

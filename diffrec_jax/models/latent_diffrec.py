@@ -40,6 +40,7 @@ from diffrec_jax.models.cluster_vae import (
     kl_divergence,
     multinomial_nll,
     reparameterise,
+    split,
 )
 from diffrec_jax.models.contract import Catalogue, LossAux, Params
 from diffrec_jax.models.denoiser import ACTIVATIONS, Denoiser, dropout
@@ -180,6 +181,11 @@ class LatentDiffRec:
         """The encoders and the decoder, in cluster order."""
         return ClusterVAE(self._clusters.sizes, self.in_dims, self.out_dims, self.act_func)
 
+    @property
+    def item_axes(self) -> Mapping[str, int]:
+        """See ``models.contract.item_axes``; the last three are tables."""
+        return {**self.autoencoder.item_axes, "first_kernels": 0, "last_kernel": 1, "last_bias": 0}
+
     @functools.cached_property
     def denoiser(self) -> Denoiser:
         """The network on latents; its biases start at zero here."""
@@ -228,12 +234,12 @@ class LatentDiffRec:
         t_key, latent_key, noise_key, vae_key, denoiser_key = jax.random.split(key, 5)
         # What dropout does to a row is decided on its interactions: elsewhere there is nothing to drop.
         rows = rows.replace(weights=dropout(vae_key, rows.weights, rate=self.vae_dropout))
-        x = self._in_cluster_order(rows).dense()
-        latent = (x.shape[0], self.in_dims[0])
-        t, sampling_weight = importance.sample(history, t_key, x.shape[0])
+        batch = rows.items.shape[0]
+        latent = (batch, self.in_dims[0])
+        t, sampling_weight = importance.sample(history, t_key, batch)
         terms = self.terms(
             params,
-            x,
+            self._in_cluster_order(rows),
             t,
             latent_noise=jax.random.normal(latent_key, latent) if self.reparam else None,
             noise=jax.random.normal(noise_key, latent),
@@ -255,19 +261,20 @@ class LatentDiffRec:
     def terms(
         self,
         params: Params,
-        x: jax.Array,
+        x: Rows | jax.Array,
         t: jax.Array,
         *,
         latent_noise: jax.Array | None,
         noise: jax.Array,
         dropout_key: jax.Array | None = None,
     ) -> Terms:
-        """The terms of Eq. 1 and 2 for rows ``x [B, I]`` in cluster order, after dropout, given every draw.
+        """The terms of Eq. 1 and 2 for rows in cluster order (dense ``[B, I]`` or not) after dropout, all draws given.
 
         ``t [B]``; ``noise [B, Z]`` of the forward process; ``latent_noise [B, Z]`` of the reparameterisation, None
         takes the mean; ``dropout_key`` of the denoiser, None turns its dropout off.
         """
-        mean, log_variance = self._apply(params["autoencoder"], x, method="encode")
+        encoded, decoded = self._blocks(x)
+        mean, log_variance = self._apply(params["autoencoder"], encoded, method="encode")
         z0 = mean if latent_noise is None else reparameterise(mean, log_variance, latent_noise)
 
         denoised = denoising_loss(
@@ -280,7 +287,7 @@ class LatentDiffRec:
             reweight=self.reweight,
         )
         logits = self._apply(params["autoencoder"], denoised.x0, method="decode")
-        return Terms(denoised.loss, multinomial_nll(logits, x), kl_divergence(mean, log_variance))
+        return Terms(denoised.loss, multinomial_nll(logits, decoded), kl_divergence(mean, log_variance))
 
     def gamma_at(self, step: jax.Array) -> jax.Array:
         """γ of Eq. 3."""
@@ -293,13 +300,13 @@ class LatentDiffRec:
         return jnp.maximum(self.lamda * share, self.anneal_cap)
 
     def prepare(self, params: Params) -> dict[str, Any]:
-        """First matrices that the means need; the last one of a linear decoder with its columns in item order."""
-        p = params["autoencoder"]
-        tables = {"first": self._apply(p, method="first_kernels")}
-        if not self.out_dims:
-            place = self._clusters.place[:-1]
-            tables["out"] = (p["params"]["decoder_0_kernel"][:, place], p["params"]["decoder_0_bias"][place])
-        return tables
+        """The first matrices as far as the means need them; the last ones side by side, their columns in item order."""
+        last = self.item_vectors(params).T
+        return {
+            "first_kernels": self._apply(params["autoencoder"], method="first_kernels"),
+            "last_kernel": last[:-1],
+            "last_bias": last[-1],
+        }
 
     def scores(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
         """Logits ``[B, I]`` of each user: encoder means, reverse process on latents, decoder.
@@ -307,12 +314,8 @@ class LatentDiffRec:
         The rows are never dense: their products with the first matrices are gathered. Noise is drawn per user id.
         """
         tables = self.prepare(params) if tables is None else tables
-        z = self._latents(params, rows, key, tables)
-        if "out" in tables:
-            kernel, bias = tables["out"]
-            return jnp.matmul(z, kernel) + bias
-        logits = self._apply(params["autoencoder"], z, method="decode")
-        return logits.at[:, self._clusters.place[:-1]].get(mode="promise_in_bounds")
+        hidden = self.user_vectors(params, rows, key=key, tables=tables)[:, :-1]
+        return jnp.matmul(hidden, tables["last_kernel"]) + tables["last_bias"]
 
     @property
     def factored(self) -> bool:
@@ -333,10 +336,7 @@ class LatentDiffRec:
     def _latents(self, params: Params, rows: Rows, key: jax.Array, tables: Any) -> jax.Array:
         """ẑ_0 ``[B, Z]``: encoder means, then the reverse process."""
         rows = self._in_cluster_order(rows)
-        products = [
-            rows.replace(items=rows.items - start, n_items=size).product(kernel)
-            for start, size, kernel in zip(self._clusters.starts, self._clusters.sizes, tables["first"])
-        ]
+        products = [part.product(kernel) for part, kernel in zip(self._by_cluster(rows), tables["first_kernels"])]
         return self._reverse(params, self._apply(params["autoencoder"], products, method="means"), rows.users, key)
 
     def _reverse(self, params: Params, z0: jax.Array, users: jax.Array, key: jax.Array) -> jax.Array:
@@ -358,6 +358,24 @@ class LatentDiffRec:
     def _in_cluster_order(self, rows: Rows) -> Rows:
         """The same rows, their items numbered by their place in the cluster order."""
         return rows.replace(items=jnp.asarray(self._clusters.place).at[rows.items].get(mode="promise_in_bounds"))
+
+    def _by_cluster(self, rows: Rows) -> list[Rows]:
+        """Rows in cluster order, cut into those of each cluster."""
+        starts, sizes = self._clusters.starts, self._clusters.sizes
+        return [rows.replace(items=rows.items - start, n_items=size) for start, size in zip(starts, sizes)]
+
+    def _blocks(self, x: Rows | jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
+        """Rows in cluster order in the blocks that the encoders take, and in those that ``decode`` gives.
+
+        Blocks are scattered, not cut out of each other: on a mesh each is spread evenly, and nothing of it moves.
+        """
+        if isinstance(x, Rows):
+            parts = [part.dense() for part in self._by_cluster(x)]
+        else:
+            parts = split(x, self._clusters.sizes)
+        if self.out_dims:
+            return parts, parts
+        return parts, [x.dense() if isinstance(x, Rows) else x]
 
     def _denoise(self, params: Params, dropout_key: jax.Array | None = None) -> Denoise:
         apply: Any = functools.partial(self.denoiser.apply, params["denoiser"], dropout_key=dropout_key)

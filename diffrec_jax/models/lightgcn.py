@@ -179,6 +179,11 @@ class LightGCN:
         if not self.lr > 0.0 or not self.reg >= 0.0:
             raise ValueError(f"lr={self.lr} must be positive and reg={self.reg} not negative")
 
+    @property
+    def item_axes(self) -> Mapping[str, int]:
+        """See ``models.contract.item_axes``."""
+        return {"items": 0}
+
     def fit(self, train: CSR) -> Embeddings:
         """Train, and smooth the result (Eq. 1): ``{"users": [U, D], "items": [I, D]}``.
 

@@ -110,6 +110,11 @@ class Multinomial:
         """1: there is no diffusion."""
         return 1
 
+    @property
+    def item_axes(self) -> Mapping[str, int]:
+        """See ``models.contract.item_axes``."""
+        return {"in_items": 0, "out_items": 1, "out_bias": 0}
+
     def network(self, n_items: int) -> Autoencoder:
         """The network for a catalogue of ``n_items``."""
         return Autoencoder(n_items, self.dims, self.activation, self.variational)
@@ -131,7 +136,7 @@ class Multinomial:
 
     def nll(self, params: Params, z: jax.Array, rows: Rows) -> jax.Array:
         """``-Σ x · log softmax(decoder(z))``, ``[B]``."""
-        return multinomial_nll(self._apply(params, rows.n_items, z, method="decode"), rows.dense())
+        return multinomial_nll([self._apply(params, rows.n_items, z, method="decode")], [rows.dense()])
 
     def prepare(self, params: Params) -> None:
         """Nothing to prepare."""

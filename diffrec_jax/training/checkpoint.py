@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from orbax.checkpoint import v1 as ocp
 
 from diffrec_jax.training.step import TrainState
@@ -99,7 +100,9 @@ class Checkpoints:
         self.wait()
         for candidate in reversed(self.steps()) if step is None else [step]:
             try:
-                state = self._manager.load(candidate, abstract_state)
+                check_shapes(self._manager.metadata(candidate).metadata, abstract_state)
+                with _any_padding():
+                    state = self._manager.load(candidate, abstract_state)
                 progress = Progress(**(self._manager.metadata(candidate).custom_metadata or {}))
             except Exception as error:  # whatever a damaged file makes Orbax raise
                 damaged = self.folder / str(candidate)
@@ -136,13 +139,57 @@ def load_best(folder: str | Path, abstract_params: Any) -> Any:
         raise ValueError(f"there are no checkpoints in {folder}: the run has not begun")
     context = ocp.Context()
     context.pytree.loading.partial_load = True
+    context.array.loading.enable_padding_and_truncation = True
     with context, ocp.training.Checkpointer(Path(folder).absolute()) as manager:
         found = [c for c in manager.checkpoints if (c.metrics or {}).get("best_is_here")]
         if not found:
             raise ValueError(f"{folder} holds no checkpoint yet: train for longer, or finish the run")
         try:
             name = "ema" if (found[-1].metrics or {}).get("has_ema") else "params"
+            check_shapes({name: manager.metadata(found[-1]).metadata[name]}, {name: abstract_params})
             return manager.load(found[-1], {name: abstract_params})[name]
         except Exception as error:  # whatever a damaged or foreign file makes Orbax raise
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise ValueError(f"checkpoint {found[-1].step} below {folder} cannot be read: {reason}") from None
+
+
+def check_shapes(stored: Any, wanted: Any) -> None:
+    """Refuse to load arrays ``stored`` (Orbax's metadata of them) as the abstract arrays ``wanted``.
+
+    A sharded axis is stored padded to a multiple of its shards (``mesh.Layout``), on whatever mesh that was: two such
+    lengths fit if there is a length that both may be paddings of.
+
+    Raises:
+      ValueError: if there is none, or an array is missing.
+    """
+    found = {_names(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(stored)[0]}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(wanted)[0]:
+        there = found.get(_names(path))
+        if there is None or not _fits(there, leaf):
+            shape = "nothing" if there is None else f"shape {tuple(there.shape)}"
+            raise ValueError(f"another model's: {_names(path)} has {shape} there, shape {leaf.shape} here")
+
+
+def _fits(stored: Any, wanted: Any) -> bool:
+    if len(stored.shape) != len(wanted.shape):
+        return False
+    spec = getattr(stored.sharding_metadata, "partition_spec", None) or ()
+    sizes = dict(zip(stored.sharding_metadata.axis_names, stored.sharding_metadata.shape.tolist())) if spec else {}
+    shard = wanted.sharding.shard_shape(wanted.shape)
+    for axis, (there, here) in enumerate(zip(stored.shape, wanted.shape)):
+        their_shards = sizes.get(spec[axis], 1) if axis < len(spec) else 1
+        our_shards = here // shard[axis] if shard[axis] else 1
+        if not (there - their_shards < here and here - our_shards < there):
+            return False
+    return True
+
+
+def _names(path: Any) -> str:
+    return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+
+
+def _any_padding() -> Any:
+    """Within it, Orbax pads and cuts arrays to the shape that is wanted; ``check_shapes`` comes first."""
+    context = ocp.Context()
+    context.array.loading.enable_padding_and_truncation = True
+    return context

@@ -12,6 +12,7 @@ import numpy as np
 
 from diffrec_jax.data.rows import DeviceCSR
 from diffrec_jax.diffusion import importance
+from diffrec_jax.mesh import bytes_per_device
 from diffrec_jax.training.checkpoint import Checkpoints, Progress
 from diffrec_jax.training.step import Trainer, TrainState
 
@@ -81,7 +82,7 @@ class Observer:
 class FitResult:
     """The outcome of training."""
 
-    params: Any  # of the best epoch
+    params: Any  # of the best epoch, as they lie on the mesh (``Trainer.layout``)
     progress: Progress
     epochs_run: int
     parameters: int  # how many numbers were learned
@@ -188,15 +189,11 @@ def fit(
 
 
 def _plan(trainer: Trainer, csr: DeviceCSR, program: Any, compile_seconds: float) -> Plan:
-    def total(tree: Any) -> int:
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-    state = trainer.abstract_state()
     memory = program.memory_analysis()
     return Plan(
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        state_bytes=total(state),
-        data_bytes=total(csr),
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(trainer.shapes)),
+        state_bytes=bytes_per_device(trainer.abstract_state()),
+        data_bytes=bytes_per_device(csr),
         temporary_bytes=0 if memory is None else memory.temp_size_in_bytes,
         compile_seconds=compile_seconds,
     )

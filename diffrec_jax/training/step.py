@@ -5,6 +5,8 @@ Everything random is a function of ``(seed, step)`` and everything that must sur
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,8 +18,8 @@ from jax.sharding import Mesh
 from diffrec_jax.data.recency import training_recency
 from diffrec_jax.data.rows import DeviceCSR, Rows, take_rows
 from diffrec_jax.diffusion.importance import LossHistory
-from diffrec_jax.mesh import batch_size_on, replicated
-from diffrec_jax.models.contract import Catalogue, Model
+from diffrec_jax.mesh import Layout, batch_size_on, replicated
+from diffrec_jax.models.contract import Catalogue, Model, Params, item_axes, shapes
 
 
 class TrainState(struct.PyTreeNode):
@@ -63,6 +65,7 @@ def train_step(
     key: jax.Array,
     epoch: jax.Array | int = 0,
     ema_decay: float = 0.0,
+    view: Callable[[Any], Params] | None = None,
 ) -> TrainState:
     """One step of gradient descent on a batch of rows: pure, to be called inside any jitted pipeline.
 
@@ -75,6 +78,7 @@ def train_step(
       epoch: epochs completed, for models that anneal.
       ema_decay: of the moving average of the parameters, for a state that has one; young averages forget faster, by
         ``(1 + n) / (10 + n)`` after n steps.
+      view: what the model sees of ``state.params``, where these are stored padded (``mesh.Layout.cut``); None: as is.
 
     Returns:
       The state after the step; its ``loss_sum / loss_rows`` is the mean loss since both were last zero.
@@ -82,6 +86,7 @@ def train_step(
     key = jax.random.fold_in(key, state.step)
 
     def mean_loss(params: Any) -> tuple[jax.Array, Any]:
+        params = params if view is None else view(params)
         return model.loss(params, state.history, rows, key=key, step=state.step, epoch=jnp.asarray(epoch))
 
     (loss, aux), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
@@ -141,25 +146,36 @@ class Trainer:
         impl = self.prng_impl if name == "train" else "threefry2x32"
         return jax.random.fold_in(jax.random.key(self.seed, impl=impl), ("init", "shuffle", "train").index(name))
 
+    @functools.cached_property
+    def layout(self) -> Layout:
+        """Where the state lies on the mesh."""
+        return Layout(self.mesh, item_axes(self.model))
+
+    @functools.cached_property
+    def shapes(self) -> Params:
+        """The parameters as the model sees them, without their values."""
+        return shapes(self.model, self.catalogue)
+
     def init(self) -> TrainState:
         """The state before training, made on the devices by one compiled program."""
-        return jax.jit(self._init, out_shardings=replicated(self.mesh))()
+        return jax.jit(self._init, out_shardings=self._shardings)()
 
     def abstract_state(self) -> TrainState:
         """Shapes and shardings of the state, without the state."""
-        sharding = replicated(self.mesh)
-        shapes = jax.eval_shape(self._init)
-        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), shapes)
+        return self.layout.abstract(jax.eval_shape(self._init))
 
     def compile(self, csr: DeviceCSR) -> Any:
         """Compile ``(state, csr, epoch, n_steps) -> state``: any number of steps within one epoch, state donated."""
-        sharding = replicated(self.mesh)
-        scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding)
-        program = jax.jit(self._run, donate_argnums=0, out_shardings=sharding)
+        scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(self.mesh))
+        program = jax.jit(self._run, donate_argnums=0, out_shardings=self._shardings)
         return program.lower(self.abstract_state(), csr, scalar, scalar).compile()
 
+    @property
+    def _shardings(self) -> Any:
+        return self.layout.shardings(jax.eval_shape(self._init))
+
     def _init(self) -> TrainState:
-        params = self.model.init(self.key("init"), self.catalogue)
+        params = self.layout.pad(self.model.init(self.key("init"), self.catalogue))
         return TrainState.create(self.model, self.model.optimizer(), params, ema=self.ema_decay > 0.0)
 
     def _run(self, state: TrainState, csr: DeviceCSR, epoch: jax.Array, n_steps: jax.Array) -> TrainState:
@@ -178,7 +194,16 @@ class Trainer:
             padding = batch_size_on(self.mesh, self.batch_size) - self.batch_size
             users = jnp.pad(users, (0, padding), constant_values=-1)
             rows = take_rows(csr, users, recency=recency, mesh=self.mesh)
-            return train_step(self.model, optimizer, state, rows, key=key, epoch=epoch, ema_decay=self.ema_decay)
+            return train_step(
+                self.model,
+                optimizer,
+                state,
+                rows,
+                key=key,
+                epoch=epoch,
+                ema_decay=self.ema_decay,
+                view=lambda params: self.layout.cut(params, self.shapes),
+            )
 
         return jax.lax.fori_loop(0, n_steps, body, state)
 

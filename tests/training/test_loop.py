@@ -105,16 +105,6 @@ def test_without_a_workdir_the_result_is_the_same(split, one_device, tmp_path):
     assert in_memory.result.progress.best_epoch in (2, 4, 6, 7)
 
 
-def test_eight_devices_equal_one(split, one_device):
-    one = fit(split, one_device, epochs=2)
-    for shape in ({"users": 8}, {"users": 2, "items": 4}):
-        eight = fit(split, make_mesh(**shape), epochs=2)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), one.params, eight.params)
-        ours = api.evaluate(eight, split.test).mean("official")
-        for name, value in api.evaluate(one, split.test).mean("official").items():
-            assert ours[name] == pytest.approx(value, abs=0.02), name
-
-
 def test_only_the_last_two_and_the_best_checkpoints_are_kept(split, one_device, tmp_path):
     fitted = fit(split, one_device, workdir=tmp_path, epochs=14)
     steps = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())
