@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh
 
 from diffrec_jax.data.interactions import CSR, Interactions, checksum, merge
@@ -88,8 +89,8 @@ def fit(
       model: a trained model such as ``DiffRec(...)``, or a closed-form one such as ``EASE()``.
       train: training interactions.
       valid: validation interactions of the same users and items; None trains for all ``epochs``.
-      workdir: where the run lives: checkpoints, and what ``load`` needs beside them. The same call again goes on where
-        it was. None keeps everything in memory.
+      workdir: where the run lives, here or on ``gs://``: checkpoints, and what ``load`` needs beside them. The same
+        call again goes on where it was. None keeps everything in memory.
       seed: of everything random; the same seed gives the same parameters.
       batch_size: users per step.
       epochs: at most this many.
@@ -116,7 +117,7 @@ def fit(
         progress = Progress(train_seconds=time.perf_counter() - began)
         result = FitResult(params, progress, 0, sum(leaf.size for leaf in jax.tree.leaves(params)))
         if workdir is not None:
-            ModelFolder(model, vocabulary, train, valid, about).write(Path(workdir) / FOLDER)
+            ModelFolder(model, vocabulary, train, valid, about).write(epath.Path(workdir) / FOLDER)
         return Fitted(model, params, train, valid, mesh, result, vocabulary, about)
     counts = {"batch_size": batch_size, "epochs": epochs, "eval_every": eval_every, "patience": patience}
     for name, value in counts.items():
@@ -135,15 +136,17 @@ def fit(
     if workdir is not None:
         identity = {"model": repr(model), "batch_size": trainer.batch_size, "seed": seed, "prng_impl": prng_impl}
         identity |= {"ema_decay": ema_decay} if ema_decay else {}
-        checkpoints = Checkpoints(Path(workdir) / "checkpoints")
+        checkpoints = Checkpoints(epath.Path(workdir) / "checkpoints")
         checkpoints.claim({**identity, "train": checksum(train), "valid": checksum(valid)})
-        ModelFolder(model, vocabulary, train, valid, about).write(Path(workdir) / FOLDER)
+        ModelFolder(model, vocabulary, train, valid, about).write(epath.Path(workdir) / FOLDER)
     try:
         result = run_training(
             trainer,
             device_csr(train, mesh=mesh),
             epochs=epochs,
-            validate=None if evaluator is None else lambda params: evaluator(params).means(),
+            validate=None
+            if evaluator is None
+            else lambda params, look_up: evaluator(params, between_batches=look_up).means(),
             selection=selection,
             eval_every=eval_every,
             patience=patience,

@@ -1,9 +1,12 @@
 """From argv to ``Config``: flags made from its fields, flag files found by their bare name, errors in one sentence."""
 
 import dataclasses
+import logging
+import signal
 import sys
 import types
 import typing
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,12 @@ from absl import flags
 from experiments.config import Config
 
 FLAG_FILES = Path(__file__).parent / "flags"
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED = 130  # by Ctrl-C
+EXIT_RUN_AGAIN = 75  # by SIGTERM: EX_TEMPFAIL of sysexits.h, "try again later"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
 
 
 class DimsParser(flags.ArgumentParser):
@@ -112,17 +120,29 @@ def find_flag_files(argv: Sequence[str]) -> tuple[list[str], str | None]:
 
 
 def guarded(main: Callable[[Sequence[str]], int]) -> int:
-    """Run a command; what the person who typed it can mend becomes one sentence on stderr and exit code 2."""
+    """Run a command; what the person who typed it can mend becomes one sentence on stderr and exit code 2.
+
+    Ctrl-C ends it with exit code 130, SIGTERM with 75: run it again.
+    """
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # what Orbax logs is raised, and said in a sentence, too
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     try:
         return main(sys.argv)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("stopped; what was saved stays, and the same command goes on from there", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return EXIT_RUN_AGAIN if isinstance(stop, Terminated) else EXIT_INTERRUPTED
     except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and type(error).__module__.startswith(("jax", "builtins")):
             raise  # a defect of ours, not of the input
         print(f"error: {error}", file=sys.stderr)
         return 2
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(number: int, frame: types.FrameType | None) -> None:
+    raise Terminated
 
 
 def _define(field: "dataclasses.Field[Any]", values: flags.FlagValues) -> None:

@@ -6,8 +6,8 @@ each K; users with held-out items only. ``per_item.parquet``: ``item`` (raw id),
 """
 
 import hashlib
+import io
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from etils import epath
 
 from diffrec_jax import api
 from diffrec_jax.data.interactions import merge
 from diffrec_jax.data.splits import Split
 from diffrec_jax.evaluation import Evaluation
+from diffrec_jax.files import write_atomically
 from diffrec_jax.models.baselines import EASE, Popularity
 from diffrec_jax.serving.vocabulary import id_array
 from experiments.config import Config
-from experiments.run_folder import write_atomically
-from experiments.table_files import TableFile
 
 PER_USER, PER_ITEM = "per_user.parquet", "per_item.parquet"
 
 
-def write(folder: Path, evaluation: Evaluation, split: Split, *, with_valid: bool = False) -> None:
+def write(folder: Any, evaluation: Evaluation, split: Split, *, with_valid: bool = False) -> None:
     """Leave both files in ``folder``."""
     history = split.train.csr()
     lengths = (merge(history, split.valid.csr()) if with_valid else history).lengths()[evaluation.users]
@@ -40,8 +40,9 @@ def write(folder: Path, evaluation: Evaluation, split: Split, *, with_valid: boo
     items = {"item": id_array(split.item_ids)}
     items |= {name: pa.array(values) for name, values in evaluation.per_item.items()}
     for name, columns in ((PER_USER, users), (PER_ITEM, items)):
-        with TableFile(folder / name) as file:
-            file.write(pa.table(columns))
+        content = io.BytesIO()
+        pq.write_table(pa.table(columns), content)
+        write_atomically(folder / name, content.getvalue())
 
 
 def read(folder: Path, name: str) -> dict[str, np.ndarray]:
@@ -82,7 +83,9 @@ def baselines(
             notes.append(f"EASE is left out: its matrices over {split.n_items:,} items would take {size:,.0f} GiB.")
             continue
         identity = json.dumps([fingerprint, repr(model), config.eval_history])
-        folder = Path(config.workdir) / "baselines" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+        folder = (
+            epath.Path(config.workdir) / "baselines" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+        )
         if not (folder / "result.json").is_file():
             _copy_from_a_sibling(folder)
         if not (folder / "result.json").is_file():
@@ -111,15 +114,14 @@ def baselines(
     return records, notes
 
 
-def _copy_from_a_sibling(folder: Path) -> None:
+def _copy_from_a_sibling(folder: epath.Path) -> None:
     """Copy what a run beside this one has computed, ``result.json`` last."""
     runs = folder.parents[2]
     for found in sorted(runs.glob(f"*/baselines/{folder.name}/result.json")):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             for name in (PER_USER, PER_ITEM, found.name):
-                shutil.copyfile(found.with_name(name), folder / f".{name}")
-                (folder / f".{name}").replace(folder / name)
+                write_atomically(folder / name, found.with_name(name).read_bytes())
         except OSError:  # gone meanwhile, or half there: compute it
             continue
         return

@@ -8,15 +8,16 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 from rich.console import Console
 
+from diffrec_jax import files
 from diffrec_jax.data.splits import Split
 from diffrec_jax.models import LatentDiffRec
 from diffrec_jax.models.cluster_vae import Clusters
@@ -46,7 +47,7 @@ def with_clusters(config: Config, split: Split, console: Console) -> Any:
 
 def make_clusters(config: Config, split: Split, console: Console) -> Clusters:
     """Clusters by k-means, from the run folder where they are known."""
-    folder, seed = Path(config.workdir), config.seed
+    folder, seed = epath.Path(config.workdir), config.seed
     how, embed = _embeddings(config, split)
 
     def embeddings() -> np.ndarray:
@@ -75,7 +76,7 @@ def _embeddings(config: Config, split: Split) -> tuple[dict[str, Any], Callable[
     if config.item_emb == "svd":
         return {**how, "dim": width}, lambda: svd_embeddings(split.train.csr(), dim=width, seed=config.seed)
     content = _find(config).read_bytes()
-    return {**how, "file": hashlib.sha256(content).hexdigest()}, lambda: _read(config.item_emb, content)
+    return {**how, "file": hashlib.sha256(content).hexdigest()}, lambda: _read(f"item_emb={config.item_emb}", content)
 
 
 def _find(config: Config) -> Path:
@@ -95,18 +96,17 @@ def _read(name: str, content: bytes) -> np.ndarray:
     try:
         return np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"item_emb={name} is no .npy file of numbers ({error})") from None
+        raise ValueError(f"{name} is no .npy file of numbers ({error}): delete it, or name another file") from None
 
 
-def _kept(folder: Path, kind: str, how: dict[str, Any], make: Callable[[], np.ndarray]) -> np.ndarray:
+def _kept(folder: epath.Path, kind: str, how: dict[str, Any], make: Callable[[], np.ndarray]) -> np.ndarray:
     """The array made by ``how``: from the run folder, or made now and left there."""
     key = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:12]
     path = folder / f"{kind}-{key}.npy"
     if path.is_file():
-        return np.load(path, allow_pickle=False)
+        return _read(str(path), path.read_bytes())
     found = make()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        np.save(file, found)
-    temporary.replace(path)
+    content = io.BytesIO()
+    np.save(content, found)
+    files.write_atomically(path, content.getvalue())
     return found

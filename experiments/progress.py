@@ -1,5 +1,6 @@
 """What a person sees, and a run folder keeps, while a model trains."""
 
+import contextlib
 import signal
 from types import FrameType, TracebackType
 from typing import Any
@@ -9,17 +10,19 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diffrec_jax.training import EpochReport, Observer, Plan
 from experiments.config import Config
+from experiments.curves import Curves
 from experiments.run_folder import RunFolder
 
 
 class RunObserver(Observer):
-    """Prints the memory a run will take, shows a live line on a terminal, records every epoch, listens for Ctrl-C."""
+    """Prints the memory a run will take, shows a live line on a terminal, records every epoch, listens for Ctrl-C
+    and SIGTERM."""
 
     def __init__(self, config: Config, folder: RunFolder, console: Console) -> None:
         self.config, self.folder, self.console = config, folder, console
-        self._asked_to_stop = False
+        self.asked_by: int | None = None  # the signal that asked to stop
         self._previous: dict[int, Any] = {}
-        self._curves: Any = None
+        self._curves: Curves | None = None
         self._line = Progress(
             TextColumn("epoch {task.completed}"),
             BarColumn(bar_width=8),
@@ -32,8 +35,6 @@ class RunObserver(Observer):
         self._task = self._line.add_task("", total=None, loss="-", valid="-", best="(compiling)")
 
     def __enter__(self) -> "RunObserver":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._stop)
         self._line.start()
         return self
 
@@ -42,17 +43,22 @@ class RunObserver(Observer):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         if self._curves is not None:
-            self._curves.close()
+            with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
+                self._curves.close()
+        if self.asked_by is not None and kind is None:  # too late to stop training, but not what comes after it
+            signal.raise_signal(self.asked_by)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._asked_to_stop = True
-        for each, handler in self._previous.items():  # a second Ctrl-C ends it at once
-            signal.signal(each, handler)
-        self.console.print("stopping after this dispatch, to save the state ...")
+        if self.asked_by is None:
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                self.console.print("stopping after this dispatch, to save the state ...")
+        if number == signal.SIGINT:  # a second Ctrl-C ends it at once
+            signal.signal(number, self._previous[number])
+        self.asked_by = number if self.asked_by is None else self.asked_by
 
     def interrupted(self) -> bool:
-        """Whether Ctrl-C (or SIGTERM) came."""
-        return self._asked_to_stop
+        """Whether Ctrl-C or SIGTERM came."""
+        return self.asked_by is not None
 
     def planned(self, plan: Plan) -> None:
         """Say what the run will take before it takes it."""
@@ -74,20 +80,22 @@ class RunObserver(Observer):
         if step:
             self.console.print(f"going on after epoch {epoch}, step {step}", highlight=False)
         self._line.update(self._task, best="")
+        for number in (signal.SIGINT, signal.SIGTERM):  # until now there was nothing to save
+            self._previous[number] = signal.signal(number, self._stop)
         self.folder.cut_metrics(epoch)
         self._curves = self.folder.curves(step)
 
     def epoch(self, report: EpochReport) -> None:
         """Record the epoch and move the live line."""
+        assert self._curves is not None  # made when training started
         self.folder.record(report)
-        self._curves.add_scalar("train/loss", report.loss, report.step)
-        self._curves.add_scalar("train/seconds", report.seconds, report.step)
-        for protocol, metrics in (report.valid or {}).items():
-            for name, value in metrics.items():
-                self._curves.add_scalar(f"valid_{protocol}/{name}", value, report.step)
+        self._curves.add(report.step, {"train/loss": report.loss, "train/seconds": report.seconds})
         if report.valid is not None:
-            for t, p in enumerate(report.probabilities):
-                self._curves.add_scalar(f"importance/step_{t}", p, report.step)
+            for protocol, metrics in report.valid.items():
+                self._curves.add(report.step, {f"valid_{protocol}/{name}": value for name, value in metrics.items()})
+            self._curves.add(
+                report.step, {f"importance/step_{t}": float(p) for t, p in enumerate(report.probabilities)}
+            )
             self._curves.flush()
         last_epoch = min(self.config.epochs, max(report.progress.best_epoch, 0) + self.config.patience - 1)
         fields: dict[str, Any] = {"loss": f"{report.loss:.4f}"}

@@ -8,16 +8,18 @@ python -m experiments.run --flagfile=runs/ml-100k-s1/flags.txt        # goes on 
 
 import resource
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
+from etils import epath
+from jax.sharding import Mesh
 from rich.console import Console
 
-from diffrec_jax import api
+from diffrec_jax import api, files
 from diffrec_jax.data.splits import Split
 from diffrec_jax.mesh import parse_mesh
 from diffrec_jax.models.baselines import EASE, NO_TIMES
@@ -39,17 +41,22 @@ def main(argv: Sequence[str]) -> int:
 def run(config: Config, console: Console) -> int:
     """Train, or go on, or show what was found: whatever the run folder calls for."""
     started = time.perf_counter()
-    folder = RunFolder(Path(config.workdir))
+    folder = RunFolder(epath.Path(config.workdir))
     result = folder.found(config)
-    if result is None:
-        split = source.load(config)
-        check(config, split)
-        mesh = parse_mesh(config.mesh)
-        folder.claim(config, source.fingerprint(split))
-    else:
+    if result is not None:
         console.print(f"{folder.path} is finished; its result:", highlight=False)
         table.show(result, protocol=config.protocol, console=console)
         return 0
+    split = source.load(config)
+    check(config, split)
+    mesh = parse_mesh(config.mesh)
+    with folder.locked():
+        folder.claim(config, source.fingerprint(split))
+        return train(config, split, folder, mesh, console, started=started)
+
+
+def train(config: Config, split: Split, folder: RunFolder, mesh: Mesh, console: Console, *, started: float) -> int:
+    """Train, or go on, and evaluate; the exit code."""
     announce(config, split, console)
     try:
         with RunObserver(config, folder, console) if is_trained(config.model) else nullcontext() as observer:
@@ -71,8 +78,9 @@ def run(config: Config, console: Console) -> int:
             )
     except InterruptedRunError as stop:
         again = shlex.join(["python", "-m", "experiments.run", f"--flagfile={folder.path / 'flags.txt'}"])
+        again = "run the same command again" if files.is_remote(folder.path) else again
         console.print(f"{stop}, state saved; to go on: {again}", highlight=False)
-        return cli.EXIT_INTERRUPTED
+        return cli.EXIT_RUN_AGAIN if observer and observer.asked_by == signal.SIGTERM else cli.EXIT_INTERRUPTED
     result = report(config, split, fitted, started=started)
     folder.finish(result)
     table.show(result, protocol=config.protocol, console=console)
@@ -132,7 +140,7 @@ def report(config: Config, split: Split, fitted: api.Fitted, *, started: float) 
     with_valid = config.eval_history == "train+valid"
     valid = api.evaluate(fitted, split.valid, seed=config.seed) if len(split.valid) else None
     test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.seed)
-    evidence.write(Path(config.workdir), test, split, with_valid=with_valid)
+    evidence.write(epath.Path(config.workdir), test, split, with_valid=with_valid)
     fingerprint = source.fingerprint(split)
     baselines: dict[str, Any] = {}
     notes: list[str] = []

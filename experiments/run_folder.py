@@ -4,23 +4,60 @@
 ``checkpoints/`` and, when the run is finished, ``result.json`` with the evidence behind it (see ``evidence``).
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
-from pathlib import Path
+import socket
+from collections.abc import Iterator
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from etils import epath
 
+from diffrec_jax import files
+from diffrec_jax.files import write_atomically
 from diffrec_jax.training import EpochReport
 from experiments.config import Config, as_flags, as_json
+from experiments.curves import Curves
 
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """Reads and writes one run folder."""
+    """Reads and writes one run folder, here or on a remote store."""
 
-    path: Path
+    path: epath.Path
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes of this run out; the lock ends with the process, however it ends.
+
+        Remote stores, and file systems that know no locks, are left to the person's care.
+
+        Raises:
+          ValueError: if another process holds it.
+        """
+        if files.is_remote(self.path):
+            yield
+            return
+        with files.explained(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / ".lock", "a+")  # noqa: SIM115 (closed below)
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise ValueError(
+                    f"{self.path} is in use by {lock.read().strip() or 'another process'}: wait for it, or choose "
+                    "another --workdir"
+                ) from None
+            except OSError:
+                pass
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            yield
 
     def found(self, config: Config) -> dict[str, Any] | None:
         """The result, if the folder holds a finished run of this configuration; None if there is work to do.
@@ -57,14 +94,10 @@ class RunFolder:
                     f"{fingerprint}): the data has changed since; choose another --workdir"
                 )
             return
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path / "flags.txt", as_flags(config))
-            document = {"config": as_json(config), "data": fingerprint}
-            write_atomically(self.path / "config.json", json.dumps(document, indent=2) + "\n")
-        except OSError as error:
-            reason = error.strerror or error
-            raise OSError(f"cannot write the run folder {self.path} ({reason}): choose another --workdir") from None
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path / "flags.txt", as_flags(config))
+        document = {"config": as_json(config), "data": fingerprint}
+        write_atomically(self.path / "config.json", json.dumps(document, indent=2) + "\n")
 
     def _read(self, name: str) -> dict[str, Any] | None:
         """A JSON file of the folder; None if it isn't there."""
@@ -104,19 +137,17 @@ class RunFolder:
             "best_epoch": report.progress.best_epoch,
             "seconds": {"train": round(report.seconds, 4), "evaluate": round(report.evaluate_seconds, 4)},
         }
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        file = self.path / "metrics.jsonl"
+        line = json.dumps(entry) + "\n"
+        with files.explained(file):
+            if files.is_remote(file):  # which cannot append
+                write_atomically(file, (file.read_text() if file.is_file() else "") + line)
+                return
+            with open(file, "a") as out:
+                out.write(line)
+                out.flush()
+                os.fsync(out.fileno())  # no line may be missing before a checkpoint that comes after it
 
-    def curves(self, from_step: int) -> SummaryWriter:
-        """A TensorBoard writer; what an earlier process wrote after ``from_step`` is hidden."""
-        return SummaryWriter(str(self.path / "tensorboard"), purge_step=from_step + 1)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write to a temporary name and rename, so that a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    def curves(self, from_step: int) -> Curves:
+        """TensorBoard curves; what an earlier process wrote after ``from_step`` is hidden."""
+        return Curves(self.path / "tensorboard", purge_step=from_step + 1)

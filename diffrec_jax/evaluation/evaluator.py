@@ -1,8 +1,8 @@
-"""Full-catalogue evaluation: every user with held-out items, every item, all metrics, one transfer at the end."""
+"""Full-catalogue evaluation: every user with held-out items, every item, all metrics; only metrics leave the device."""
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from diffrec_jax.mesh import Layout, replicated
 from diffrec_jax.models.contract import Catalogue, Model, Scorer, item_axes, shapes
 
 KS = (10, 20, 50, 100)
+AHEAD = 8  # batches given to the device beyond the one it works on, so that an evaluation can be given up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,17 +95,25 @@ class Evaluator:
         self._compiled: tuple[Any, Any, Any] | None = None
         self.compile_seconds = 0.0
 
-    def __call__(self, params: Any) -> Evaluation:
-        """Rank the catalogue for every user with truth."""
+    def __call__(self, params: Any, *, between_batches: Callable[[], None] = lambda: None) -> Evaluation:
+        """Rank the catalogue for every user with truth.
+
+        Args:
+          params: of the model.
+          between_batches: called before every batch; may raise, to give the evaluation up.
+        """
         if not self._batches:
             return Evaluation(users=self.users, per_user={}, n_users=self.n_users)
         params = self.layout.place(params)
         prepare, evaluate, summarise = self.compile(params)
         start = time.perf_counter()
         tables, counts, batches = prepare(params), self._no_counts(), []
-        for users in self._batches:
+        for n, users in enumerate(self._batches):
+            between_batches()
             found, counts = evaluate(params, tables, self._key, users, counts, *self._data)
             batches.append(found)
+            if n >= AHEAD:
+                jax.block_until_ready(batches[n - AHEAD])
         fetched, beyond, per_item = jax.device_get((batches, *summarise(counts, self._popularity)))
         seconds = time.perf_counter() - start
         per_user = {name: np.concatenate([part[name] for part in fetched])[: len(self.users)] for name in fetched[0]}

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 from jax.sharding import Mesh
 
 from diffrec_jax.models.contract import Catalogue, ClosedForm
@@ -28,21 +29,21 @@ def load(
     Raises:
       ValueError: if the folder is no run and no exported model, or is damaged.
     """
-    folder = Path(folder)
-    exported = (folder / "model.json").is_file()
-    if not exported and not (folder / FOLDER / "model.json").is_file():
-        there = "is not there" if not folder.exists() else f"holds no {FOLDER}/model.json and no model.json"
-        raise ValueError(f"{folder} {there}: name the --workdir of a run, or an exported model folder")
-    content = ModelFolder.read(folder if exported else folder / FOLDER, model=model)
+    root = epath.Path(folder)
+    exported = (root / "model.json").is_file()
+    if not exported and not (root / FOLDER / "model.json").is_file():
+        there = "is not there" if not root.exists() else f"holds no {FOLDER}/model.json and no model.json"
+        raise ValueError(f"{root} {there}: name the --workdir of a run, or an exported model folder")
+    content = ModelFolder.read(root if exported else root / FOLDER, model=model)
     shapes = jax.eval_shape(lambda: _initial(content))
     if exported:
-        params = read_weights(folder / "weights.safetensors", shapes)
+        params = read_weights(Path(root / "weights.safetensors"), shapes)
     elif isinstance(content.model, ClosedForm):
         params = content.model.fit(content.train)  # computed, never trained: computed again
     else:
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), shapes)
-        params = load_best(folder / "checkpoints", abstract)
+        params = load_best(root / "checkpoints", abstract)
     return Recommender(content, params, history=history, mesh=mesh, seed=seed)
 
 

@@ -17,7 +17,6 @@ import dataclasses
 import inspect
 import json
 import pkgutil
-import shutil
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -26,12 +25,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from etils import epath
 
 import diffrec_jax.models
+from diffrec_jax import files
 from diffrec_jax._version import __version__
 from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency
-from diffrec_jax.serving.vocabulary import Vocabulary
+from diffrec_jax.serving.vocabulary import Vocabulary, read_table
 
 FORMAT = 1
 FOLDER = "model"  # below a run folder
@@ -52,8 +53,8 @@ class ModelFolder:
 
         Raises:
           ValueError: for hyper-parameters or an ``about`` that JSON cannot hold.
+          OSError: if it cannot be written.
         """
-        folder = Path(folder)
         values, per_item = _encode(self.model, self.vocabulary.n_items)
         document = {
             "format": FORMAT,
@@ -64,16 +65,12 @@ class ModelFolder:
             "about": dict(self.about),
         }
         text = json.dumps(document, indent=2, default=_refuse) + "\n"
-        temporary = folder.with_name(f".{folder.name}.new")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        self.vocabulary.write(temporary, item_columns=per_item)
-        for name, csr in (("train", self.train), ("valid", self.valid)):
-            if csr is not None:
-                _write_csr(csr, temporary / f"{name}.parquet")
-        (temporary / "model.json").write_text(text)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        with files.new_folder(folder) as temporary:
+            self.vocabulary.write(temporary, item_columns=per_item)
+            for name, csr in (("train", self.train), ("valid", self.valid)):
+                if csr is not None:
+                    _write_csr(csr, temporary / f"{name}.parquet")
+            (temporary / "model.json").write_text(text)
 
     @classmethod
     def read(cls, folder: str | Path, *, model: Any = None) -> "ModelFolder":
@@ -86,17 +83,17 @@ class ModelFolder:
         Raises:
           ValueError: for a damaged folder, a later format or an unknown class.
         """
-        folder = Path(folder)
+        root = epath.Path(folder)
         try:
-            document = json.loads((folder / "model.json").read_text())
+            document = json.loads((root / "model.json").read_text())
             kind, found, about = document["model"]["class"], document["format"], document["about"]
             if found > FORMAT:
                 raise ValueError(
                     f"{folder} is of format {found} and this version reads up to {FORMAT}: install a later diffrec_jax"
                 )
-            vocabulary, per_item = Vocabulary.read(folder)
+            vocabulary, per_item = Vocabulary.read(root)
             sizes = (vocabulary.n_users, vocabulary.n_items)
-            train, valid = (_read_csr(folder / f"{name}.parquet", *sizes) for name in ("train", "valid"))
+            train, valid = (_read_csr(root / f"{name}.parquet", *sizes) for name in ("train", "valid"))
         except (KeyError, json.JSONDecodeError, pa.ArrowInvalid, FileNotFoundError) as error:
             raise ValueError(f"{folder} is damaged ({error}): export or train the model again") from None
         if train is None:
@@ -175,10 +172,10 @@ def _write_csr(csr: CSR, path: Path) -> None:
     pq.write_table(pa.table(columns), path)
 
 
-def _read_csr(path: Path, n_users: int, n_items: int) -> CSR | None:
+def _read_csr(path: epath.Path, n_users: int, n_items: int) -> CSR | None:
     if not path.is_file():
         return None
-    table = pq.read_table(path)
+    table = read_table(path)
     users, items = table["user"].to_numpy(), table["item"].to_numpy()
     indptr = np.zeros(n_users + 1, np.int32)
     np.cumsum(np.bincount(users, minlength=n_users), out=indptr[1:])

@@ -96,12 +96,18 @@ class Vocabulary:
         pq.write_table(pa.table(items), folder / "items.parquet")
 
     @classmethod
-    def read(cls, folder: Path) -> tuple["Vocabulary", dict[str, np.ndarray]]:
+    def read(cls, folder: Any) -> tuple["Vocabulary", dict[str, np.ndarray]]:
         """What ``write`` wrote: the vocabulary and the further item columns."""
-        users, items = (pq.read_table(folder / f"{name}.parquet") for name in ("users", "items"))
+        users, items = (read_table(folder / f"{name}.parquet") for name in ("users", "items"))
         titles = items["title"].to_numpy(zero_copy_only=False) if "title" in items.column_names else None
         rest = {name: items[name].to_numpy() for name in items.column_names if name not in ("id", "title")}
         return cls(_ids(users["id"]), _ids(items["id"]), titles), rest
+
+
+def read_table(path: Any) -> pa.Table:
+    """A Parquet file, here or on a remote store."""
+    with path.open("rb") as file:
+        return pq.read_table(file)
 
 
 def id_array(ids: np.ndarray) -> pa.Array:

@@ -1,15 +1,20 @@
-"""Checkpoints of a run: asynchronous, atomic, the last two and the best kept (Orbax)."""
+"""Checkpoints of a run: asynchronous, atomic, checked by checksums, the last two and the best kept (Orbax)."""
 
+import contextlib
 import dataclasses
+import errno
 import json
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from diffrec_jax import files
+from diffrec_jax.training.checksum import checksum
 from diffrec_jax.training.step import TrainState
 
 
@@ -21,6 +26,11 @@ class Progress:
     best_value: float | None = None  # of the selection metric
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
+    epoch_is_open: bool = False  # the last epoch is trained, and its validation was interrupted
+
+
+class DamagedError(ValueError):
+    """A checkpoint is not what was written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +62,14 @@ class Checkpoints:
         Raises:
           OSError: if it cannot be written.
         """
-        logging.getLogger("orbax").setLevel(logging.ERROR)
-        self.folder = Path(folder).absolute()
+        _quiet()
+        self.folder = files.absolute(folder)
         self.warnings: list[str] = []
-        self._manager = ocp.training.Checkpointer(
-            self.folder, preservation_policy=KeepLastTwoAndBest(), cleanup_tmp_directories=True
-        )
+        self._failed = False
+        with files.explained(self.folder):
+            self._manager = ocp.training.Checkpointer(
+                self.folder, preservation_policy=KeepLastTwoAndBest(), cleanup_tmp_directories=True
+            )
 
     def claim(self, identity: dict[str, Any]) -> None:
         """Say which run the checkpoints belong to, or check that they are this one's.
@@ -67,9 +79,15 @@ class Checkpoints:
         """
         file = self.folder / "run.json"
         if not file.is_file():
-            file.write_text(json.dumps(identity, indent=2) + "\n")
+            files.write_atomically(file, json.dumps(identity, indent=2) + "\n")
             return
-        recorded = json.loads(file.read_text())
+        try:
+            recorded = dict(json.loads(file.read_text()))
+        except ValueError as error:
+            raise ValueError(
+                f"{file} is damaged ({error}): delete it if the checkpoints beside it are of this run, or choose "
+                "another workdir"
+            ) from None
         names = {**recorded, **identity}
         differences = {k: (recorded.get(k), identity.get(k)) for k in names if recorded.get(k) != identity.get(k)}
         if differences:
@@ -81,16 +99,21 @@ class Checkpoints:
         return sorted(int(checkpoint.step) for checkpoint in self._manager.checkpoints)
 
     def save(self, state: TrainState, progress: Progress, *, is_best: bool, step: int) -> None:
-        """Begin to save the state after ``step`` steps; returns before it is on disk."""
-        if step in self.steps():
-            return
-        self._manager.save_async(
-            step,
-            state,
-            force=True,
-            metrics={"best_is_here": float(is_best), "has_ema": float(state.ema is not None)},
-            custom_metadata=dataclasses.asdict(progress),
-        )
+        """Begin to save the state after ``step`` steps, in place of an earlier one; returns before it is on disk.
+
+        Raises:
+          OSError: if this checkpoint, or the one before it, cannot be written.
+        """
+        sums = {name: int(checksum(part)) for name, part in _parts(state).items()}
+        with self._explained():
+            self._manager.save_async(
+                step,
+                state,
+                force=True,
+                overwrite=step in self.steps(),
+                metrics={"best_is_here": float(is_best), "has_ema": float(state.ema is not None)},
+                custom_metadata={"progress": dataclasses.asdict(progress), "checksums": sums},
+            )
 
     def restore(self, abstract_state: TrainState, step: int | None = None) -> tuple[TrainState, Progress] | None:
         """The state at ``step``, or the last one that can be read; None if there is none.
@@ -100,10 +123,13 @@ class Checkpoints:
         self.wait()
         for candidate in reversed(self.steps()) if step is None else [step]:
             try:
-                check_shapes(self._manager.metadata(candidate).metadata, abstract_state)
+                metadata = self._manager.metadata(candidate)
+                check_shapes(metadata.metadata, abstract_state)
                 with _any_padding():
                     state = self._manager.load(candidate, abstract_state)
-                progress = Progress(**(self._manager.metadata(candidate).custom_metadata or {}))
+                custom = metadata.custom_metadata or {}
+                _verify(_parts(state), custom)
+                progress = Progress(**custom.get("progress", custom))  # or of an older version
             except Exception as error:  # whatever a damaged file makes Orbax raise
                 damaged = self.folder / str(candidate)
                 self.warnings.append(
@@ -116,16 +142,41 @@ class Checkpoints:
 
     def forget_after(self, step: int) -> None:
         """Delete checkpoints later than ``step``: damaged ones, which the run is about to write anew."""
-        for later in [s for s in self.steps() if s > step]:
-            self._manager.delete(later)
+        with self._explained():
+            for later in [s for s in self.steps() if s > step]:
+                self._manager.delete(later)
 
     def wait(self) -> None:
-        """Block until everything is on disk."""
-        self._manager.wait()
+        """Block until everything is on disk.
+
+        Raises:
+          OSError: if a checkpoint cannot be written.
+        """
+        with self._explained():
+            self._manager.wait()
 
     def close(self) -> None:
-        """Finish writing and let go of the folder."""
-        self._manager.close()
+        """Finish writing and let go of the folder.
+
+        Raises:
+          OSError: if a checkpoint cannot be written, and this was not said before.
+        """
+        said_before = self._failed
+        try:
+            with self._explained():
+                self._manager.close()
+        except OSError:
+            if not said_before:
+                raise
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Whatever Orbax raises when it cannot write, as one sentence."""
+        try:
+            yield
+        except Exception as error:
+            self._failed = True
+            raise OSError(_sentence(self.folder, error)) from error
 
 
 def load_best(folder: str | Path, abstract_params: Any) -> Any:
@@ -134,20 +185,24 @@ def load_best(folder: str | Path, abstract_params: Any) -> Any:
     Raises:
       ValueError: if there is no checkpoint, or it is not one of this model.
     """
-    logging.getLogger("orbax").setLevel(logging.ERROR)
-    if not Path(folder).is_dir():
+    _quiet()
+    root = files.absolute(folder)
+    if not root.is_dir():
         raise ValueError(f"there are no checkpoints in {folder}: the run has not begun")
     context = ocp.Context()
     context.pytree.loading.partial_load = True
     context.array.loading.enable_padding_and_truncation = True
-    with context, ocp.training.Checkpointer(Path(folder).absolute()) as manager:
+    with context, ocp.training.Checkpointer(root) as manager:
         found = [c for c in manager.checkpoints if (c.metrics or {}).get("best_is_here")]
         if not found:
             raise ValueError(f"{folder} holds no checkpoint yet: train for longer, or finish the run")
         try:
             name = "ema" if (found[-1].metrics or {}).get("has_ema") else "params"
-            check_shapes({name: manager.metadata(found[-1]).metadata[name]}, {name: abstract_params})
-            return manager.load(found[-1], {name: abstract_params})[name]
+            metadata = manager.metadata(found[-1])
+            check_shapes({name: metadata.metadata[name]}, {name: abstract_params})
+            params = manager.load(found[-1], {name: abstract_params})[name]
+            _verify({name: params}, metadata.custom_metadata or {})
+            return params
         except Exception as error:  # whatever a damaged or foreign file makes Orbax raise
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise ValueError(f"checkpoint {found[-1].step} below {folder} cannot be read: {reason}") from None
@@ -193,3 +248,32 @@ def _any_padding() -> Any:
     context = ocp.Context()
     context.array.loading.enable_padding_and_truncation = True
     return context
+
+
+def _parts(state: TrainState) -> dict[str, Any]:
+    """The state in parts with a checksum each; the parameters that are served come apart."""
+    rest = state.replace(params=None, ema=None)
+    return {"params": state.params, **({} if state.ema is None else {"ema": state.ema}), "rest": rest}
+
+
+def _verify(parts: dict[str, Any], metadata: dict[str, Any]) -> None:
+    """Compare with the checksums that were saved; older versions saved none."""
+    sums = metadata.get("checksums", {})
+    for name, part in parts.items():
+        if name in sums and int(checksum(part)) != sums[name]:
+            raise DamagedError(f"the checksum of {name} is not that of what was saved")
+
+
+def _sentence(folder: Any, error: Exception) -> str:
+    """Why a checkpoint cannot be written, in one sentence; TensorStore gives the number of the error as text."""
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    number = getattr(error, "errno", None) or (int(found[1]) if found else None)
+    if number is not None and number in errno.errorcode:
+        return files.cannot_write(folder, number)
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return f"cannot write a checkpoint below {folder} ({reason}): the earlier ones are kept; run the same command again"
+
+
+def _quiet() -> None:
+    """Orbax logs what is said in sentences here."""
+    logging.getLogger("orbax").setLevel(logging.ERROR)

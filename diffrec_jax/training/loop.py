@@ -74,7 +74,9 @@ class Observer:
         """An epoch is over."""
 
     def interrupted(self) -> bool:
-        """Asked between dispatches: True saves the state and raises ``InterruptedRunError``."""
+        """Asked between dispatches and batches of validation: True saves the state and raises
+        ``InterruptedRunError``.
+        """
         return False
 
 
@@ -95,7 +97,7 @@ def fit(
     csr: DeviceCSR,
     *,
     epochs: int,
-    validate: Callable[[Any], dict[str, dict[str, float]]] | None = None,
+    validate: Callable[[Any, Callable[[], None]], dict[str, dict[str, float]]] | None = None,
     selection: tuple[str, str] = ("official", "recall@20"),
     eval_every: int = 5,
     patience: int = 20,
@@ -108,7 +110,8 @@ def fit(
       trainer: the model and how it is trained.
       csr: the training interactions on the device(s).
       epochs: at most this many.
-      validate: parameters -> metrics by protocol; None trains to the end and keeps the last parameters.
+      validate: (parameters, look_up) -> metrics by protocol, where ``look_up()`` is called now and then and raises if
+        the run is asked to stop; None trains to the end and keeps the last parameters.
       selection: protocol and metric that choose the best epoch; higher is better.
       eval_every: epochs between validations; each is followed by a checkpoint.
       patience: epochs without improvement before training ends, as the authors count them: epoch e does not begin if
@@ -119,6 +122,7 @@ def fit(
     Raises:
       NonFiniteLossError: with the step whose loss was not finite; the last checkpoint is from before it.
       InterruptedRunError: if asked to stop.
+      OSError: if a checkpoint cannot be written; the earlier ones are kept.
     """
     observer = Observer() if observer is None else observer
     start = time.perf_counter()
@@ -132,36 +136,39 @@ def fit(
     earlier_seconds = progress.train_seconds + progress.evaluate_seconds
     step = int(state.step)
     observer.started(epoch=step // per_epoch, step=step, warnings=checkpoints.warnings if checkpoints else [])
-    steps_per_dispatch = 1
-    while step < epochs * per_epoch and not (validate and _patience_is_over(step // per_epoch + 1, progress, patience)):
-        epoch = step // per_epoch
-        began = time.perf_counter()
-        while step < (epoch + 1) * per_epoch:
-            n_steps = min(steps_per_dispatch, (epoch + 1) * per_epoch - step)
-            dispatched = time.perf_counter()
-            state = program(state, csr, jnp.int32(epoch), jnp.int32(n_steps))
-            step += n_steps
-            if n_steps < per_epoch:  # a long epoch: look up between dispatches, which last seconds each
-                jax.block_until_ready(state.step)
-            steps_per_dispatch = _steps_within(SECONDS_PER_DISPATCH, n_steps, time.perf_counter() - dispatched)
-            if observer.interrupted() and step < (epoch + 1) * per_epoch:
-                _stop_here(state, step, progress, checkpoints)
-        loss, bad_step = float(state.loss_sum / state.loss_rows), int(state.bad_step)
-        if bad_step >= 0 or not math.isfinite(loss):
-            raise NonFiniteLossError(
-                f"the loss is not finite at step {bad_step} (epoch {bad_step // per_epoch + 1}): lower the learning "
-                "rate, or look at the data; the last checkpoint is from before that step"
-            )
-        seconds = time.perf_counter() - began
-        progress = dataclasses.replace(progress, train_seconds=progress.train_seconds + seconds)
-        epoch += 1
+    steps_per_dispatch, seconds = 1, 0.0
+
+    def look_up() -> None:
+        if observer.interrupted():
+            _stop_here(state, step, progress, checkpoints)
+
+    def goes_on() -> bool:
+        patient = validate is None or not _patience_is_over(step // per_epoch + 1, progress, patience)
+        return progress.epoch_is_open or (step < epochs * per_epoch and patient)
+
+    while goes_on():
+        if not progress.epoch_is_open:
+            began, epoch = time.perf_counter(), step // per_epoch
+            while step < (epoch + 1) * per_epoch:
+                look_up()
+                n_steps = min(steps_per_dispatch, (epoch + 1) * per_epoch - step)
+                dispatched = time.perf_counter()
+                state = program(state, csr, jnp.int32(epoch), jnp.int32(n_steps))
+                step += n_steps
+                if n_steps < per_epoch:  # a long epoch: look up between dispatches, which last seconds each
+                    jax.block_until_ready(state.step)
+                steps_per_dispatch = _steps_within(SECONDS_PER_DISPATCH, n_steps, time.perf_counter() - dispatched)
+            jax.block_until_ready(state.step)
+            seconds = time.perf_counter() - began
+            progress = dataclasses.replace(progress, train_seconds=progress.train_seconds + seconds, epoch_is_open=True)
+        epoch, loss = step // per_epoch, _finite_loss(state, per_epoch)
 
         valid, evaluate_seconds, improved = None, 0.0, False
         if epoch % eval_every == 0 or epoch == epochs:
             improved = validate is None
             if validate is not None:
                 began = time.perf_counter()
-                valid = validate(state.ranking_params)
+                valid = validate(state.ranking_params, look_up)
                 evaluate_seconds = time.perf_counter() - began
                 value = valid[selection[0]][selection[1]]
                 improved = progress.best_value is None or value > progress.best_value
@@ -170,12 +177,12 @@ def fit(
                 best_value = valid[selection[0]][selection[1]] if valid else None
                 progress = dataclasses.replace(progress, best_epoch=epoch, best_value=best_value)
                 best_params = jax.tree.map(jnp.copy, state.ranking_params) if checkpoints is None else None
+        progress = dataclasses.replace(progress, epoch_is_open=False)
         probabilities = np.asarray(importance.probabilities(state.history))
         observer.epoch(EpochReport(epoch, step, loss, seconds, valid, evaluate_seconds, progress, probabilities))
         if checkpoints is not None and (epoch % eval_every == 0 or epoch == epochs):
             checkpoints.save(state, progress, is_best=improved, step=step)  # after the record, which a resume cuts back
-        if observer.interrupted():
-            _stop_here(state, step, progress, checkpoints)
+    look_up()
 
     if checkpoints is not None:
         del state  # make room for the best one
@@ -229,9 +236,21 @@ def _steps_within(seconds: float, n_steps: int, took: float) -> int:
     return max(1, min(int(seconds * n_steps / max(took, 1e-6)), 16 * n_steps))
 
 
+def _finite_loss(state: TrainState, per_epoch: int) -> float:
+    """The mean loss of the epoch."""
+    loss, bad_step = float(state.loss_sum / state.loss_rows), int(state.bad_step)
+    if bad_step >= 0 or not math.isfinite(loss):
+        raise NonFiniteLossError(
+            f"the loss is not finite at step {bad_step} (epoch {bad_step // per_epoch + 1}): lower the learning "
+            "rate, or look at the data; the last checkpoint is from before that step"
+        )
+    return loss
+
+
 def _stop_here(state: TrainState, step: int, progress: Progress, checkpoints: Checkpoints | None) -> None:
-    """Save and leave; a state whose loss is not finite is not worth saving."""
-    if checkpoints is not None and int(state.bad_step) < 0:
-        checkpoints.save(state, progress, is_best=False, step=step)
+    """Save what is new and leave; a state whose loss is not finite is not worth saving."""
+    if checkpoints is not None:
+        if step and step not in checkpoints.steps() and int(state.bad_step) < 0:
+            checkpoints.save(state, progress, is_best=False, step=step)
         checkpoints.wait()
     raise InterruptedRunError(step)
