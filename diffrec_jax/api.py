@@ -18,11 +18,13 @@ from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
 from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS
 from diffrec_jax.mesh import Layout, make_mesh, replicated
 from diffrec_jax.models.contract import Catalogue, ClosedForm, Model, item_axes, shapes
+from diffrec_jax.processes import is_writer
 from diffrec_jax.serving import ModelFolder, Recommender, Table, Vocabulary
 from diffrec_jax.serving.model_folder import FOLDER
 from diffrec_jax.training.checkpoint import Checkpoints, Progress
 from diffrec_jax.training.loop import FitResult, Observer
 from diffrec_jax.training.loop import fit as run_training
+from diffrec_jax.training.profile import Profile
 from diffrec_jax.training.step import Trainer
 
 
@@ -39,6 +41,7 @@ class Fitted:
 
     vocabulary: Vocabulary
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    validation: Evaluator | None = None  # compiled, on the validation data
 
     @functools.cached_property
     def params(self) -> Any:
@@ -82,6 +85,7 @@ def fit(
     ema_decay: float = 0.0,
     observer: Observer | None = None,
     about: Mapping[str, Any] | None = None,
+    profile: Profile | None = None,
 ) -> Fitted:
     """Fit a model to training interactions, choosing the epoch on validation.
 
@@ -102,6 +106,7 @@ def fit(
       ema_decay: of an exponential moving average of the parameters, which is then what is validated, kept as the best
         and served; 0 keeps none.
       observer: is told what happens.
+      profile: of a few training steps.
       about: what a model card should say of data, split and protocol (JSON values).
 
     Returns:
@@ -116,7 +121,7 @@ def fit(
         params = jax.block_until_ready(jax.device_put(model.fit(train), replicated(mesh)))
         progress = Progress(train_seconds=time.perf_counter() - began)
         result = FitResult(params, progress, 0, sum(leaf.size for leaf in jax.tree.leaves(params)))
-        if workdir is not None:
+        if workdir is not None and is_writer():
             ModelFolder(model, vocabulary, train, valid, about).write(epath.Path(workdir) / FOLDER)
         return Fitted(model, params, train, valid, mesh, result, vocabulary, about)
     counts = {"batch_size": batch_size, "epochs": epochs, "eval_every": eval_every, "patience": patience}
@@ -138,7 +143,8 @@ def fit(
         identity |= {"ema_decay": ema_decay} if ema_decay else {}
         checkpoints = Checkpoints(epath.Path(workdir) / "checkpoints")
         checkpoints.claim({**identity, "train": checksum(train), "valid": checksum(valid)})
-        ModelFolder(model, vocabulary, train, valid, about).write(epath.Path(workdir) / FOLDER)
+        if is_writer():
+            ModelFolder(model, vocabulary, train, valid, about).write(epath.Path(workdir) / FOLDER)
     try:
         result = run_training(
             trainer,
@@ -152,13 +158,14 @@ def fit(
             patience=patience,
             checkpoints=checkpoints,
             observer=observer,
+            profile=profile,
         )
     finally:
         if checkpoints is not None:
             checkpoints.close()
     if evaluator is not None:
         result = dataclasses.replace(result, compile_seconds=result.compile_seconds + evaluator.compile_seconds)
-    return Fitted(model, result.params, train, valid, mesh, result, vocabulary, about)
+    return Fitted(model, result.params, train, valid, mesh, result, vocabulary, about, evaluator)
 
 
 def evaluate(

@@ -17,7 +17,15 @@ PRNG_IMPLS = ("threefry2x32", "rbg", "unsafe_rbg")
 SPLITS = ("temporal", "leave_one_out", "global_time", "random", "diffrec")
 EVAL_HISTORIES = ("train", "train+valid")
 STAYS_UNSAID = ("beta_fixed", "fit_weighted")  # the model's own default holds; other unsaid flags are filled in
-NOT_PART_OF_A_RUN = ("mesh", "workdir", "data_dir", "protocol", "seeds")  # may differ when a run is taken up again
+MACHINE = ("compile_cache", "profile_steps", "multihost", "coordinator", "process_id", "process_count", "join_timeout")
+NOT_PART_OF_A_RUN = (
+    "mesh",
+    "workdir",
+    "data_dir",
+    "protocol",
+    "seeds",
+    *MACHINE,
+)  # may differ when a run is taken up again
 
 
 def option(default: Any, help: str, *, choices: tuple[str, ...] | None = None, group: str = "run") -> Any:
@@ -138,8 +146,25 @@ class Config:
     baselines: bool = option(True, "also evaluate popularity and EASE")
     workdir: str = option("", "the run folder; runs/<flag file or dataset>-s<seed> if empty")
 
+    # the machine; recorded in no flag file
+    compile_cache: bool = option(False, "keep compiled programs for the next run, in the person's own cache folder")
+    profile_steps: str = option(
+        "", "FIRST:LAST, as in 10:15: trace these training steps, for TensorBoard", group="trained"
+    )
+    multihost: bool = option(False, "be one of several processes, which share one run; start this command in each")
+    coordinator: str = option("", "HOST:PORT of process 0, where JAX cannot find out by itself (with --multihost)")
+    process_id: int | None = option(None, "number of this process, from 0 (with --coordinator)")
+    process_count: int | None = option(None, "how many processes there are (with --coordinator)")
+    join_timeout: int = option(300, "seconds in which all processes must have come (with --multihost)")
+
     def __post_init__(self) -> None:
         mesh_sizes(self.mesh)  # refuses what is no mesh
+        given = [name for name in MACHINE[3:] if getattr(self, name) != getattr(type(self), name)]
+        if given and not self.multihost:
+            raise ValueError(f"{given[0]} means nothing without --multihost: drop it, or say --multihost")
+        if self.multihost and self.seeds > 1:
+            raise ValueError(f"seeds={self.seeds} is not for several processes: start one command for each --seed")
+        self.profiled  # noqa: B018 (refuses a bad value)
         for name, default in hyper_parameters(self.model).items():
             if getattr(self, name, default) is None and name not in STAYS_UNSAID:
                 object.__setattr__(self, name, default)
@@ -222,6 +247,18 @@ class Config:
         return self.model in models_of(name, group) and not self._needed_kernel(name)
 
     @property
+    def profiled(self) -> tuple[int, int] | None:
+        """First step to trace, and the one to stop before; None without."""
+        if not self.profile_steps:
+            return None
+        first, _, last = self.profile_steps.partition(":")
+        if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
+            raise ValueError(
+                f"profile_steps={self.profile_steps} is no FIRST:LAST such as 10:15, with FIRST before LAST"
+            )
+        return int(first), int(last)
+
+    @property
     def data_name(self) -> str:
         """The name of the data, for tables and default folders."""
         path = self.data or self.dataset
@@ -254,4 +291,5 @@ def flag_text(value: Any) -> str:
 def as_flags(config: Config) -> str:
     """The configuration as a flag file."""
     values = as_json(config).items()
-    return "".join(f"--{name}={flag_text(value)}\n" for name, value in values if value is not None)
+    known = {name: value for name, value in values if value is not None and name not in MACHINE}
+    return "".join(f"--{name}={flag_text(value)}\n" for name, value in known.items())

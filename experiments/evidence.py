@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +23,7 @@ from diffrec_jax.data.interactions import merge
 from diffrec_jax.data.splits import Split
 from diffrec_jax.evaluation import Evaluation
 from diffrec_jax.files import write_atomically
+from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models.baselines import EASE, Popularity
 from diffrec_jax.serving.vocabulary import id_array
 from experiments.config import Config
@@ -90,7 +92,8 @@ def baselines(
             _copy_from_a_sibling(folder)
         if not (folder / "result.json").is_file():
             began = time.perf_counter()
-            baseline = api.fit(model, split.train, split.valid, mesh=fitted.mesh)
+            mesh = make_mesh(devices=jax.local_devices()) if fitted.mesh.is_multi_process else fitted.mesh
+            baseline = api.fit(model, split.train, split.valid, mesh=mesh)
             test = api.evaluate(baseline, split.test, with_valid=with_valid)
             folder.mkdir(parents=True, exist_ok=True)
             write(folder, test, split, with_valid=with_valid)

@@ -23,6 +23,7 @@ from diffrec_jax.models import LatentDiffRec
 from diffrec_jax.models.cluster_vae import Clusters
 from diffrec_jax.models.clustering import N_STARTS, k_means, remarks, svd_embeddings
 from diffrec_jax.models.lightgcn import LightGCN
+from diffrec_jax.processes import is_writer, same_everywhere
 from experiments import source
 from experiments.config import Config
 
@@ -63,7 +64,11 @@ def make_clusters(config: Config, split: Split, console: Console) -> Clusters:
         found = _kept(folder, "embeddings", how, embeddings) if made_here else embeddings()
         return k_means(found, config.n_cate, n_items=split.n_items, seed=seed).of_item
 
-    return Clusters(_kept(folder, "clusters", {**how, "n_cate": config.n_cate, "starts": N_STARTS, "k": seed}, cluster))
+    of_item = np.zeros(split.n_items, np.int32)
+    if is_writer():
+        key = {**how, "n_cate": config.n_cate, "starts": N_STARTS, "k": seed}
+        of_item = _kept(folder, "clusters", key, cluster)
+    return Clusters(same_everywhere(of_item))
 
 
 def _embeddings(config: Config, split: Split) -> tuple[dict[str, Any], Callable[[], np.ndarray]]:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from diffrec_jax.processes import is_writer
 from diffrec_jax.training import EpochReport, Observer, Plan
 from experiments.config import Config
 from experiments.curves import Curves
@@ -75,19 +76,22 @@ class RunObserver(Observer):
 
     def started(self, *, epoch: int, step: int, warnings: list[str]) -> None:
         """Take the records back to where the state stands."""
+        for number in (signal.SIGINT, signal.SIGTERM):  # until now there was nothing to save
+            self._previous[number] = signal.signal(number, self._stop)
+        if not is_writer():
+            return
         for sentence in warnings:
             self.console.print(f"warning: {sentence}", highlight=False)
         if step:
             self.console.print(f"going on after epoch {epoch}, step {step}", highlight=False)
         self._line.update(self._task, best="")
-        for number in (signal.SIGINT, signal.SIGTERM):  # until now there was nothing to save
-            self._previous[number] = signal.signal(number, self._stop)
         self.folder.cut_metrics(epoch)
         self._curves = self.folder.curves(step)
 
     def epoch(self, report: EpochReport) -> None:
         """Record the epoch and move the live line."""
-        assert self._curves is not None  # made when training started
+        if self._curves is None:  # another process keeps the records
+            return
         self.folder.record(report)
         self._curves.add(report.step, {"train/loss": report.loss, "train/seconds": report.seconds})
         if report.valid is not None:

@@ -23,8 +23,10 @@ from diffrec_jax import api, files
 from diffrec_jax.data.splits import Split
 from diffrec_jax.mesh import parse_mesh
 from diffrec_jax.models.baselines import EASE, NO_TIMES
+from diffrec_jax.processes import is_writer
 from diffrec_jax.training import InterruptedRunError
-from experiments import cli, evidence, item_clusters, seeds, source, table
+from diffrec_jax.training.profile import Profile
+from experiments import cli, evidence, item_clusters, runtime, seeds, source, table
 from experiments.config import Config
 from experiments.kinds import is_trained
 from experiments.progress import RunObserver
@@ -34,7 +36,10 @@ from experiments.run_folder import RunFolder
 def main(argv: Sequence[str]) -> int:
     """Run what the command line asks for; the exit code."""
     config = cli.parse(argv, usage=__doc__ or "")
-    console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty())
+    runtime.prepare(config)
+    console = Console(
+        width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty(), quiet=not is_writer()
+    )
     return run(config, console) if config.seeds == 1 else seeds.run_each(config, run, console)
 
 
@@ -50,14 +55,19 @@ def run(config: Config, console: Console) -> int:
     split = source.load(config)
     check(config, split)
     mesh = parse_mesh(config.mesh)
-    with folder.locked():
-        folder.claim(config, source.fingerprint(split))
+    with folder.locked() if is_writer() else nullcontext():
+        if is_writer():
+            folder.claim(config, source.fingerprint(split))
         return train(config, split, folder, mesh, console, started=started)
 
 
 def train(config: Config, split: Split, folder: RunFolder, mesh: Mesh, console: Console, *, started: float) -> int:
     """Train, or go on, and evaluate; the exit code."""
     announce(config, split, console)
+    profile = None
+    if config.profiled:
+        first, last = config.profiled
+        profile = Profile(folder.path / "profile", first=first, last=last)
     try:
         with RunObserver(config, folder, console) if is_trained(config.model) else nullcontext() as observer:
             fitted = api.fit(
@@ -75,6 +85,7 @@ def train(config: Config, split: Split, folder: RunFolder, mesh: Mesh, console: 
                 ema_decay=config.ema_decay,
                 observer=observer,
                 about=about(config, split),
+                profile=profile,
             )
     except InterruptedRunError as stop:
         again = shlex.join(["python", "-m", "experiments.run", f"--flagfile={folder.path / 'flags.txt'}"])
@@ -82,8 +93,16 @@ def train(config: Config, split: Split, folder: RunFolder, mesh: Mesh, console: 
         console.print(f"{stop}, state saved; to go on: {again}", highlight=False)
         return cli.EXIT_RUN_AGAIN if observer and observer.asked_by == signal.SIGTERM else cli.EXIT_INTERRUPTED
     result = report(config, split, fitted, started=started)
-    folder.finish(result)
-    table.show(result, protocol=config.protocol, console=console)
+    if is_writer():
+        folder.finish(result)
+        table.show(result, protocol=config.protocol, console=console)
+    if profile is not None:
+        taken = f"is in {profile.folder}: tensorboard --logdir={profile.folder} (with the plugin xprof)"
+        console.print(
+            f"the profile of steps {config.profile_steps} {taken if profile.was_taken else 'was not taken: '}"
+            f"{'' if profile.was_taken else 'this run, or what was left of it, does not hold these steps'}",
+            highlight=False,
+        )
     return 0
 
 
@@ -138,19 +157,26 @@ def announce(config: Config, split: Split, console: Console) -> None:
 def report(config: Config, split: Split, fitted: api.Fitted, *, started: float) -> dict[str, Any]:
     """Evaluate the model of the best epoch and the baselines: the content of ``result.json``."""
     with_valid = config.eval_history == "train+valid"
-    valid = api.evaluate(fitted, split.valid, seed=config.seed) if len(split.valid) else None
+    valid = None
+    if fitted.validation is not None:
+        valid = fitted.validation(fitted.stored)  # compiled while training
+    elif len(split.valid):
+        valid = api.evaluate(fitted, split.valid, seed=config.seed)
     test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.seed)
-    evidence.write(epath.Path(config.workdir), test, split, with_valid=with_valid)
+    if is_writer():
+        evidence.write(epath.Path(config.workdir), test, split, with_valid=with_valid)
     fingerprint = source.fingerprint(split)
     baselines: dict[str, Any] = {}
     notes: list[str] = []
-    if config.baselines:
+    if config.baselines and is_writer():
         baselines, notes = evidence.baselines(config, split, fitted, fingerprint=fingerprint)
     outcome = fitted.result
     seconds = {
         "train": outcome.progress.train_seconds,
         "evaluate": outcome.progress.evaluate_seconds + test.seconds + (valid.seconds if valid is not None else 0.0),
-        "compile": outcome.compile_seconds + test.compile_seconds + (valid.compile_seconds if valid else 0.0),
+        "compile": outcome.compile_seconds
+        + test.compile_seconds
+        + (valid.compile_seconds if valid is not None and fitted.validation is None else 0.0),
         "total": time.perf_counter() - started + outcome.earlier_seconds,
     }
     return {

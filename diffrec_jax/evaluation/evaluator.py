@@ -88,7 +88,7 @@ class Evaluator:
         padded = np.pad(self.users, (0, -len(users) % batch_size), constant_values=-1)
         self._batches = [jax.device_put(batch, replicated(mesh)) for batch in padded.reshape(-1, batch_size)]
         self._data = tuple(device_csr(csr, mesh=mesh) for csr in (history, seen, truth))
-        self._key = jax.device_put(jax.random.fold_in(jax.random.key(seed), 3), replicated(mesh))
+        self._key = jax.jit(lambda: jax.random.fold_in(jax.random.key(seed), 3), out_shardings=replicated(mesh))()
         self.layout = Layout(mesh, item_axes(model))
         self._catalogue = Catalogue(n_items=truth.n_items, n_users=truth.n_users)
         self._truth = np.bincount(truth.indices, minlength=truth.n_items).astype(np.int32)
@@ -141,10 +141,11 @@ class Evaluator:
                 return self._evaluate(self.layout.cut(params, seen), self.layout.cut(tables, seen_tables), *rest)
 
             counts, shardings = self._no_counts(), self.layout.shardings(tables)
+            everywhere = replicated(self.mesh)  # metrics are small, and every process reads them
             rest = (self._key, self._batches[0], counts, *self._data)
             self._compiled = (
                 jax.jit(prepare, out_shardings=shardings).lower(abstract).compile(),
-                jax.jit(evaluate, donate_argnums=4).lower(abstract, tables, *rest).compile(),
+                jax.jit(evaluate, donate_argnums=4, out_shardings=everywhere).lower(abstract, tables, *rest).compile(),
                 jax.jit(self._summarise).lower(counts, self._popularity).compile(),
             )
             self.compile_seconds = time.perf_counter() - start
@@ -180,7 +181,8 @@ class Evaluator:
     def _no_counts(self) -> ListCounts | None:
         if self._popularity is None:
             return None
-        return jax.device_put(ListCounts.create(self.ks, len(self._popularity)), replicated(self.mesh))
+        create = jax.jit(ListCounts.create, static_argnums=(0, 1), out_shardings=replicated(self.mesh))
+        return create(self.ks, len(self._popularity))
 
     def _summarise(
         self, counts: ListCounts | None, popularity: Any

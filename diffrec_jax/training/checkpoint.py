@@ -14,6 +14,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from diffrec_jax import files
+from diffrec_jax.processes import is_writer
 from diffrec_jax.training.checksum import checksum
 from diffrec_jax.training.step import TrainState
 
@@ -78,6 +79,8 @@ class Checkpoints:
           ValueError: if they belong to another run, with the difference.
         """
         file = self.folder / "run.json"
+        if not is_writer():
+            return
         if not file.is_file():
             files.write_atomically(file, json.dumps(identity, indent=2) + "\n")
             return

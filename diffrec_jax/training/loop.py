@@ -1,6 +1,7 @@
 """The training loop: epochs in a few dispatches each, validation, early stopping, checkpoints, exact resume."""
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -13,9 +14,12 @@ import numpy as np
 from diffrec_jax.data.rows import DeviceCSR
 from diffrec_jax.diffusion import importance
 from diffrec_jax.mesh import bytes_per_device
+from diffrec_jax.processes import agree
 from diffrec_jax.training.checkpoint import Checkpoints, Progress
+from diffrec_jax.training.profile import Profile
 from diffrec_jax.training.step import Trainer, TrainState
 
+BATCHES_PER_AGREEMENT = 16  # of validation, when several processes must agree whether to stop
 SECONDS_PER_DISPATCH = 5.0  # how long an interruption may have to wait
 
 
@@ -103,6 +107,7 @@ def fit(
     patience: int = 20,
     checkpoints: Checkpoints | None = None,
     observer: Observer | None = None,
+    profile: Profile | None = None,
 ) -> FitResult:
     """Train until the epochs are done or validation has not improved for ``patience`` epochs.
 
@@ -118,6 +123,7 @@ def fit(
         the best one lies ``patience`` or more epochs before it.
       checkpoints: where the run lives; a run found there goes on where it was. None keeps everything in memory.
       observer: is told what happens, and may ask to stop.
+      profile: of a few steps.
 
     Raises:
       NonFiniteLossError: with the step whose loss was not finite; the last checkpoint is from before it.
@@ -125,6 +131,7 @@ def fit(
       OSError: if a checkpoint cannot be written; the earlier ones are kept.
     """
     observer = Observer() if observer is None else observer
+    profile = Profile.none() if profile is None else profile
     start = time.perf_counter()
     program = trainer.compile(csr)
     compile_seconds = time.perf_counter() - start
@@ -138,9 +145,18 @@ def fit(
     observer.started(epoch=step // per_epoch, step=step, warnings=checkpoints.warnings if checkpoints else [])
     steps_per_dispatch, seconds = 1, 0.0
 
-    def look_up() -> None:
-        if observer.interrupted():
+    def look_up(n_steps: int = 0) -> int:
+        """Stop if any process is asked to; otherwise as many steps as the first process says."""
+        said = agree(trainer.mesh, observer.interrupted(), n_steps)
+        if said[:, 0].any():
             _stop_here(state, step, progress, checkpoints)
+        return int(said[0, 1])
+
+    batches = itertools.count()
+
+    def between_batches() -> None:
+        if not trainer.mesh.is_multi_process or next(batches) % BATCHES_PER_AGREEMENT == 0:
+            look_up()
 
     def goes_on() -> bool:
         patient = validate is None or not _patience_is_over(step // per_epoch + 1, progress, patience)
@@ -150,15 +166,16 @@ def fit(
         if not progress.epoch_is_open:
             began, epoch = time.perf_counter(), step // per_epoch
             while step < (epoch + 1) * per_epoch:
-                look_up()
-                n_steps = min(steps_per_dispatch, (epoch + 1) * per_epoch - step)
+                profile.at(step, state)
+                n_steps = look_up(min(steps_per_dispatch, (epoch + 1) * per_epoch - step, profile.room(step)))
                 dispatched = time.perf_counter()
-                state = program(state, csr, jnp.int32(epoch), jnp.int32(n_steps))
+                state = program(state, csr, np.int32(epoch), np.int32(n_steps))
                 step += n_steps
                 if n_steps < per_epoch:  # a long epoch: look up between dispatches, which last seconds each
                     jax.block_until_ready(state.step)
                 steps_per_dispatch = _steps_within(SECONDS_PER_DISPATCH, n_steps, time.perf_counter() - dispatched)
             jax.block_until_ready(state.step)
+            profile.at(step, state)
             seconds = time.perf_counter() - began
             progress = dataclasses.replace(progress, train_seconds=progress.train_seconds + seconds, epoch_is_open=True)
         epoch, loss = step // per_epoch, _finite_loss(state, per_epoch)
@@ -168,7 +185,7 @@ def fit(
             improved = validate is None
             if validate is not None:
                 began = time.perf_counter()
-                valid = validate(state.ranking_params, look_up)
+                valid = validate(state.ranking_params, between_batches)
                 evaluate_seconds = time.perf_counter() - began
                 value = valid[selection[0]][selection[1]]
                 improved = progress.best_value is None or value > progress.best_value

@@ -1,0 +1,143 @@
+"""Compilation, profiles, and several processes."""
+
+import collections
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from test_run import ROOT
+
+from diffrec_jax.data import synthetic
+from experiments import cli, run, runtime
+from experiments.config import Config, as_flags
+
+SMALL = ["--dims=[8]", "--steps=3", "--epochs=4", "--eval_every=2", "--batch_size=32", "--baselines=false"]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "small"
+    folder.mkdir()
+    split = synthetic.generate(n_users=80, n_items=130, seed=4).k_core(3).split_by_time(0.7, 0.1, 0.2)
+    for name, part in zip(("train", "valid", "test"), split):
+        np.save(folder / f"{name}_list.npy", np.stack([part.users, part.items], axis=1))
+    return folder
+
+
+@pytest.fixture
+def command(dataset, tmp_path, capsys, monkeypatch):
+    """Runs a command line; the exit code and what was printed."""
+
+    def do(*flags, name="run"):
+        argv = ["run.py", f"--dataset={dataset}", *SMALL, *flags, f"--workdir={tmp_path / name}"]
+        monkeypatch.setattr(sys, "argv", argv)
+        code = cli.guarded(run.main)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return do
+
+
+def test_every_program_is_compiled_once_in_a_whole_run(command, caplog):
+    jax.clear_caches()
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        assert command()[0] == 0
+    found = re.findall(r"Finished XLA compilation of jit\((\w+)\)", caplog.text)
+    counts = collections.Counter(found)
+    assert {name: counts[name] for name in ("_run", "_init")} == {"_run": 1, "_init": 1}
+    assert counts["evaluate"] == 2  # on validation, and on test, whose shapes differ
+
+
+def test_compiled_programs_are_kept_for_the_next_run(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+    assert runtime.cache_folder() == str(tmp_path / "cache")
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    assert runtime.cache_folder().startswith((os.path.expanduser("~"), os.environ.get("XDG_CACHE_HOME", "~")))
+    updated = {}
+    monkeypatch.setattr(jax.config, "update", lambda name, value: updated.update({name: value}))
+    assert command()[0] == 0 and updated == {}  # off unless said
+    runtime.prepare(Config(compile_cache=True))
+    assert updated["jax_compilation_cache_dir"] == runtime.cache_folder()
+
+
+def test_a_profile_of_some_steps_lies_in_the_run_folder(command, tmp_path):
+    code, text = command("--profile_steps=4:6")
+    assert code == 0 and f"the profile of steps 4:6 is in {tmp_path}/run/profile: tensorboard --logdir=" in text
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+    assert "profile_steps" not in (tmp_path / "run" / "flags.txt").read_text()
+    code, text = command("--profile_steps=900:901", name="other")
+    assert code == 0 and "the profile of steps 900:901 was not taken: this run" in text
+    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("run", "other")]
+    losses = [[json.loads(line)["loss"] for line in of_run] for of_run in lines]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    "flags, sentence",
+    [
+        (["--profile_steps=5"], r"profile_steps=5 is no FIRST:LAST"),
+        (["--profile_steps=7:7"], r"profile_steps=7:7 is no FIRST:LAST"),
+        (["--process_id=1"], r"process_id means nothing without --multihost"),
+        (["--multihost", "--seeds=2"], r"seeds=2 is not for several processes"),
+        (["--multihost", "--coordinator=localhost"], r"multihost needs all of coordinator=localhost \(HOST:PORT"),
+        (
+            ["--multihost", "--coordinator=localhost:1", "--process_id=2", "--process_count=2"],
+            r"process_id=2 must lie between 0 and process_count - 1 = 1",
+        ),
+    ],
+)
+def test_bad_input_gets_one_sentence(command, flags, sentence):
+    code, text = command(*flags)
+    assert code == 2 and re.search(sentence, text), text
+
+
+def test_a_coordinator_nobody_answers_is_named(command):
+    address = f"localhost:{free_port()}"
+    flags = [f"--coordinator={address}", "--process_id=1", "--process_count=2", "--join_timeout=1"]
+    code, text = command("--multihost", *flags)
+    assert code == 2 and f"no coordinator answers at {address} within 1 s" in text
+
+
+def test_what_belongs_to_the_machine_is_recorded_in_no_flag_file():
+    flags = as_flags(Config(multihost=True, coordinator="a:1", process_id=1, process_count=2, compile_cache=True))
+    assert flags == as_flags(Config())
+
+
+def test_two_processes_have_the_loss_curve_of_one(command, dataset, tmp_path):
+    flags = [f"--dataset={dataset}", *SMALL, f"--workdir={tmp_path / 'two'}"]
+    joined = ["--multihost", f"--coordinator=localhost:{free_port()}", "--process_count=2", "--join_timeout=60"]
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "experiments.run", *flags, *joined, f"--process_id={number}"],
+            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    try:
+        texts = [process.communicate(timeout=120)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], texts
+    assert "official protocol" in texts[0] and "official protocol" not in texts[1]
+    assert command(name="one")[0] == 0
+    curves = {}
+    for name in ("one", "two"):
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        curves[name] = [json.loads(line)["loss"] for line in lines]
+        curves[name] += [json.loads((tmp_path / name / "result.json").read_text())["test"]["official"]["recall@20"]]
+    assert len(curves["two"]) == 5
+    np.testing.assert_allclose(curves["two"], curves["one"], rtol=1e-4)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
