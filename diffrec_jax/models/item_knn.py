@@ -6,7 +6,8 @@ With x_i the column of item i (who met it, weighted if asked), S_i the K items m
     score_j   = Σ_i w_i · sim(i, j) · [j ∈ S_i]                                            (2)
 
 The products ``XᵀX`` are sparse and made for a block of items at a time, so that the memory of ``fit`` does not grow
-with the square of the catalogue; only ``[I, K]`` is kept, and scoring adds K votes for each item of a history.
+with the square of the catalogue; only ``[I, K]`` is kept, and scoring adds K votes for each item of a history (where
+the catalogue is small and K large, a row of a matrix).
 
 Source: Deshpande & Karypis, *Item-based top-N recommendation algorithms* (TOIS 2004); Eq. 1 with a ≠ ½ is Aiolli,
 *Efficient top-N recommendation for very large scale binary rated datasets* (RecSys 2013).
@@ -30,6 +31,8 @@ from diffrec_jax.models.contract import Params
 from diffrec_jax.space import Choice, Range, Real, Whole
 
 PRODUCTS_AT_ONCE = 2**24  # at most about so many entries of XᵀX in memory; 12 bytes each, and as many again to sort
+DENSE_ENTRIES = 2**26  # 256 MiB
+SCATTER_COST = 16  # of one vote, in additions of a gathered row
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,11 +95,18 @@ class ItemKNN:
                 items[i, : len(best)], similarity[i, : len(best)] = others[best], sim[best]
         return {"items": jnp.asarray(items), "similarity": jnp.asarray(similarity)}
 
-    def prepare(self, params: Params) -> None:
-        """Nothing to prepare."""
+    def prepare(self, params: Params) -> jax.Array | None:
+        """The votes as a matrix ``[I, I]``, where it is small and not much emptier than scattering is slow."""
+        n_items, K = params["items"].shape
+        if n_items**2 > DENSE_ENTRIES or n_items > SCATTER_COST * K:
+            return None
+        row = jnp.arange(n_items)[:, None]
+        return jnp.zeros((n_items, n_items)).at[row, params["items"]].set(params["similarity"], mode="drop")
 
     def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
         """The votes of Eq. 2, ``[B, I]``, one position of all histories at a time."""
+        if tables is not None:
+            return rows.product(tables)
         n_rows, n_items = rows.items.shape[0], params["items"].shape[0]
         row = jnp.arange(n_rows)[:, None]
 

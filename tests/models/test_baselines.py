@@ -108,6 +108,8 @@ def test_item_knn_equals_numpy_whatever_the_blocks(csr, model, at_once, monkeypa
     if at_once == 1:
         scores = model.scores(params, all_rows(csr, model.recency))
         np.testing.assert_allclose(scores, dense(csr, weights_of(csr, model.recency)) @ similarity[:, :-1], atol=1e-5)
+        as_matrix = model.scores(params, all_rows(csr, model.recency), tables=model.prepare(params))
+        np.testing.assert_allclose(as_matrix, scores, atol=1e-5)
 
 
 def test_eight_devices_score_like_one(csr):
@@ -128,6 +130,7 @@ def test_item_knn_keeps_its_memory_bounded():
     params = model.fit(train)
     assert params["items"].shape == (n, 20)
     assert model.bytes_needed(n) < 2**29
+    assert model.prepare(params) is None
 
 
 @pytest.mark.parametrize(
