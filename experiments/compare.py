@@ -15,7 +15,7 @@ from rich.console import Console
 
 from diffrec_jax.evaluation import PROTOCOLS
 from diffrec_jax.evaluation.significance import TESTS
-from experiments import cli, systems
+from experiments import cli, compare_report, systems
 from experiments.comparison import Comparison, check_comparable, compare
 from experiments.published import COLUMNS
 from experiments.run_folder import write_atomically
@@ -44,6 +44,10 @@ def main(argv: Sequence[str]) -> int:
     for sheet in found.sheets():
         console.print(sheet.drawn())
         console.print()
+    folder = Path(args.report) if args.report else Path(args.runs[0]).parent / "comparison"
+    folder.mkdir(parents=True, exist_ok=True)
+    compare_report.made(found).write(folder)
+    console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     if args.out:
         write_atomically(Path(args.out), written(found, Path(args.out).suffix))
         console.print(f"written: {args.out}", highlight=False, soft_wrap=True)
@@ -60,6 +64,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--test", choices=TESTS, default="wilcoxon", help="default: %(default)s")
     parser.add_argument("--level", type=float, default=0.95, help="of the intervals (default: %(default)s)")
     parser.add_argument("--nobaselines", action="store_true", help="leave out the baselines kept in the run folders")
+    parser.add_argument("--report", default="", help="folder of report.html and report.md; comparison/ beside the runs")
     parser.add_argument("--out", default="", help="also write the tables to a .md, .tex or .csv file")
     return parser
 

@@ -97,13 +97,13 @@ class Comparison:
                     rows.append((*row, "reference", "", "", ""))
                     continue
                 interval = f"[{cell.difference_low:+.4f}, {cell.difference_high:+.4f}]"
-                rows.append((*row, f"{cell.difference:+.4f}", interval, f"{cell.p:.2g}", f"{cell.p_holm:.2g}"))
+                rows.append((*row, f"{cell.difference:+.4f}", interval, _p(cell.p), _p(cell.p_holm)))
         share = f"{self.level:.0%}"
-        columns = ("model", "metric", "mean", share, f"to {self.systems[0].name}", share, "p", "p, Holm")
+        columns = ("model", "metric", "mean", share, "difference", share, "p", "p, Holm")
         name = "Wilcoxon's signed-rank test" if self.test == "wilcoxon" else "paired t-test"
         note = (
-            f"{name}, two-sided, over {self.n_users:,} users with held-out items; intervals by bootstrap over these "
-            "users, each user's metric averaged over the seeds first."
+            f"Differences to {self.systems[0].name}; {name}, two-sided, over {self.n_users:,} users with held-out "
+            "items; intervals by bootstrap over these users, each user's metric averaged over the seeds first."
         )
         return Sheet("Paired tests", columns, tuple(rows), note=note, n_text=2)
 
@@ -213,6 +213,10 @@ def _cost(system: System) -> dict[str, float]:
     cost = {"parameters": system.median("parameters")}
     cost |= {f"{name}_seconds": system.median("seconds", name) for name in ("train", "evaluate", "total")}
     return cost | {"peak_host_gib": system.median("peak_host_bytes") / 2**30}
+
+
+def _p(p: float | None) -> str:
+    return "" if p is None else "<.0001" if p < 1e-4 else f"{p:.4f}"
 
 
 def _number(value: float, form: str) -> str:

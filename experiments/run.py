@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from etils import epath
@@ -26,7 +27,7 @@ from diffrec_jax.models.baselines import EASE, NO_TIMES
 from diffrec_jax.processes import is_writer
 from diffrec_jax.training import InterruptedRunError
 from diffrec_jax.training.profile import Profile
-from experiments import cli, evidence, item_clusters, runtime, seeds, source, table
+from experiments import cli, evidence, item_clusters, report, runtime, seeds, source, table
 from experiments.config import Config
 from experiments.kinds import is_trained
 from experiments.progress import RunObserver
@@ -92,10 +93,12 @@ def train(config: Config, split: Split, folder: RunFolder, mesh: Mesh, console: 
         again = "run the same command again" if files.is_remote(folder.path) else again
         console.print(f"{stop}, state saved; to go on: {again}", highlight=False)
         return cli.EXIT_RUN_AGAIN if observer and observer.asked_by == signal.SIGTERM else cli.EXIT_INTERRUPTED
-    result = report(config, split, fitted, started=started)
+    result = measured(config, split, fitted, started=started)
     if is_writer():
         folder.finish(result)
         table.show(result, protocol=config.protocol, console=console)
+        if not files.is_remote(folder.path):
+            report.of_run(Path(folder.path), console=console)
     if profile is not None:
         taken = f"is in {profile.folder}: tensorboard --logdir={profile.folder} (with the plugin xprof)"
         console.print(
@@ -154,7 +157,7 @@ def announce(config: Config, split: Split, console: Console) -> None:
         )
 
 
-def report(config: Config, split: Split, fitted: api.Fitted, *, started: float) -> dict[str, Any]:
+def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float) -> dict[str, Any]:
     """Evaluate the model of the best epoch and the baselines: the content of ``result.json``."""
     with_valid = config.eval_history == "train+valid"
     valid = None

@@ -1,7 +1,8 @@
 """The folder of a run, which explains itself and is never overwritten by another run.
 
 ``flags.txt`` (a flag file), ``config.json``, ``metrics.jsonl`` (one line per epoch), ``tensorboard/``,
-``checkpoints/`` and, when the run is finished, ``result.json`` with the evidence behind it (see ``evidence``).
+``checkpoints/`` and, when the run is finished, ``result.json`` with the evidence behind it (see ``evidence``)
+and ``report.md``, ``report.html``.
 """
 
 import contextlib
@@ -135,6 +136,7 @@ class RunFolder:
             "loss": report.loss,
             "valid": report.valid,
             "best_epoch": report.progress.best_epoch,
+            "importance": [round(float(p), 6) for p in report.probabilities] if report.valid is not None else None,
             "seconds": {"train": round(report.seconds, 4), "evaluate": round(report.evaluate_seconds, 4)},
         }
         file = self.path / "metrics.jsonl"

@@ -1,5 +1,8 @@
 """Runs on a small made-up data set that several tests read."""
 
+import fcntl
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -26,13 +29,18 @@ def tiny_data(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def runs(tiny_data, tmp_path_factory):
-    """A folder of finished runs: ``a`` (seeds 0 and 1), ``t`` (T-DiffRec, one seed)."""
-    folder = tmp_path_factory.mktemp("runs")
-    common = [f"--data_dir={tiny_data}", *TINY]
-    with pytest.MonkeyPatch.context() as patch:  # one device compiles faster than eight
-        patch.setattr(api, "make_mesh", lambda: make_mesh(devices=jax.devices()[:1]))
-        make_runs(folder, common)
-    return folder
+    """A folder of finished runs: ``a`` (seeds 0 and 1), ``t`` (T-DiffRec, one seed); made once, also for the other
+    workers, so nobody writes to it."""
+    place = tmp_path_factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
+    with (place / "runs.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "runs").exists():
+            with pytest.MonkeyPatch.context() as patch:  # one device compiles faster than eight
+                patch.setattr(api, "make_mesh", lambda: make_mesh(devices=jax.devices()[:1]))
+                make_runs(place / "unfinished", [f"--data_dir={tiny_data}", *TINY])
+            (place / "unfinished").rename(place / "runs")
+    return place / "runs"
 
 
 def make_runs(folder, common):

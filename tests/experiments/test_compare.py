@@ -46,7 +46,8 @@ def test_numbers_are_those_of_the_definitions(runs):
 def test_every_format_names_every_system(command, runs, tmp_path):
     names = ("DiffRec", "T-DiffRec", "Popularity", "EASE")
     for suffix in ("md", "tex", "csv"):
-        code, text = command(runs / "a-s0", runs / "a-s1", runs / "t", f"--out={tmp_path / f'table.{suffix}'}")
+        out = [f"--out={tmp_path / f'table.{suffix}'}", f"--report={tmp_path / 'report'}"]
+        code, text = command(runs / "a-s0", runs / "a-s1", runs / "t", *out)
         assert code == 0 and all(name in text for name in names), text
         assert "Wilcoxon" in text and "Gini@20".lower() in text and "peak memory" in text
         written = (tmp_path / f"table.{suffix}").read_text()
@@ -61,7 +62,10 @@ def test_every_format_names_every_system(command, runs, tmp_path):
         if suffix == "tex":
             assert written.count(r"\begin{tabular}") == written.count(r"\bottomrule") == 4
             assert "±" not in written and r"$\pm$" in written and "95\\%" in written
-    code, text = command(runs / "a-s0", runs / "t", "--nobaselines", "--metrics=hit@10", "--test=t")
+    assert (tmp_path / "report" / "report.html").is_file()
+    code, text = command(
+        runs / "a-s0", runs / "t", f"--report={tmp_path}", "--nobaselines", "--metrics=hit@10", "--test=t"
+    )
     assert code == 0 and "EASE" not in text and "hit@10" in text and "paired t-test" in text
 
 

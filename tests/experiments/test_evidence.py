@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -58,7 +59,8 @@ def test_seeds_have_folders_of_their_own_and_finished_ones_are_not_repeated(comm
     assert code == 2 and "seeds=0 must be at least 1" in text
 
 
-def test_baselines_are_computed_once_for_runs_that_lie_together(command, runs, monkeypatch):
+def test_baselines_are_computed_once_for_runs_that_lie_together(command, runs, tmp_path, monkeypatch):
+    runs = shutil.copytree(runs, tmp_path / "runs")
     one, other = ({p.name for p in (runs / f"a-s{n}" / "baselines").iterdir()} for n in (0, 1))
     assert one == other and len(one) == 2
     monkeypatch.setattr(EASE, "fit", lambda *a: pytest.fail("computed again"))
@@ -66,7 +68,7 @@ def test_baselines_are_computed_once_for_runs_that_lie_together(command, runs, m
     (runs / "a-s1" / "result.json").unlink()
     for folder in (runs / "a-s1" / "baselines").iterdir():
         (folder / "result.json").unlink()
-    code, text = command(f"--flagfile={runs / 'a-s1' / 'flags.txt'}")
+    code, text = command(f"--flagfile={runs / 'a-s1' / 'flags.txt'}", f"--workdir={runs / 'a-s1'}")
     assert code == 0, text
     timeless = [{k: v for k, v in json.loads(t).items() if k not in ("seconds", "peak_host_bytes")}
                 for t in (result, (runs / "a-s1" / "result.json").read_text())]  # fmt: skip

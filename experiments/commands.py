@@ -1,0 +1,59 @@
+"""The shortest command that makes a recorded run again: the nearest shipped flag file, and what differs from it."""
+
+import functools
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import cli
+from experiments.config import NOT_PART_OF_A_RUN, Config, as_json
+
+_PATHS = ("data", "dataset")  # of which only the last part is anybody's business
+
+
+def command(config: Mapping[str, Any], seeds: Sequence[int]) -> str:
+    """A command line without folders of this machine: ``DATA`` stands for where the dataset lies.
+
+    Args:
+      config: as in ``config.json``.
+      seeds: of the runs, which differ in nothing else.
+    """
+    flags = min((_flags(config, start, name) for name, start in _starts().items()), key=len)
+    ours = {**as_json(Config()), **config}
+    if ours["data_dir"] != Config.data_dir and not ours["data"]:
+        flags.append("--data_dir=DATA")
+    first = min(seeds)
+    if list(seeds) == list(range(first, first + len(seeds))) and len(seeds) > 1:
+        flags += [f"--seed={first}"] * (first != 0) + [f"--seeds={len(seeds)}"]
+    else:
+        flags.append(f"--seed={','.join(map(str, seeds))}")
+    return " ".join(["python -m experiments.run", *map(shlex.quote, flags)])
+
+
+@functools.cache
+def _starts() -> dict[str, dict[str, Any]]:
+    """The configuration of no flags at all, and of every shipped flag file, by name."""
+    starts = {"": as_json(Config())}
+    for path in sorted(cli.FLAG_FILES.glob("*.flags")):
+        starts[path.name] = as_json(cli.parse(["run.py", f"--flagfile={path}"], usage=""))
+    return starts
+
+
+def _flags(config: Mapping[str, Any], start: Mapping[str, Any], name: str) -> list[str]:
+    """The flags that lead from ``start`` to ``config``; endless where no flag can."""
+    flags = [f"--flagfile={name}"] if name else []
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in start}
+    own = Config(**values)
+    for key, value in as_json(own).items():
+        if key in (*NOT_PART_OF_A_RUN, "seed") or not own.means_something(key):
+            continue
+        if key in _PATHS:
+            value = Path(value).name
+        if json.dumps(value) == json.dumps(start[key]):
+            continue
+        if value is None:
+            return [""] * 1000
+        flags.append(f"--{key}={(','.join(map(str, value)) or '[]') if isinstance(value, list) else value}")
+    return flags
