@@ -1,5 +1,6 @@
 """The shortest command that makes a recorded run again: the nearest shipped flag file, and what differs from it."""
 
+import dataclasses
 import functools
 import json
 import shlex
@@ -9,8 +10,9 @@ from typing import Any
 
 from experiments import cli
 from experiments.config import NOT_PART_OF_A_RUN, Config, as_json
+from experiments.kinds import models_of
 
-_PATHS = ("data", "dataset")  # of which only the last part is anybody's business
+_PATHS = ("data", "dataset", "item_emb")  # of which only the last part is anybody's business
 
 
 def command(config: Mapping[str, Any], seeds: Sequence[int]) -> str:
@@ -44,10 +46,9 @@ def _starts() -> dict[str, dict[str, Any]]:
 def _flags(config: Mapping[str, Any], start: Mapping[str, Any], name: str) -> list[str]:
     """The flags that lead from ``start`` to ``config``; endless where no flag can."""
     flags = [f"--flagfile={name}"] if name else []
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in start}
-    own = Config(**values)
+    own = _configuration(config)
     for key, value in as_json(own).items():
-        if key in (*NOT_PART_OF_A_RUN, "seed") or not own.means_something(key):
+        if key in (*NOT_PART_OF_A_RUN, "seed", "baselines") or not own.means_something(key):
             continue
         if key in _PATHS:
             value = Path(value).name
@@ -57,3 +58,13 @@ def _flags(config: Mapping[str, Any], start: Mapping[str, Any], name: str) -> li
             return [""] * 1000
         flags.append(f"--{key}={(','.join(map(str, value)) or '[]') if isinstance(value, list) else value}")
     return flags
+
+
+def _configuration(recorded: Mapping[str, Any]) -> Config:
+    """A recorded configuration; what means nothing to its model, as older versions recorded, takes its default."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(Config):
+        if field.name in recorded and recorded["model"] in models_of(field.name, field.metadata["group"]):
+            value = recorded[field.name]
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+    return Config(**values)

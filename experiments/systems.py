@@ -113,10 +113,13 @@ def _name(run: Run, among: Sequence[Run]) -> str:
     model = run.result["model"]
     alike = [other for other in among if other.result["model"] == model and other.config]
     settings = differing(alike) if run.config else []
+    if len(settings) > 2:  # many: only what is not as usual
+        usual = as_json(Config(model=model))
+        settings = [n for n in settings if run.config[n] != usual[n]]
     if not settings:
         return TITLES.get(model, model)
     return f"{TITLES.get(model, model)}, " + ", ".join(f"{n}={_plain(run.config[n])}" for n in settings)
 
 
 def _plain(value: Any) -> str:
-    return "[" + ",".join(map(str, value)) + "]" if isinstance(value, list) else str(value)
+    return "[" + ",".join(map(str, value)) + "]" if isinstance(value, list) else str(value).rsplit("/", 1)[-1]

@@ -1,0 +1,112 @@
+"""One page of results from finished run folders: ours beside the published numbers, the command under each row.
+
+python -m experiments.results runs/* --out=docs/results.md
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffrec_jax.evaluation import PROTOCOLS
+from experiments import cli, systems
+from experiments.commands import command
+from experiments.published import COLUMNS, published
+from experiments.run_folder import write_atomically
+from experiments.systems import Run, System
+from experiments.table import TITLES
+
+INTRODUCTION = """# Results
+
+Generated from run folders by `python -m experiments.results`. Test of the epoch with the best validation recall@20;
+mean ± standard deviation over seeds, {protocol} protocol ({meaning}). Published numbers are those of the paper
+(arXiv 2304.04971, official protocol). `DATA` is the folder that holds the released data."""
+MEANING = {"official": "mean over all users", "standard": "mean over users with held-out items"}
+
+
+def page(runs: Sequence[Run], *, protocol: str = "official") -> str:
+    """The Markdown of the page: a section for each dataset, split and protocol."""
+    sections: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        result = run.result
+        key = (result["dataset"], result.get("noise", ""), result.get("split", ""), result.get("eval_history", "train"))
+        sections.setdefault((*key, run.data), []).append(run)
+    parts = [INTRODUCTION.format(protocol=protocol, meaning=MEANING[protocol])]
+    for (dataset, noise, split, history, _), members in sorted(sections.items()):
+        title = dataset + (f" with noise {noise}" if noise else "")
+        parts.append(f"## {title}\n\nSplit: {split}; test history: {history}.")
+        parts.append(_table(systems.group(members), protocol, comparable=(split, noise, history)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(among: Sequence[System], protocol: str, *, comparable: tuple[str, str, str]) -> str:
+    columns = ("model", "seeds", *COLUMNS, "valid recall@20", "best epoch", "seconds in all")
+    lines = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
+    told: set[str] = set()
+    for system in sorted(among, key=lambda s: -s.mean(protocol, "recall@20")):
+        first = system.runs[0]
+        seeds = [run.result["seed"] for run in system.runs]
+        cells = [f"{system.name}<br>`{command(first.config, seeds)}`", ",".join(map(str, seeds))]
+        for column in COLUMNS:
+            deviation = system.deviation(protocol, column)
+            spread = "" if deviation is None else f" ± {deviation:.4f}"
+            cells.append(f"{system.mean(protocol, column):.4f}{spread}")
+        valid = [run.result["valid"].get("official", {}).get("recall@20", np.nan) for run in system.runs]
+        cells.append("-" if np.isnan(valid).any() else f"{np.mean(valid):.4f}")
+        epochs = [run.result["best_epoch"] for run in system.runs]
+        cells += [", ".join(map(str, epochs)) if any(epochs) else "-", f"{system.median('seconds', 'total'):,.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+        model, dataset = first.result["model"], first.result["dataset"]
+        paper = published(model, dataset)
+        if paper is not None and comparable == ("released", "", "train") and model not in told:
+            told.add(model)
+            lines.append(_row(f"{TITLES[model]}, published", paper))
+    for name, metrics in _baselines(among).items():
+        lines.append(_row(TITLES.get(name, name), metrics[protocol]))
+    return "\n".join(lines)
+
+
+def _row(name: str, metrics: dict[str, float]) -> str:
+    cells = [name, "", *(f"{metrics[column]:.4f}" for column in COLUMNS), "", "", ""]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _baselines(among: Sequence[System]) -> dict[str, Any]:
+    """Baselines recorded in the runs, once, except those that have runs of their own."""
+    own = {system.runs[0].result["model"] for system in among}
+    found: dict[str, Any] = {}
+    for run in (run for system in among for run in system.runs):
+        for name, metrics in run.result.get("baselines", {}).items():
+            if name not in own:
+                found.setdefault(name, metrics)
+    return found
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the page; the exit code."""
+    usage = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m experiments.results", description=__doc__, formatter_class=usage)
+    parser.add_argument("runs", nargs="+", help="run folders; those that are not finished are left out")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="official", help="default: %(default)s")
+    parser.add_argument("--out", default="docs/results.md", help="default: %(default)s")
+    args = parser.parse_args(argv[1:])
+    out = Path(args.out)
+    if not out.parent.is_dir():
+        raise ValueError(f"--out={args.out}: there is no folder {out.parent}; make it first")
+    finished = [
+        path for path in map(Path, args.runs) if all((path / n).is_file() for n in ("result.json", "config.json"))
+    ]
+    if not finished:
+        raise ValueError(
+            f"none of the {len(args.runs)} folder(s) holds a finished run: name run folders, such as runs/*"
+        )
+    write_atomically(out, page([systems.read(path) for path in finished], protocol=args.protocol))
+    print(f"written: {out}, from {len(finished)} runs; {len(args.runs) - len(finished)} not finished or no run folders")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.guarded(main))

@@ -1,0 +1,98 @@
+"""The paper's experiments as commands, and the page of results."""
+
+import re
+import shlex
+import sys
+
+import pytest
+
+from experiments import cli, paper, results, systems
+from experiments.config import Config, as_json
+
+
+@pytest.fixture
+def command(tiny_data, tmp_path, capsys, monkeypatch):
+    def do(*flags, data_dir=tiny_data):
+        monkeypatch.setattr(sys, "argv", ["paper.py", f"--data_dir={data_dir}", f"--out={tmp_path / 'paper'}", *flags])
+        code = cli.guarded(paper.main)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return do
+
+
+def test_a_grid_is_ordinary_runs_and_goes_on_where_it_was(command, tmp_path, monkeypatch):
+    monkeypatch.setitem(paper.GRIDS, "w_min", paper._values("w_min", 0.1, 0.5))
+    flags = ["--experiment=w_min", "--dataset=tiny", "--model=ease", "--recency=linear", "--baselines=false"]
+    code, text = command(*flags)
+    assert code == 0, text
+    folder = tmp_path / "paper" / "w_min"
+    assert {p.name for p in folder.iterdir()} == {"tiny-w_min-0.1-s0", "tiny-w_min-0.5-s0", "comparison", "results.md"}
+    assert (folder / "comparison" / "report.html").is_file()
+    page = (folder / "results.md").read_text()
+    assert "EASE, w_min=0.1" in page and "EASE, w_min=0.5" in page
+    code, again = command(*flags)
+    assert code == 0 and again.count("is finished") == 2 and (folder / "results.md").read_text() == page
+
+
+def test_cells_on_different_data_are_shown_but_not_tested(command, tmp_path, monkeypatch):
+    monkeypatch.setitem(paper.GRIDS, "noise_random", paper._values("noise", "", "random:0.3"))
+    code, text = command("--experiment=noise_random", "--dataset=tiny", "--model=popularity", "--baselines=false")
+    assert code == 0, text
+    page = (tmp_path / "paper" / "noise_random" / "results.md").read_text()
+    assert "## tiny\n" in page and "## tiny with noise random:0.3\n" in page
+    assert not list((tmp_path / "paper" / "noise_random").glob("comparison*"))
+
+
+@pytest.mark.parametrize("experiment", [*paper.FLAG_FILES, *paper.GRIDS])
+def test_every_cell_of_every_experiment_is_a_valid_command(command, experiment):
+    base = {"clusters": ["--flagfile=l-yelp.flags"], "w_min": ["--model=t_diffrec"], "w_max": ["--model=lt_diffrec"]}
+    flags = base.get(experiment, [] if experiment in paper.FLAG_FILES else ["--flagfile=ml-1m.flags"])
+    code, text = command(f"--experiment={experiment}", "--dry_run", "--seeds=2", *flags)
+    assert code == 0, text
+    lines = text.splitlines()
+    configs = [cli.parse(shlex.split(line)[2:], usage="") for line in lines]
+    assert len(configs) == len(set(configs)) >= 2 and all(config.seeds == 2 for config in configs)
+    assert len({config.workdir for config in configs}) == len(configs)
+
+
+@pytest.mark.parametrize(
+    "flags, sentence",
+    [
+        (["--experiment=main", "--flagfile=ml-1m.flags"], "experiment=main brings its own flag files"),
+        (["--experiment=steps", "--workdir=x"], "workdir is made for every cell: say --out=FOLDER instead"),
+        (["--experiment=steps", "--steps=3"], "steps is what experiment=steps varies: drop it"),
+        (["--experiment=clusters"], "n_cate means nothing to diffrec: drop it, or say --model=l_diffrec"),
+        (["--experiment=figure"], "experiment"),
+    ],
+)
+def test_mistakes_get_one_sentence(command, flags, sentence):
+    code, text = command(*flags)
+    assert code == 2 and sentence in text and "Traceback" not in text
+
+
+def test_rows_without_data_are_left_out(command, tmp_path):
+    code, text = command("--experiment=main", data_dir=tmp_path)
+    assert code == 2 and text.count("left out: ") == 10 and "no cell could be run, for want of data" in text
+
+
+def test_the_page_has_means_published_numbers_and_commands(runs, tmp_path, capsys, monkeypatch):
+    read = [systems.read(runs / name) for name in ("a-s0", "a-s1", "t")]
+    old = systems.Run(
+        tmp_path, {**read[0].result, "dataset": "ml-1m_clean"}, {**read[0].config, "dataset": "ml-1m_clean"}
+    )
+    page = results.page([*read, old])
+    assert page.index("## ml-1m_clean") < page.index("## tiny") and "| DiffRec, published |  | 0.1058 | 0.1787" in page
+    (system,) = systems.group(read[:2])
+    mean, deviation = system.mean("official", "ndcg@20"), system.deviation("official", "ndcg@20")
+    assert "| 0,1 |" in page and f"{mean:.4f} ± {deviation:.4f}" in page and "| EASE |" in page
+    commands = re.findall(r"<br>`(.*?)`", page)
+    assert len(commands) == 3 and not any("/" in text for text in commands)
+    again = cli.parse(shlex.split(next(c for c in commands if "t_diffrec" in c))[2:], usage="")
+    assert set(again.differences(read[2].config)) <= {"baselines"}
+    monkeypatch.setattr(sys, "argv", ["results.py", *map(str, runs.iterdir()), f"--out={tmp_path / 'results.md'}"])
+    assert cli.guarded(results.main) == 0 and "from 3 runs; 0 not finished" in capsys.readouterr().out
+    assert "T-DiffRec" in (tmp_path / "results.md").read_text()
+    monkeypatch.setattr(sys, "argv", ["results.py", str(tmp_path), f"--out={tmp_path / 'results.md'}"])
+    assert cli.guarded(results.main) == 2 and "holds a finished run" in capsys.readouterr().err
+    assert as_json(Config())["seeds"] == 1
