@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from diffrec_jax import api
 from diffrec_jax.data import synthetic
 from diffrec_jax.mesh import make_mesh
 from experiments import cli, run, seeds
@@ -37,7 +36,7 @@ def runs(tiny_data, tmp_path_factory):
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (place / "runs").exists():
             with pytest.MonkeyPatch.context() as patch:  # one device compiles faster than eight
-                patch.setattr(api, "make_mesh", lambda: make_mesh(devices=jax.devices()[:1]))
+                patch.setattr(run, "parse_mesh", lambda text: make_mesh(devices=jax.devices()[:1]))
                 make_runs(place / "unfinished", [f"--data_dir={tiny_data}", *TINY])
             (place / "unfinished").rename(place / "runs")
     return place / "runs"
