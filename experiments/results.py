@@ -23,7 +23,8 @@ INTRODUCTION = """# Results
 
 Generated from run folders by `python -m experiments.results`. Test of the epoch with the best validation recall@20;
 mean ± standard deviation over seeds, {protocol} protocol ({meaning}). Published numbers are those of the paper
-(arXiv 2304.04971, official protocol). `DATA` is the folder that holds the released data."""
+(arXiv 2304.04971, official protocol). `DATA` is the folder that holds the released data. Seconds are wall-clock time
+on whatever machine made the run, and whatever else it did."""
 MEANING = {"official": "mean over all users", "standard": "mean over users with held-out items"}
 
 
