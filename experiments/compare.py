@@ -15,10 +15,10 @@ from rich.console import Console
 
 from diffrec_jax.evaluation import PROTOCOLS
 from diffrec_jax.evaluation.significance import TESTS
+from diffrec_jax.files import write_atomically
 from experiments import cli, compare_report, systems
 from experiments.comparison import Comparison, check_comparable, compare
 from experiments.published import COLUMNS
-from experiments.run_folder import write_atomically
 
 FORMATS = (".md", ".tex", ".csv")
 

@@ -18,13 +18,13 @@ from typing import Any
 from rich.console import Console
 
 from diffrec_jax.data.catalog import DatasetUnavailable
+from diffrec_jax.files import write_atomically
 from experiments import cli, compare_report, results, run, seeds, systems
 from experiments.commands import command
 from experiments.compare import kept_baselines
 from experiments.comparison import compare
 from experiments.config import Config, as_json, option
 from experiments.published import COLUMNS
-from experiments.run_folder import write_atomically
 
 FLAG_FILES = {  # of the tables, a row each
     "main": ("amazon", "l-amazon", "t-amazon", "lt-amazon", "yelp", "l-yelp", "t-yelp", "lt-yelp", "ml-1m", "l-ml-1m"),

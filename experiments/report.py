@@ -17,10 +17,10 @@ import numpy as np
 from rich.console import Console
 
 from diffrec_jax.evaluation import BEYOND
+from diffrec_jax.files import write_atomically
 from experiments import cli, evidence, groups, pictures, systems
 from experiments.commands import command
 from experiments.published import COLUMNS, published
-from experiments.run_folder import write_atomically
 from experiments.sheet import Sheet
 from experiments.systems import Run, System
 from experiments.table import TITLES

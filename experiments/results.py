@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from diffrec_jax.evaluation import PROTOCOLS
+from diffrec_jax.files import write_atomically
 from experiments import cli, systems
 from experiments.commands import command
 from experiments.published import COLUMNS, published
-from experiments.run_folder import write_atomically
 from experiments.systems import Run, System
 from experiments.table import TITLES
 
