@@ -41,9 +41,12 @@ class RunFolder:
         if files.is_remote(self.path):
             yield
             return
-        with files.explained(self.path):
+        try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = open(self.path / ".lock", "a+")  # noqa: SIM115 (closed below)
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"cannot write the run folder {self.path} ({reason}): choose another --workdir") from None
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
