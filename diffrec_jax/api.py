@@ -83,6 +83,8 @@ def fit(
     mesh: Mesh | None = None,
     prng_impl: str = "threefry2x32",
     ema_decay: float = 0.0,
+    dtype: str = "float32",
+    mu_dtype: str = "float32",
     observer: Observer | None = None,
     about: Mapping[str, Any] | None = None,
     profile: Profile | None = None,
@@ -105,6 +107,9 @@ def fit(
       prng_impl: JAX generator of the training noise; ``rbg`` is faster on TPU.
       ema_decay: of an exponential moving average of the parameters, which is then what is validated, kept as the best
         and served; 0 keeps none.
+      dtype: what training computes in, ``float32`` or ``bfloat16``; parameters, optimizer state, loss and ranking are
+        float32 either way.
+      mu_dtype: what the first moments of the optimizer are kept in, likewise.
       observer: is told what happens.
       profile: of a few training steps.
       about: what a model card should say of data, split and protocol (JSON values).
@@ -132,7 +137,9 @@ def fit(
     if selection[0] not in PROTOCOLS or selection[1] not in known:
         raise ValueError(f"selection={selection} is unknown: choose one of {PROTOCOLS} and one of {', '.join(known)}")
     catalogue = Catalogue(n_items=train.n_items, n_users=train.n_users)
-    trainer = Trainer(model, catalogue, min(batch_size, train.n_users), seed, mesh, prng_impl, ema_decay)
+    precision = {"dtype": dtype, "mu_dtype": mu_dtype}
+    batch_size = min(batch_size, train.n_users)
+    trainer = Trainer(model, catalogue, batch_size, seed, mesh, prng_impl, ema_decay, **precision)
     evaluator = None
     if valid is not None and valid.n_interactions:
         evaluator = Evaluator(model, history=train, seen=train, truth=valid, mesh=mesh, seed=seed)
@@ -141,6 +148,7 @@ def fit(
     if workdir is not None:
         identity = {"model": repr(model), "batch_size": trainer.batch_size, "seed": seed, "prng_impl": prng_impl}
         identity |= {"ema_decay": ema_decay} if ema_decay else {}
+        identity |= {name: value for name, value in precision.items() if value != "float32"}
         checkpoints = Checkpoints(epath.Path(workdir) / "checkpoints")
         checkpoints.claim({**identity, "train": checksum(train), "valid": checksum(valid)})
         if is_writer():

@@ -11,6 +11,7 @@ from diffrec_jax.diffusion.schedule import NOISE_SCHEDULES
 from diffrec_jax.evaluation.metrics import PROTOCOLS
 from diffrec_jax.mesh import mesh_sizes
 from diffrec_jax.models.denoiser import ACTIVATIONS
+from diffrec_jax.training.step import DTYPES
 from experiments.kinds import KINDS, LATENT, RECENCY, TIME_AWARE, hyper_parameters, models_of
 
 PRNG_IMPLS = ("threefry2x32", "rbg", "unsafe_rbg")
@@ -129,6 +130,15 @@ class Config:
     epochs: int = option(1000, "at most this many", group="trained")
     eval_every: int = option(5, "epochs between validations, each followed by a checkpoint", group="trained")
     patience: int = option(20, "epochs without better validation recall@20 before training ends", group="trained")
+    dtype: str = option(
+        "float32", "what training computes in; what is kept, and ranking, is float32", choices=DTYPES, group="trained"
+    )
+    mu_dtype: str = option(
+        "float32",
+        "what the first moments of the optimizer are kept in",
+        choices=DTYPES,
+        group="trained",
+    )
     ema_decay: float = option(
         0.0, "of a moving average of the parameters, then validated and served; 0: none", group="trained"
     )

@@ -84,6 +84,8 @@ def train(config: Config, split: Split, folder: RunFolder, mesh: Mesh, console: 
                 mesh=mesh,
                 prng_impl=config.prng_impl,
                 ema_decay=config.ema_decay,
+                dtype=config.dtype,
+                mu_dtype=config.mu_dtype,
                 observer=observer,
                 about=about(config, split),
                 profile=profile,

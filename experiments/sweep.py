@@ -174,6 +174,8 @@ def measured(config: Config, split: Split, trial: Any, deadline: float) -> float
             selection=SELECTION,
             prng_impl=config.prng_impl,
             ema_decay=config.ema_decay,
+            dtype=config.dtype,
+            mu_dtype=config.mu_dtype,
             observer=observer,
         )
     except InterruptedRunError:  # the time is over: what was reached counts

@@ -59,12 +59,14 @@ def denoising_loss(
     x_t = q_sample(schedule, x0, t, noise) if schedule.has_noise else x0
     output = denoise(x_t, t)
     x0_hat = predict_x0(schedule, output, x_t, t, mean_type=mean_type)
-    error = _mean_square(output - (x0 if mean_type == "x0" else noise))
+    error = _mean_square(output, x0 if mean_type == "x0" else noise)
     if mean_type == "eps" and reweight:
-        error = jnp.where(t == 0, _mean_square(x0 - x0_hat) / 2.0, error)
-    weights = jnp.asarray(loss_weights(schedule, mean_type=mean_type, reweight=reweight), x0.dtype)
+        error = jnp.where(t == 0, _mean_square(x0, x0_hat) / 2.0, error)
+    weights = jnp.asarray(loss_weights(schedule, mean_type=mean_type, reweight=reweight), error.dtype)
     return Denoised(loss=weights.at[t].get(mode="clip") * error, x0=x0_hat)
 
 
-def _mean_square(x: jax.Array) -> jax.Array:
-    return jnp.mean(jnp.square(x), axis=-1)
+def _mean_square(a: jax.Array, b: jax.Array) -> jax.Array:
+    """``mean (a - b)² [B]``, in float32 at least: the loss and its history stay precise where the network is not."""
+    precise = jnp.promote_types(a.dtype, jnp.float32)
+    return jnp.mean(jnp.square(a.astype(precise) - b.astype(precise)), axis=-1)

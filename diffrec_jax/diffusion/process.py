@@ -28,7 +28,10 @@ Denoise = Callable[[jax.Array, jax.Array], jax.Array]  # (x_t [B, I], t [B]) -> 
 
 def q_sample(schedule: Schedule, x0: jax.Array, t: jax.Array, noise: jax.Array) -> jax.Array:
     """Sample x_t given x_0 and standard normal ``noise`` of its shape (Eq. 1). ``t`` is ``[B]`` or scalar."""
-    return _at(schedule.sqrt_alphas_cumprod, t, x0) * x0 + _at(schedule.sqrt_one_minus_alphas_cumprod, t, x0) * noise
+    signal, spread = (
+        _at(table, t, x0) for table in (schedule.sqrt_alphas_cumprod, schedule.sqrt_one_minus_alphas_cumprod)
+    )
+    return (signal * x0 + spread * noise).astype(x0.dtype)
 
 
 def posterior_mean(schedule: Schedule, x0: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
@@ -43,7 +46,7 @@ def predict_x0(
     if mean_type == "x0":
         return output
     a, b = _x0_from_eps(schedule)
-    return _at(a, t, x_t) * x_t - _at(b, t, x_t) * output
+    return (_at(a, t, x_t) * x_t - _at(b, t, x_t) * output).astype(x_t.dtype)
 
 
 def reverse_coefficients(schedule: Schedule, mean_type: MeanType) -> tuple[np.ndarray, np.ndarray]:
@@ -108,6 +111,6 @@ def _x0_from_eps(schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _at(table: np.ndarray, t: jax.Array, like: jax.Array) -> jax.Array:
-    """``table[t]`` in the precision of ``like``, with trailing axes so that it multiplies ``like`` row by row."""
-    values = jnp.asarray(table, like.dtype).at[t].get(mode="clip")
+    """``table[t]`` in the precision of ``like``, at least float32, with trailing axes to multiply it row by row."""
+    values = jnp.asarray(table, jnp.promote_types(like.dtype, jnp.float32)).at[t].get(mode="clip")
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim)) if values.ndim else values

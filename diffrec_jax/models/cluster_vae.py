@@ -213,16 +213,18 @@ class ClusterVAE(nn.Module):
 
 def reparameterise(mean: jax.Array, log_variance: jax.Array, noise: jax.Array) -> jax.Array:
     """A latent from N(μ, σ²), given standard normal ``noise`` (Eq. 3)."""
-    return mean + noise * jnp.exp(0.5 * log_variance)
+    return (mean + noise * jnp.exp(0.5 * log_variance)).astype(mean.dtype)
 
 
 def kl_divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
     """``KL(N(μ, σ²) ‖ N(0, 1)) [B] = -½ Σ (1 + log σ² - μ² - σ²)``."""
+    mean, log_variance = _precise(mean), _precise(log_variance)
     return -0.5 * jnp.sum(1.0 + log_variance - jnp.square(mean) - jnp.exp(log_variance), axis=1)
 
 
 def multinomial_nll(logits: Sequence[jax.Array], x: Sequence[jax.Array]) -> jax.Array:
     """``-Σ x · log softmax(logits)``, ``[B]``, of rows that come in blocks, ``[B, n]`` each."""
+    logits, x = ([_precise(block) for block in blocks] for blocks in (logits, x))
     normaliser = jax.nn.logsumexp(jnp.stack([jax.nn.logsumexp(block, axis=1) for block in logits]), axis=0)
     mass = sum(jnp.sum(block, axis=1) for block in x)
     return normaliser * mass - sum(jnp.sum(a * b, axis=1) for a, b in zip(logits, x))
@@ -231,3 +233,8 @@ def multinomial_nll(logits: Sequence[jax.Array], x: Sequence[jax.Array]) -> jax.
 def split(x: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
     """Rows ``[B, I]`` in cluster order as one ``[B, |c|]`` per cluster."""
     return jnp.split(x, np.cumsum(sizes)[:-1], axis=1)
+
+
+def _precise(x: jax.Array) -> jax.Array:
+    """In float32 at least: losses are sums over many items."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

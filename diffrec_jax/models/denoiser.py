@@ -38,7 +38,8 @@ def timestep_embedding(t: jax.Array, size: int, *, max_period: float = 10_000.0)
 
 def l2_normalise(x: jax.Array) -> jax.Array:
     """``x / max(‖x‖, 1e-12)``, row by row."""
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+    norm = jnp.linalg.norm(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=-1, keepdims=True)
+    return (x / jnp.maximum(norm, 1e-12)).astype(x.dtype)
 
 
 def dropout(key: jax.Array, x: jax.Array, *, rate: float) -> jax.Array:
@@ -107,7 +108,7 @@ class Denoiser(nn.Module):
     def inner(self, p: jax.Array, t: jax.Array) -> jax.Array:
         """``g(p + e_t)`` of Eq. 1: from ``p = W_in · x [B, H]`` to the last hidden layer ``[B, H]``."""
         act = ACTIVATIONS[self.activation]
-        embedding = self.emb(timestep_embedding(t, self.emb_size))
+        embedding = self.emb(timestep_embedding(t, self.emb_size).astype(p.dtype))
         h = act(p + jnp.matmul(embedding, self.in_emb) + self.in_bias)
         for layer in self.hidden:
             h = act(layer(h))

@@ -83,7 +83,8 @@ class ELSA:
         del key, step, epoch  # nothing is random, nothing annealed
         factors = self.prepare(params)["factors"]
         p = jnp.matmul(rows.dense(), factors)
-        gram = jnp.matmul(factors.T, factors)
+        gram = jnp.matmul(factors.T, factors, preferred_element_type=jnp.float32)
+        p, rows = p.astype(jnp.float32), rows.replace(weights=rows.weights.astype(jnp.float32))  # the loss is precise
         p2, x2 = jnp.sum(jnp.square(p), axis=1), jnp.sum(jnp.square(rows.weights), axis=1)
         predicted2 = jnp.sum(jnp.matmul(p, gram) * p, axis=1) - 2.0 * p2 + x2
         cosine = (p2 - x2) * jax.lax.rsqrt(jnp.maximum(predicted2 * x2, 1e-12))

@@ -29,7 +29,7 @@ from diffrec_jax.data.rows import Rows
 from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.models.cluster_vae import kl_divergence, multinomial_nll, reparameterise
 from diffrec_jax.models.contract import Catalogue, LossAux, Params
-from diffrec_jax.models.denoiser import ACTIVATIONS, dropout
+from diffrec_jax.models.denoiser import ACTIVATIONS, dropout, l2_normalise
 from diffrec_jax.space import Choice, Range, Real
 
 WIDTHS = Choice(((200,), (600,), (200, 600), (600, 1200)))
@@ -273,8 +273,7 @@ class MultiDAE(Multinomial):
 
 def _directions(rows: Rows) -> Rows:
     """The rows, each divided by its length."""
-    norm = jnp.sqrt(jnp.sum(jnp.square(rows.weights), axis=1, keepdims=True))
-    return rows.replace(weights=rows.weights / jnp.maximum(norm, 1e-12))
+    return rows.replace(weights=l2_normalise(rows.weights))
 
 
 def _mean(values: jax.Array, rows: Rows) -> jax.Array:

@@ -20,6 +20,9 @@ from diffrec_jax.data.rows import DeviceCSR, Rows, take_rows
 from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.mesh import Layout, batch_size_on, replicated
 from diffrec_jax.models.contract import Catalogue, Model, Params, item_axes, shapes
+from diffrec_jax.training.moments import with_mu_dtype
+
+DTYPES = ("float32", "bfloat16")
 
 
 class TrainState(struct.PyTreeNode):
@@ -65,6 +68,7 @@ def train_step(
     key: jax.Array,
     epoch: jax.Array | int = 0,
     ema_decay: float = 0.0,
+    dtype: Any = None,
     view: Callable[[Any], Params] | None = None,
 ) -> TrainState:
     """One step of gradient descent on a batch of rows: pure, to be called inside any jitted pipeline.
@@ -78,16 +82,21 @@ def train_step(
       epoch: epochs completed, for models that anneal.
       ema_decay: of the moving average of the parameters, for a state that has one; young averages forget faster, by
         ``(1 + n) / (10 + n)`` after n steps.
+      dtype: what the model computes in, such as ``jnp.bfloat16``; None: as the parameters are. Parameters, optimizer
+        state, diffusion tables, loss and history stay as they are.
       view: what the model sees of ``state.params``, where these are stored padded (``mesh.Layout.cut``); None: as is.
 
     Returns:
       The state after the step; its ``loss_sum / loss_rows`` is the mean loss since both were last zero.
     """
     key = jax.random.fold_in(key, state.step)
+    computed = rows.replace(weights=_cast(rows.weights, dtype))
 
     def mean_loss(params: Any) -> tuple[jax.Array, Any]:
         params = params if view is None else view(params)
-        return model.loss(params, state.history, rows, key=key, step=state.step, epoch=jnp.asarray(epoch))
+        return model.loss(
+            _cast(params, dtype), state.history, computed, key=key, step=state.step, epoch=jnp.asarray(epoch)
+        )
 
     (loss, aux), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
@@ -109,6 +118,10 @@ def train_step(
     )
 
 
+def _cast(tree: Any, dtype: Any) -> Any:
+    return tree if dtype is None else jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+
+
 @dataclasses.dataclass(frozen=True)
 class Trainer:
     """A model, the way it is trained, and the compiled program that does it.
@@ -122,6 +135,8 @@ class Trainer:
       mesh: the devices.
       prng_impl: JAX generator of the training noise.
       ema_decay: of the moving average of the parameters that is validated and served; 0 keeps none.
+      dtype: what training computes in, one of ``DTYPES``; what is kept is float32, and so is ranking.
+      mu_dtype: what the first moments of the optimizer are kept in, one of ``DTYPES``.
     """
 
     model: Model
@@ -131,8 +146,13 @@ class Trainer:
     mesh: Mesh
     prng_impl: str = "threefry2x32"
     ema_decay: float = 0.0
+    dtype: str = "float32"
+    mu_dtype: str = "float32"
 
     def __post_init__(self) -> None:
+        for name in ("dtype", "mu_dtype"):
+            if getattr(self, name) not in DTYPES:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(DTYPES)}")
         if not 0.0 <= self.ema_decay < 1.0:
             raise ValueError(f"ema_decay={self.ema_decay} must lie in [0, 1): 0 for none, or .99, say")
 
@@ -152,6 +172,12 @@ class Trainer:
         return Layout(self.mesh, item_axes(self.model))
 
     @functools.cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        """The model's own, its first moments in ``mu_dtype``."""
+        optimizer = self.model.optimizer()
+        return optimizer if self.mu_dtype == "float32" else with_mu_dtype(optimizer, self.mu_dtype)
+
+    @functools.cached_property
     def shapes(self) -> Params:
         """The parameters as the model sees them, without their values."""
         return shapes(self.model, self.catalogue)
@@ -166,9 +192,13 @@ class Trainer:
 
     def compile(self, csr: DeviceCSR) -> Any:
         """Compile ``(state, csr, epoch, n_steps) -> state``: any number of steps within one epoch, state donated."""
+        return self.trace(csr).lower().compile()
+
+    def trace(self, csr: DeviceCSR) -> Any:
+        """The program of ``compile``, traced only; ``csr`` may be abstract."""
         scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(self.mesh))
         program = jax.jit(self._run, donate_argnums=0, out_shardings=self._shardings)
-        return program.lower(self.abstract_state(), csr, scalar, scalar).compile()
+        return program.trace(self.abstract_state(), csr, scalar, scalar)
 
     @property
     def _shardings(self) -> Any:
@@ -176,11 +206,11 @@ class Trainer:
 
     def _init(self) -> TrainState:
         params = self.layout.pad(self.model.init(self.key("init"), self.catalogue))
-        return TrainState.create(self.model, self.model.optimizer(), params, ema=self.ema_decay > 0.0)
+        return TrainState.create(self.model, self.optimizer, params, ema=self.ema_decay > 0.0)
 
     def _run(self, state: TrainState, csr: DeviceCSR, epoch: jax.Array, n_steps: jax.Array) -> TrainState:
         """``n_steps`` steps of ``epoch``, beginning where the state stands."""
-        optimizer, key = self.model.optimizer(), self.key("train")
+        key = self.key("train")
         recency = training_recency(self.model)
         order = self.order(epoch)
         first = state.step - epoch * self.steps_per_epoch
@@ -196,12 +226,13 @@ class Trainer:
             rows = take_rows(csr, users, recency=recency, mesh=self.mesh)
             return train_step(
                 self.model,
-                optimizer,
+                self.optimizer,
                 state,
                 rows,
                 key=key,
                 epoch=epoch,
                 ema_decay=self.ema_decay,
+                dtype=None if self.dtype == "float32" else self.dtype,
                 view=lambda params: self.layout.cut(params, self.shapes),
             )
 

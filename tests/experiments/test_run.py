@@ -152,6 +152,7 @@ def test_a_shipped_flag_file_runs_small(command, name):
         (["--dataset=small", "--ema_decay=1"], r"ema_decay=1.0 must lie in \[0, 1\): 0 for none"),
         (["--dataset=small", "--recency=power"], r"say --model=t_diffrec"),
         (["--dataset=small", "--model=t_diffrec", "--recency=exponential"], r"recency=exponential needs timestamps"),
+        (["--dataset=small", "--dtype=float16"], r"dtype.*float32\|bfloat16"),
         (["--dataset=small", "--mesh=rows:8"], r"mesh='rows:8' is no mesh: write users:4,items:2"),
         (["--dataset=small", "--mesh=users:3,items:2"], r"users:3,items:2 does not fit 8 device\(s\)"),
         (["--dataset=small", "--epochs=0"], r"epochs=0 must be at least 1"),

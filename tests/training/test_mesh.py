@@ -41,8 +41,8 @@ def split():
 
 
 def fit(model, split, mesh, **options):
-    defaults = {"batch_size": 16, "epochs": 2, "eval_every": 2, "seed": 3, "ema_decay": 0.9}
-    return api.fit(model, split.train, split.valid, mesh=mesh, **{**defaults, **options})
+    defaults = {"valid": split.valid, "batch_size": 16, "epochs": 2, "eval_every": 2, "seed": 3, "ema_decay": 0.9}
+    return api.fit(model, split.train, mesh=mesh, **{**defaults, **options})
 
 
 def one_device():
@@ -64,10 +64,13 @@ def close(a, b):
     ],
 )
 def test_training_and_ranking_do_not_depend_on_the_mesh(split, name, mesh):
-    one, many = (fit(MODELS[name], split, m) for m in (one_device(), parse_mesh(mesh)))
+    ranks = name in ("diffrec", "latent")  # a validation each; the others share the way
+    valid = split.valid if ranks else None
+    one, many = (fit(MODELS[name], split, m, valid=valid) for m in (one_device(), parse_mesh(mesh)))
     close(one.params, many.params)
     assert one.result.parameters == many.result.parameters == sum(leaf.size for leaf in jax.tree.leaves(many.params))
-    assert many.result.progress.best_value == pytest.approx(one.result.progress.best_value, abs=2e-3)
+    if ranks:
+        assert many.result.progress.best_value == pytest.approx(one.result.progress.best_value, abs=2e-3)
 
 
 class StopAfterOne(Observer):

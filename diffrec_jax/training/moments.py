@@ -1,0 +1,31 @@
+"""An optimizer whose first moments are kept in fewer bits; everything else of it stays as it was."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def with_mu_dtype(optimizer: optax.GradientTransformation, dtype: Any) -> optax.GradientTransformation:
+    """The optimizer with its arrays named ``mu`` (the first moments of Adam and its kin) stored as ``dtype``.
+
+    A step computes in float32 and rounds only what it keeps. On a memory-bound step this saves a quarter of
+    what AdamW's state takes, in memory and in traffic.
+    """
+
+    def stored(state: Any, dtype: Any) -> Any:
+        def cast(path: Any, leaf: Any) -> Any:
+            is_mu = any(getattr(key, "name", getattr(key, "key", None)) == "mu" for key in path)
+            return leaf.astype(dtype) if is_mu else leaf
+
+        return jax.tree_util.tree_map_with_path(cast, state)
+
+    def init(params: Any) -> Any:
+        return stored(optimizer.init(params), dtype)
+
+    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = optimizer.update(gradient, stored(state, jnp.float32), params)
+        return updates, stored(state, dtype)
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,74 @@
+"""Planning for TPUs: what is counted here, and a plan from the command line where their compiler is installed."""
+
+import re
+import sys
+
+import jax
+import pytest
+
+from diffrec_jax.mesh import make_mesh
+from diffrec_jax.models import Catalogue, DiffRec
+from diffrec_jax.training import Trainer
+from experiments import cli, tpu_plan, tpu_programs
+from experiments.benchmarks.train_step import flops_per_step
+from experiments.tpu_programs import Cost, Shape
+
+
+def test_products_equal_the_count_by_hand():
+    mesh, shape = make_mesh(users=2, items=4), Shape(108_822, 94_949, 1000, 50)
+    model = DiffRec(dims=(1000,), steps=5)
+    trainer = Trainer(model, Catalogue(n_items=shape.n_items, n_users=shape.n_users), 400, 0, mesh)
+    traced = trainer.trace(tpu_programs._csr(shape, mesh))
+    by_hand = flops_per_step(model, shape.n_items)
+    assert by_hand == 2 * 400 * 5 * 1000 * 94_949  # three products forth and back, but no gradient of the input
+    assert tpu_programs._products(traced.jaxpr.jaxpr, loops=False) == pytest.approx(by_hand, rel=0.02)
+
+
+def test_loops_of_known_length_count_every_turn():
+    def f(x):
+        return jax.lax.scan(lambda x, _: (x @ x, None), x, length=7)[0]
+
+    jaxpr = jax.make_jaxpr(f)(jax.numpy.zeros((4, 4))).jaxpr
+    assert tpu_programs._products(jaxpr, loops=True) == 7 * tpu_programs._products(jaxpr, loops=False) == 7 * 2 * 4**3
+
+
+def test_what_crosses_is_read_from_the_compiled_program():
+    text = """
+      %a = (f32[8,24]{1,0:T(8,128)}, bf16[8]{0}) all-reduce(%x, %y), channel_id=1
+      %b = (f32[2,3]{1,0}, f32[8,3]{1,0}) all-gather-start(%z), dimensions={0}
+      %c = f32[8,3]{1,0} all-gather-done(%b)
+      %d = pred[5]{0} collective-permute(%w)
+    """
+    found = tpu_programs._collectives(text)
+    assert found == {"all-reduce": 8 * 24 * 4 + 8 * 2, "all-gather": 8 * 3 * 4, "collective-permute": 5}
+
+
+def test_the_bound_is_that_of_the_slower_of_the_two():
+    v5e = tpu_programs.GENERATIONS["v5e"]
+    cost = Cost(0, 0, 0, flops=197e12, products=0.0, bytes_accessed=819e6, collectives={})
+    assert cost.seconds(v5e) == 1.0 and cost.bound_by(v5e) == "products"
+    assert Cost(0, 0, 0, 197e6, 0.0, 819e9, {}).bound_by(v5e) == "memory"
+
+
+@pytest.mark.parametrize(
+    "flags, sentence",
+    [
+        (["--topology=v5e:3x3"], r"topology=v5e:3x3 is unknown: choose one of v4:{2x2x1,"),
+        (["--topology=v9:2x2"], r"topology=v9:2x2 is unknown: .*v5e:{1x1,2x2,2x4"),
+        (["--topology=v5e:2x4", "--model=ease"], r"model=ease is computed in closed form, on the host"),
+    ],
+)
+def test_bad_input_gets_one_sentence(flags, sentence, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["tpu_plan", *flags])
+    assert cli.guarded(tpu_plan.main) == 2
+    assert re.search(sentence, capsys.readouterr().err)
+
+
+def test_a_plan_from_the_command_line(monkeypatch, capsys):
+    pytest.importorskip("libtpu")
+    flags = ["--dataset=ml-1m_clean", "--data_dir=absent", "--dims=[16]", "--steps=3", "--topology=v5e:2x2"]
+    monkeypatch.setattr(sys, "argv", ["tpu_plan", *flags])
+    assert cli.guarded(tpu_plan.main) == 0
+    text = capsys.readouterr().out
+    assert "training step" in text and "time bound" in text and "all-reduce" in text
+    assert "smallest v5e that fits: v5e:1x1 with --mesh=users:1,items:1" in text
