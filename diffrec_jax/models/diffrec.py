@@ -143,7 +143,7 @@ class DiffRec:
         t_key, noise_key, dropout_key = jax.random.split(key, 3)
         x0 = rows.dense()
         t, sampling_weight = importance.sample(history, t_key, x0.shape[0])
-        noise = jax.random.normal(noise_key, x0.shape, x0.dtype)
+        noise = jax.random.normal(noise_key, x0.shape).astype(x0.dtype)  # the same draws in any precision
         denoiser = self.denoiser(rows.n_items)
 
         def denoise(x_t: jax.Array, t: jax.Array) -> jax.Array:
