@@ -91,7 +91,8 @@ def test_a_run_leaves_a_folder_that_explains_itself_and_shows_its_table_again(co
     assert [line["valid"] is not None for line in lines] == [False, True, False, True]
 
     code, again = command("--dataset=small")
-    assert code == 0 and "is finished" in again and again.splitlines()[-3] == text.splitlines()[-3]
+    assert code == 0 and "is finished" in again
+    assert [line for line in again.splitlines() if "│" in line] == [line for line in text.splitlines() if "│" in line]
     code, standard = command("--dataset=small", "--protocol=standard")
     assert code == 0 and "standard protocol (mean over users with held-out items)" in standard
     code, from_flags = command(f"--flagfile={folder / 'flags.txt'}", workdir=None, small=False)

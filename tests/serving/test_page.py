@@ -55,7 +55,9 @@ def test_a_person_finds_items_and_reads_why(address, browser, shop):
     from selenium.webdriver.common.keys import Keys
 
     def texts(selector):
-        return [node.text for node in browser.find_elements(By.CSS_SELECTOR, selector)]
+        return browser.execute_script(
+            "return [...document.querySelectorAll(arguments[0])].map(n => n.innerText)", selector
+        )
 
     browser.get(address)
     wait_for(lambda: texts("#list-head") == ["Most popular"] and len(texts("#list > li")) == 10)

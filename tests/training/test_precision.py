@@ -21,7 +21,6 @@ MODELS = {
     "diffrec": DiffRec(dims=(6, 12), steps=3, noise_scale=0.1),
     "normalised": DiffRec(dims=(12,), steps=3, noise_scale=0.1, norm=True, mean_type="eps", reweight=False),
     "latent": LatentDiffRec(clusters=CLUSTERS, in_dims=(7,), mlp_dims=(6,)),
-    "mirrored": LatentDiffRec(clusters=CLUSTERS, in_dims=(7, 9), out_dims=(7, 9), mlp_dims=(6,), norm=True),
     "mult_vae": MultVAE(dims=(6, 12)),
     "multi_dae": MultiDAE(dims=(6, 12)),
     "elsa": ELSA(dim=8),
