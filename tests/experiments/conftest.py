@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from diffrec_jax.data import synthetic
-from diffrec_jax.mesh import make_mesh
+from diffrec_jax.mesh import make_mesh, parse_mesh
 from experiments import cli, run, seeds
 
 TINY = ["--dims=[8]", "--steps=3", "--epochs=4", "--eval_every=2", "--batch_size=32"]
@@ -50,3 +50,11 @@ def make_runs(folder, common):
         config = cli.parse(["run.py", *common, *flags, f"--workdir={folder / name}"], usage="")
         console = Console(quiet=True)
         assert (run.run(config, console) if config.seeds == 1 else seeds.run_each(config, run.run, console)) == 0
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    """Runs use one device unless they say --mesh: fewer devices compile faster."""
+    monkeypatch.setattr(
+        run, "parse_mesh", lambda text: parse_mesh(text) if text else make_mesh(devices=jax.devices()[:1])
+    )

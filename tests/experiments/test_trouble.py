@@ -70,8 +70,7 @@ def test_sigterm_saves_says_run_me_again_and_the_same_command_ends_alike(command
     assert faults.differences(tmp_path / "whole", tmp_path / "run") == []
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("where", ["load", "measured"])
+@pytest.mark.parametrize("number, code, where", [(signal.SIGINT, 130, "load"), (signal.SIGTERM, 75, "measured")])
 def test_before_and_after_training_a_signal_ends_the_run_at_once(command, monkeypatch, number, code, where):
     with monkeypatch.context() as patch:
         module = run.source if where == "load" else run
