@@ -69,8 +69,8 @@ def test_a_person_finds_items_and_reads_why(address, browser, shop):
         wait_for(lambda title=title: any(title in text for text in texts("#chosen li")))
     wait_for(lambda: texts("#list-head") == ["Recommended, and why"] and len(texts(".why")) == 10)
     expected = shop.recommend(histories=[["sku12", "sku7"]], k=10)["item"]
-    shown = texts(".head b")
-    assert shown == [shop.vocabulary.title(n) for n in shop.vocabulary.items(expected)[0]]
+    titles = [shop.vocabulary.title(n) for n in shop.vocabulary.items(expected)[0]]
+    wait_for(lambda: texts(".head b") == titles)
     assert not browser.find_elements(By.CSS_SELECTOR, "#chosen b, .why b")
     assert all("because of" in text or "despite" in text for text in texts(".why"))
     if os.environ.get("DIFFREC_JAX_SCREENSHOT"):

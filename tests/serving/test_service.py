@@ -81,7 +81,6 @@ def test_similar_search_health_metrics_and_pages(client, shop):
         ("/recommend", '{"history": ["sku1"], "history_times": ["soon"]}', 422, "soon"),
         ("/recommend", '{"history": ["sku1"], "history_times": [NaN]}', 422, ""),
         ("/recommend", '{"user": "\\ud800"}', 422, "unable to parse raw data as a unicode string"),
-        ("/recommend", "[" * 3000, 400, ""),
         ("/recommend", " " * 5000, 413, "at most 4,000 bytes"),
         ("/similar", '{"item": "what"}', 404, "item 'what' is not in the model"),
         ("/similar", '{"item": null}', 422, "item"),
@@ -93,6 +92,11 @@ def test_malformed_requests_get_a_sentence(client, path, body, status, sentence)
     answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == status, answer.text
     assert sentence in (answer.json().get("error") or answer.text)
+
+
+def test_a_body_nested_too_deeply_is_malformed_too(client):
+    answer = client.post("/recommend", content="[" * 3000, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422) and answer.json()["error"]  # Python versions differ in what they call it
 
 
 def test_whatever_comes_is_never_a_500(client):
