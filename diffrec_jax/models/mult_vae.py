@@ -85,17 +85,30 @@ class Autoencoder(nn.Module):
         return jnp.matmul(self.hidden(z), self.out_items) + self.out_bias
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Multinomial:
-    """What MultVAE and MultiDAE have in common: everything but the latent of the training loss."""
+    """What MultVAE and MultiDAE have in common: everything but the latent of the training loss.
 
-    dims: tuple[int, ...]
-    activation: str
-    dropout: float
-    lr: float
-    weight_decay: float
+    Attributes:
+      dims: widths, innermost first; the first is Z.
+      activation: of the hidden layers, and of the latent of MultiDAE.
+      dropout: rate on the rows while training.
+      recency: weighs the rows.
+      fit_weighted: train on the weighted rows, as input and target; False weighs only the histories that are scored.
+      lr, weight_decay: of AdamW.
+    """
+
+    dims: tuple[int, ...] = (200, 600)
+    activation: str = "tanh"
+    dropout: float = 0.5
+    recency: Recency | None = None
+    fit_weighted: bool = True
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+
     variational: ClassVar[bool]
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         if not self.dims or min(self.dims) < 1:
             raise ValueError(f"dims={list(self.dims)} needs at least one width, each >= 1, such as [200,600]")
         if self.activation not in ACTIVATIONS:
@@ -181,24 +194,12 @@ class MultVAE(Multinomial):
     """Hyper-parameters of MultVAE and its functions; see ``models.contract.Model``.
 
     Attributes:
-      dims: widths, innermost first; the first is Z.
-      activation: of the hidden layers.
-      dropout: rate on the rows while training.
       vae_anneal_cap, vae_anneal_steps: Eq. 3; 0 steps means the cap throughout.
-      recency: weighs the rows.
-      fit_weighted: train on the weighted rows, as input and target; False weighs only the histories that are scored.
-      lr, weight_decay: of AdamW.
+      dims, activation, dropout, recency, fit_weighted, lr, weight_decay: see ``Multinomial``.
     """
 
-    dims: tuple[int, ...] = (200, 600)
-    activation: str = "tanh"
-    dropout: float = 0.5
     vae_anneal_cap: float = 0.3
     vae_anneal_steps: int = 200
-    recency: Recency | None = None
-    fit_weighted: bool = True
-    lr: float = 1e-3
-    weight_decay: float = 0.0
 
     variational: ClassVar[bool] = True
     SPACE: ClassVar[Mapping[str, Range]] = {
@@ -210,7 +211,7 @@ class MultVAE(Multinomial):
     }
 
     def __post_init__(self) -> None:
-        self._check()
+        super().__post_init__()
         if not self.vae_anneal_cap >= 0.0 or not self.vae_anneal_steps >= 0:
             cap, steps = self.vae_anneal_cap, self.vae_anneal_steps
             raise ValueError(f"vae_anneal_cap={cap} and vae_anneal_steps={steps} must not be negative")
@@ -231,24 +232,7 @@ class MultVAE(Multinomial):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MultiDAE(Multinomial):
-    """Hyper-parameters of MultiDAE and its functions; see ``models.contract.Model``.
-
-    Attributes:
-      dims: widths, innermost first; the first is Z.
-      activation: of the hidden layers and the latent.
-      dropout: rate on the rows while training.
-      recency: weighs the rows.
-      fit_weighted: train on the weighted rows, as input and target; False weighs only the histories that are scored.
-      lr, weight_decay: of AdamW.
-    """
-
-    dims: tuple[int, ...] = (200, 600)
-    activation: str = "tanh"
-    dropout: float = 0.5
-    recency: Recency | None = None
-    fit_weighted: bool = True
-    lr: float = 1e-3
-    weight_decay: float = 0.0
+    """Hyper-parameters of MultiDAE and its functions; see ``Multinomial`` and ``models.contract.Model``."""
 
     variational: ClassVar[bool] = False
     SPACE: ClassVar[Mapping[str, Range]] = {
@@ -258,9 +242,6 @@ class MultiDAE(Multinomial):
         "lr": Real(1e-4, 1e-2, log=True),
         "weight_decay": Real(0.0, 0.1),
     }
-
-    def __post_init__(self) -> None:
-        self._check()
 
     def loss(
         self, params: Params, history: LossHistory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array

@@ -13,21 +13,15 @@ import numpy as np
 import pytest
 from test_run import ROOT
 
-from diffrec_jax.data import synthetic
 from experiments import cli, run, runtime
 from experiments.config import Config, as_flags
 
 SMALL = ["--dims=[8]", "--steps=3", "--epochs=4", "--eval_every=2", "--batch_size=32", "--baselines=false"]
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "small"
-    folder.mkdir()
-    split = synthetic.generate(n_users=80, n_items=130, seed=4).k_core(3).split_by_time(0.7, 0.1, 0.2)
-    for name, part in zip(("train", "valid", "test"), split):
-        np.save(folder / f"{name}_list.npy", np.stack([part.users, part.items], axis=1))
-    return folder
+@pytest.fixture
+def dataset(tiny_data):
+    return tiny_data / "tiny"
 
 
 @pytest.fixture

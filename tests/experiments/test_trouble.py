@@ -7,11 +7,9 @@ import resource
 import signal
 import sys
 
-import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from diffrec_jax.data import synthetic
 from experiments import cli, run
 from experiments.benchmarks import faults
 from experiments.curves import Curves
@@ -20,14 +18,9 @@ from experiments.run_folder import RunFolder
 SMALL = ["--dims=[8]", "--steps=3", "--epochs=6", "--eval_every=2", "--batch_size=32", "--baselines=false"]
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "small"
-    folder.mkdir()
-    split = synthetic.generate(n_users=80, n_items=130, seed=4).k_core(3).split_by_time(0.7, 0.1, 0.2)
-    for name, part in zip(("train", "valid", "test"), split):
-        np.save(folder / f"{name}_list.npy", np.stack([part.users, part.items], axis=1))
-    return folder
+@pytest.fixture
+def dataset(tiny_data):
+    return tiny_data / "tiny"
 
 
 @pytest.fixture
