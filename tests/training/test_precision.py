@@ -11,7 +11,7 @@ from diffrec_jax.data.rows import device_csr, take_rows
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue, DiffRec, LatentDiffRec
 from diffrec_jax.models.elsa import ELSA
-from diffrec_jax.models.mult_vae import MultVAE
+from diffrec_jax.models.mult_vae import MultiDAE, MultVAE
 from diffrec_jax.training import Trainer, TrainState, train_step
 from diffrec_jax.training.moments import with_mu_dtype
 
@@ -21,7 +21,9 @@ MODELS = {
     "diffrec": DiffRec(dims=(6, 12), steps=3, noise_scale=0.1),
     "normalised": DiffRec(dims=(12,), steps=3, noise_scale=0.1, norm=True, mean_type="eps", reweight=False),
     "latent": LatentDiffRec(clusters=CLUSTERS, in_dims=(7,), mlp_dims=(6,)),
+    "mirrored": LatentDiffRec(clusters=CLUSTERS, in_dims=(7, 9), out_dims=(7, 9), mlp_dims=(6,), norm=True),
     "mult_vae": MultVAE(dims=(6, 12)),
+    "multi_dae": MultiDAE(dims=(6, 12)),
     "elsa": ELSA(dim=8),
 }
 
