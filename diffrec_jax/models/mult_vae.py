@@ -15,6 +15,7 @@ of MultiDAE is ``weight_decay``.
 Letters: B rows, I items, Z latent width, H width of the last hidden layer.
 """
 
+import abc
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -86,7 +87,7 @@ class Autoencoder(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Multinomial:
+class Multinomial(abc.ABC):
     """What MultVAE and MultiDAE have in common: everything but the latent of the training loss.
 
     Attributes:
@@ -140,6 +141,12 @@ class Multinomial:
         """AdamW."""
         return optax.adamw(self.lr, weight_decay=self.weight_decay)
 
+    @abc.abstractmethod
+    def loss(
+        self, params: Params, history: LossHistory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        """The loss of a batch; see ``models.contract.Model``."""
+
     def encoded(self, params: Params, rows: Rows, *, dropout_key: jax.Array) -> jax.Array:
         """The encoder's output of training rows: their direction, after dropout."""
         p = params["params"]
@@ -153,6 +160,7 @@ class Multinomial:
 
     def prepare(self, params: Params) -> None:
         """Nothing to prepare."""
+        return None
 
     def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
         """Logits ``[B, I]`` of each user."""

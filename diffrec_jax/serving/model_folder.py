@@ -109,11 +109,11 @@ def hyper_parameters(content: ModelFolder) -> dict[str, Any]:
 
 
 def known_models() -> dict[str, type]:
-    """The models of this library by class name: every frozen dataclass below ``diffrec_jax.models`` that ranks."""
+    """The models of this library by class name: the frozen dataclasses below ``diffrec_jax.models`` that rank."""
     found: dict[str, type] = {}
     for module in pkgutil.iter_modules(diffrec_jax.models.__path__, "diffrec_jax.models."):
         for name, member in inspect.getmembers(import_module(module.name), inspect.isclass):
-            if dataclasses.is_dataclass(member) and hasattr(member, "scores"):
+            if dataclasses.is_dataclass(member) and hasattr(member, "scores") and not inspect.isabstract(member):
                 found[name] = member
     return found
 
