@@ -88,6 +88,10 @@ class Config:
     w_max: float = option(1.0, "weight of a user's newest interaction")
     recency_power: float = option(2.0, "exponent of --recency=power")
     half_life: float = option(180.0, "days, of --recency=exponential")
+    forecast: float = option(
+        0.0, "with a --recency: train on pasts to predict futures of this half-life, in interactions; 0 as the paper"
+    )
+    guidance: float = option(0.0, "how much of the prediction for an empty history, in [0, 1], leaves the scores")
     # l_diffrec and lt_diffrec
     item_emb: str = option(
         "lightgcn", "item embeddings that are clustered: lightgcn, svd, or a .npy file (here or in the data's folder)",
@@ -223,7 +227,7 @@ class Config:
     def _needed_kernel(self, name: str) -> str:
         """The flag without which a flag of the recency kernel means nothing; empty if there is none."""
         kernel = self.kernel
-        if name == "fit_weighted":
+        if name in ("fit_weighted", "forecast"):
             return "" if kernel else "--recency=linear"
         if name not in RECENCY - {"recency"} or name in hyper_parameters(self.model):
             return ""

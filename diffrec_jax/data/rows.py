@@ -45,6 +45,7 @@ class Rows(struct.PyTreeNode):
     users: jax.Array  # [B] int32 user ids; -1: padding, or a user never seen in training
     n_items: int = struct.field(pytree_node=False)
     mesh: Mesh | None = struct.field(pytree_node=False, default=None)
+    days: jax.Array | None = None  # [B, L] float32 times in days, where there are any
 
     def dense(self) -> jax.Array:
         """The rows as ``[B, I]`` float32. Each shard scatters its own users, and only its own range of items."""
@@ -127,6 +128,7 @@ def make_rows(
         users=jnp.full(lengths.shape, -1, jnp.int32) if users is None else users,
         n_items=n_items,
         mesh=mesh,
+        days=days,
     )
 
 

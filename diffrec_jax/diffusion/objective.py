@@ -50,8 +50,11 @@ def denoising_loss(
     *,
     mean_type: MeanType = "x0",
     reweight: bool = True,
+    target: jax.Array | None = None,
 ) -> Denoised:
     """Corrupt ``x0 [B, I]`` to step ``t [B]`` with ``noise [B, I]``, denoise it, and weigh the error (Eq. 1-3).
+
+    ``target [B, I]`` is what a predicted x_0 is compared with, where that is not ``x0`` itself.
 
     Returns:
       The loss of each example, not divided by the probability with which its t was drawn, and the predicted rows.
@@ -59,7 +62,8 @@ def denoising_loss(
     x_t = q_sample(schedule, x0, t, noise) if schedule.has_noise else x0
     output = denoise(x_t, t)
     x0_hat = predict_x0(schedule, output, x_t, t, mean_type=mean_type)
-    error = _mean_square(output, x0 if mean_type == "x0" else noise)
+    wanted = x0 if target is None else target
+    error = _mean_square(output, wanted if mean_type == "x0" else noise)
     if mean_type == "eps" and reweight:
         error = jnp.where(t == 0, _mean_square(x0, x0_hat) / 2.0, error)
     weights = jnp.asarray(loss_weights(schedule, mean_type=mean_type, reweight=reweight), error.dtype)

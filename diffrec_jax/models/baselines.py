@@ -17,12 +17,14 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 
+from diffrec_jax.data.forecast import check_forecast, cut, future_weights
 from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency, weights_of
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.contract import Params
 from diffrec_jax.space import Choice, Range, Real
 
+CUTS = 10  # places at which EASE cuts every history
 NO_TIMES = "recent_popularity needs timestamps, which this data lacks: use popularity with recency=power instead"
 
 
@@ -105,28 +107,39 @@ class RecentPopularity:
 class EASE:
     """A linear autoencoder in closed form: ``B = -P / diag(P)``, ``P = (XᵀX + λ·1)⁻¹``, zero diagonal.
 
+    With ``forecast`` it maps pasts X to futures Y: ``B = (XᵀX + λ·1)⁻¹ XᵀY``, products averaged over ``CUTS`` places.
+
     Attributes:
       l2: λ.
       recency: weighs the history that is scored.
       fit_weighted: weigh the rows of X too.
+      forecast: half-life of the futures, in interactions (``data.forecast``); 0 reconstructs rows.
       max_bytes: refuse a catalogue whose matrices would take more memory.
     """
 
     l2: float = 500.0
     recency: Recency | None = None
     fit_weighted: bool = False
+    forecast: float = 0.0
     max_bytes: int = 6 * 2**30
 
-    SPACE: ClassVar[Mapping[str, Range]] = {"l2": Real(1.0, 10_000.0, log=True), "fit_weighted": Choice((False, True))}
+    SPACE: ClassVar[Mapping[str, Range]] = {
+        "l2": Real(1.0, 10_000.0, log=True),
+        "fit_weighted": Choice((False, True)),
+        "forecast": Choice((0.0, 3.0, 10.0, 30.0)),
+    }
 
     def __post_init__(self) -> None:
         if not self.l2 > 0.0:
             raise ValueError(f"l2={self.l2} of EASE must be positive: 500, say")
         check_fit_weighted(self.fit_weighted, self.recency)
+        check_forecast(self.forecast, self.recency)
 
     def bytes_needed(self, n_items: int) -> int:
-        """Peak host memory of ``fit``: the item-item products, at worst as many as a full matrix, and that matrix."""
-        return (12 + 8 + 4) * n_items**2
+        """Peak host memory of ``fit``: the item-item products, at worst as many as a full matrix, and that matrix;
+        two such matrices to forecast.
+        """
+        return (12 + 8 + 4 + (16 if self.forecast else 0)) * n_items**2
 
     def fits(self, n_items: int) -> bool:
         """Whether the catalogue is small enough."""
@@ -148,6 +161,8 @@ class EASE:
         """
         n_items = train.n_items
         self.check_size(n_items)
+        if self.forecast:
+            return self._fit_forecast(train)
         rows = interaction_matrix(train, self.recency if self.fit_weighted else None)
         gram = (rows.T @ rows).toarray()
         gram[np.diag_indices(n_items)] += self.l2
@@ -160,6 +175,21 @@ class EASE:
         inverse /= -np.diag(inverse).copy()
         inverse[np.diag_indices(n_items)] = 0.0
         return jnp.asarray(inverse, jnp.float32)
+
+    def _fit_forecast(self, train: CSR) -> Params:
+        gram, products = np.zeros((2, train.n_items, train.n_items))
+        recency = self.recency if self.fit_weighted else None
+        for n in range(CUTS):
+            past, future = cut(train, (n + 0.5) / CUTS)
+            X = interaction_matrix(past, recency)
+            weights = future_weights(future, self.forecast).astype(np.float64)
+            Y = scipy.sparse.csr_array((weights, future.indices, future.indptr), shape=X.shape)
+            gram += (X.T @ X).toarray()
+            products += (X.T @ Y).toarray()
+        gram[np.diag_indices(train.n_items)] += CUTS * self.l2
+        found = scipy.linalg.solve(gram, products, assume_a="pos", overwrite_a=True, overwrite_b=True)
+        found[np.diag_indices(train.n_items)] = 0.0
+        return jnp.asarray(found, jnp.float32)
 
     def prepare(self, params: Params) -> None:
         """Nothing to prepare."""

@@ -36,6 +36,7 @@ class Tables(struct.PyTreeNode):
     gram: jax.Array | None  # [H, H] W_out · W_outᵀ, for a normalised input only
     gram_bias: jax.Array | None  # [H] W_out · b_out
     bias_norm2: jax.Array | None  # [] ‖b_out‖²
+    empty: jax.Array | None = None  # [H] what the loop gives for an empty history, for guidance only
 
 
 class Start(NamedTuple):

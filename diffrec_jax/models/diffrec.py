@@ -1,6 +1,12 @@
 """DiffRec, and with a recency kernel T-DiffRec: diffusion on whole interaction rows.
 
-Source: the DiffRec paper (arXiv 2304.04971, Sections 3.1-3.4 and 3.6).
+Source: the DiffRec paper (arXiv 2304.04971, Sections 3.1-3.4 and 3.6). Ours, and off unless asked for: ``forecast``
+(see ``data.forecast``), and ``guidance``, which takes the popularity of items out of the scores::
+
+    scores = x̂_0(history) - guidance · x̂_0(nothing)                                        (1)
+
+This ranks as classifier-free guidance does (Ho and Salimans, arXiv 2207.12598, Eq. 6) with the empty history as the
+absent condition, ``guidance = w / (1 + w)``; nothing is trained for it.
 """
 
 import dataclasses
@@ -12,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffrec_jax.data.recency import Recency
+from diffrec_jax.data.forecast import check_forecast, past_and_future
+from diffrec_jax.data.recency import Recency, training_recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.diffusion import importance
 from diffrec_jax.diffusion.importance import LossHistory
@@ -44,6 +51,8 @@ class DiffRec:
       sampling_noise: draw from the posterior at inference instead of taking its mean.
       recency: a recency kernel makes it T-DiffRec.
       fit_weighted: train on the weighted rows, as the paper does; False weighs only the histories that are scored.
+      forecast: train on pasts to predict futures of this half-life, in interactions; 0 reconstructs rows, as the paper.
+      guidance: of Eq. 1, in [0, 1].
       lr, weight_decay: of AdamW.
     """
 
@@ -64,6 +73,8 @@ class DiffRec:
     sampling_noise: bool = False
     recency: Recency | None = None
     fit_weighted: bool = True
+    forecast: float = 0.0
+    guidance: float = 0.0
     lr: float = 5e-4
     weight_decay: float = 0.0
 
@@ -74,6 +85,8 @@ class DiffRec:
         "norm": Choice((False, True)),
         "reweight": Choice((False, True)),
         "fit_weighted": Choice((False, True)),
+        "forecast": Choice((0.0, 3.0, 10.0, 30.0)),
+        "guidance": Real(0.0, 1.0),
         "lr": Real(1e-5, 3e-3, log=True),
     }
 
@@ -95,6 +108,11 @@ class DiffRec:
             raise ValueError(f"sampling_steps={self.sampling_steps} must lie between 0 and steps={self.steps}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout={self.dropout} must lie in [0, 1)")
+        check_forecast(self.forecast, self.recency)
+        if self.forecast and self.mean_type == "eps":
+            raise ValueError("mean_type=eps predicts the noise, and forecast the future: use mean_type=x0")
+        if not 0.0 <= self.guidance <= 1.0:
+            raise ValueError(f"guidance={self.guidance} must lie in [0, 1]: 0 for none")
         if not self.lr > 0.0 or not self.weight_decay >= 0.0:
             raise ValueError(f"lr={self.lr} must be positive and weight_decay={self.weight_decay} not negative")
 
@@ -141,6 +159,11 @@ class DiffRec:
         """Importance-sampled, weighted denoising loss, averaged over the real rows of the batch (paper, Eq. 8-13)."""
         del step, epoch  # nothing is annealed
         t_key, noise_key, dropout_key = jax.random.split(key, 3)
+        target = None
+        if self.forecast:
+            cut_key, recency = jax.random.fold_in(key, 3), training_recency(self)
+            rows, future = past_and_future(rows, cut_key, half_life=self.forecast, recency=recency)
+            target = future.dense()
         x0 = rows.dense()
         t, sampling_weight = importance.sample(history, t_key, x0.shape[0])
         noise = jax.random.normal(noise_key, x0.shape).astype(x0.dtype)  # the same draws in any precision
@@ -151,7 +174,7 @@ class DiffRec:
             return output
 
         losses = denoising_loss(
-            self.schedule, denoise, x0, t, noise, mean_type=self.mean_type, reweight=self.reweight
+            self.schedule, denoise, x0, t, noise, mean_type=self.mean_type, reweight=self.reweight, target=target
         ).loss
         real = rows.users >= 0
         total = jnp.sum(jnp.where(real, losses * sampling_weight, 0.0)) / jnp.maximum(jnp.sum(real), 1)
@@ -159,7 +182,16 @@ class DiffRec:
 
     def prepare(self, params: Params) -> Any:
         """The H×H products of the collapsed reverse process; None where the dense loop is needed."""
-        return None if self.sampling_noise else collapsed.prepare(params, norm=self.norm)
+        if self.sampling_noise:
+            return None
+        tables = collapsed.prepare(params, norm=self.norm)
+        if not self.guidance:
+            return tables
+        w_in, w_out = params["params"]["in_items"], params["params"]["out_items"]
+        nothing = collapsed.Start(jnp.zeros((1, w_in.shape[1]), w_in.dtype))
+        if self.norm:
+            nothing = nothing._replace(out=jnp.zeros((1, w_out.shape[0])), bias=jnp.zeros(1), norm2=jnp.zeros(1))
+        return tables.replace(empty=self._run_back(params, tables, nothing, n_items=w_in.shape[0]).u[0])
 
     def scores(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
         """Scores ``[B, I]``: the reconstructed row of each user (paper, Algorithm 2).
@@ -181,7 +213,7 @@ class DiffRec:
         return self.mean_type == "x0" and not self.sampling_noise
 
     def user_vectors(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
-        """``[h_0, 1]``, ``[B, H + 1]``: the last hidden layer of the last step."""
+        """``[h_0, 1]``, ``[B, H + 1]``: the last hidden layer of the last step, less its guidance."""
         u, s, _ = self._user_vectors(params, rows, key, tables)[0]
         return jnp.concatenate([u, jnp.full((u.shape[0], 1), s, u.dtype)], axis=1)
 
@@ -207,10 +239,17 @@ class DiffRec:
         start = collapsed.Start(p=product(p["in_items"]))
         if self.norm:
             start = start._replace(out=product(p["out_items"].T), bias=bias, norm2=norm2)
-        found = collapsed.reverse_collapsed(
-            self.schedule, self.denoiser(rows.n_items), params, tables, start, mean_type=self.mean_type
-        )
+        found = self._run_back(params, tables, start, n_items=rows.n_items)
+        if self.guidance:
+            found = found._replace(u=found.u - self.guidance * tables.empty, s=found.s * (1.0 - self.guidance))
         return found, x_T
+
+    def _run_back(
+        self, params: Params, tables: collapsed.Tables, start: collapsed.Start, *, n_items: int
+    ) -> collapsed.UserVectors:
+        return collapsed.reverse_collapsed(
+            self.schedule, self.denoiser(n_items), params, tables, start, mean_type=self.mean_type
+        )
 
     def scores_by_dense_loop(self, params: Params, rows: Rows, key: jax.Array) -> jax.Array:
         """The dense loop: the reference of the collapsed one, and the way of sampling noise."""
@@ -224,13 +263,17 @@ class DiffRec:
         def sampling_noise(t: jax.Array) -> jax.Array:
             return normal_per_user(jax.random.fold_in(noise_key, t), rows.users, rows.n_items)
 
-        return reverse(
+        scores = reverse(
             self.schedule,
             denoise,
             self._corrupted(rows, key),
             mean_type=self.mean_type,
             sampling_noise=sampling_noise if self.sampling_noise else None,
         )
+        if not self.guidance:
+            return scores
+        nothing = jnp.zeros((1, rows.n_items), scores.dtype)
+        return scores - self.guidance * reverse(self.schedule, denoise, nothing, mean_type=self.mean_type)
 
     def _corrupted(self, rows: Rows, key: jax.Array) -> jax.Array:
         """x_T ``[B, I]``."""

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffrec_jax.data.forecast import cut, future_weights
 from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency, weights_of
 from diffrec_jax.data.rows import device_csr, take_rows
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import item_knn
-from diffrec_jax.models.baselines import EASE, Popularity, RecentPopularity
+from diffrec_jax.models.baselines import CUTS, EASE, Popularity, RecentPopularity
 from diffrec_jax.models.item_knn import ItemKNN
 from diffrec_jax.serving.model_folder import known_models
 
@@ -58,6 +59,20 @@ def test_popularity_by_hand():
     np.testing.assert_allclose(recent.fit(train), [2**-5, 2**-3 + 1, 2**-1 + 2**-4, 0.0])
     rows = take_rows(device_csr(train), jnp.asarray([2, 0], jnp.int32))
     np.testing.assert_array_equal(recent.scores(recent.fit(train), rows)[0], recent.fit(train))
+
+
+@pytest.mark.parametrize("fit_weighted", [False, True])
+def test_ease_that_forecasts_is_ridge_regression_of_futures_on_pasts(csr, fit_weighted):
+    recency, X, Y = KERNELS[2], [], []
+    for share in (np.arange(CUTS) + 0.5) / CUTS:
+        past, future = cut(csr, share)
+        X.append(dense(past, weights_of(past, recency) if fit_weighted else None))
+        Y.append(dense(future, future_weights(future, 2.0)))
+    X, Y = np.vstack(X), np.vstack(Y)
+    expected = np.linalg.solve(X.T @ X / CUTS + 3.0 * np.eye(23), X.T @ Y / CUTS)
+    np.fill_diagonal(expected, 0.0)  # what is known is not recommended
+    model = EASE(l2=3.0, recency=recency, fit_weighted=fit_weighted, forecast=2.0)
+    np.testing.assert_allclose(model.fit(csr), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("fit_weighted", [False, True])
@@ -138,6 +153,7 @@ def test_item_knn_keeps_its_memory_bounded():
     [
         (lambda: EASE(l2=0.0), r"l2=0.0 of EASE must be positive"),
         (lambda: EASE(fit_weighted=True), r"no recency is given: name a kernel"),
+        (lambda: EASE(forecast=5.0), r"forecast=5 looks at the order of a history, and no recency is given"),
         (lambda: ItemKNN(neighbours=0), r"neighbours=0 of ItemKNN must be at least 1"),
         (lambda: ItemKNN(shrink=-1.0), r"shrink=-1.0 of ItemKNN must not be negative"),
         (lambda: ItemKNN(asymmetry=2.0), r"asymmetry=2.0 of ItemKNN must lie in \[0, 1\]"),

@@ -8,8 +8,10 @@ import numpy as np
 import optax
 import pytest
 
+from diffrec_jax.data.forecast import past_and_future
+from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import make_rows
-from diffrec_jax.diffusion import corrupt, denoising_loss, posterior_mean, predict_x0, q_sample, reverse
+from diffrec_jax.diffusion import corrupt, denoising_loss, importance, posterior_mean, predict_x0, q_sample, reverse
 from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.models import Catalogue, DiffRec
 from diffrec_jax.models.denoiser import dropout, timestep_embedding
@@ -141,6 +143,40 @@ def test_the_collapsed_process_at_its_limits(change):
     )
 
 
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("extra", [{}, {"sampling_steps": 3}, {"mean_type": "eps"}, {"sampling_noise": True}])
+def test_guidance_takes_out_what_an_empty_history_gets(norm, extra):
+    model = DiffRec(dims=(8, 16), steps=4, noise_scale=0.1, norm=norm, guidance=0.75, **extra)
+    rows = some_rows()
+    params = model.init(jax.random.key(1), Catalogue(n_items=rows.n_items, n_users=6))
+    key = jax.random.key(0)
+    plain = dataclasses.replace(model, guidance=0.0)
+    without = dataclasses.replace(plain, sampling_steps=0, sampling_noise=False)
+    nothing = without.scores(params, jax.tree.map(lambda a: a[:1], rows), key=key)  # the first history is empty
+    scores = model.scores(params, rows, key=key, tables=model.prepare(params))
+    np.testing.assert_allclose(scores, plain.scores(params, rows, key=key) - 0.75 * nothing, atol=3e-5)
+    if model.factored:
+        vectors = model.user_vectors(params, rows, key=key) @ model.item_vectors(params).T
+        np.testing.assert_allclose(vectors, scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("fit_weighted", [False, True])
+def test_a_forecast_compares_the_denoised_past_with_the_future(fit_weighted):
+    recency = Recency("power", w_min=0.5, w_max=5.0)
+    model = DiffRec(dims=(8,), steps=3, recency=recency, fit_weighted=fit_weighted, forecast=2.0, dropout=0.0)
+    model = dataclasses.replace(model, noise_scale=0.0, reweight=False)
+    rows = some_rows()
+    params = model.init(jax.random.key(1), Catalogue(n_items=rows.n_items, n_users=6))
+    key = jax.random.key(5)
+    loss, _ = model.loss(params, LossHistory.create(3), rows, key=key, step=jnp.asarray(0), epoch=jnp.asarray(0))
+    kernel = recency if fit_weighted else None
+    past, future = past_and_future(rows, jax.random.fold_in(key, 3), half_life=2.0, recency=kernel)
+    t, weight = importance.sample(LossHistory.create(3), jax.random.split(key, 3)[0], 6)
+    output = model.denoiser(rows.n_items).apply(params, past.dense(), t)
+    error = weight * np.square(output - future.dense()).mean(axis=1)
+    np.testing.assert_allclose(loss, error[past.users >= 0].mean(), rtol=1e-5)
+
+
 def test_noise_at_inference_depends_on_the_user_and_not_on_the_batch():
     for extra in ({"sampling_noise": True}, {"sampling_steps": 4}):
         model = DiffRec(dims=(8,), steps=4, noise_scale=0.9, noise_max=0.5, **extra)
@@ -208,6 +244,10 @@ def test_padding_rows_weigh_nothing_and_write_no_history():
         ({"dropout": 1.0}, r"dropout=1.0 must lie in \[0, 1\)"),
         ({"lr": 0.0}, "lr=0.0 must be positive"),
         ({"emb_size": 0}, "emb_size=0 must be at least 1"),
+        ({"guidance": 1.5}, r"guidance=1.5 must lie in \[0, 1\]"),
+        ({"forecast": -1.0}, "forecast=-1.0 is the half-life of the future in interactions"),
+        ({"forecast": 5.0}, "forecast=5 looks at the order of a history, and no recency is given: name a kernel"),
+        ({"forecast": 5.0, "recency": Recency(), "mean_type": "eps"}, "mean_type=eps predicts the noise, and forecast"),
     ],
 )
 def test_bad_hyper_parameters_are_refused_with_a_sentence(change, sentence):

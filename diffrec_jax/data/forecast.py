@@ -1,0 +1,74 @@
+"""Forecasting: training on what a history was at some moment, and on what came next.
+
+A history of n interactions is cut after a place M drawn uniformly from 1 … n - 1. What lies before is what the model
+sees, weighted by recency as seen from that moment; what lies after is what it is to predict, the next interaction with
+weight 1 and every later one with less::
+
+    past    w_m = recency at position m of M,   m ≤ M                                      (1)
+    future  w_m = 2^(-(m - M - 1) / half_life), m > M                                      (2)
+
+At inference the whole history is the past. What is fitted in closed form cuts every history at several places that
+lie evenly, instead of random ones. Source: ours; the paper trains every row to reconstruct itself.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.recency import Recency
+from diffrec_jax.data.rows import Rows, make_rows
+
+
+def check_forecast(forecast: float, recency: Recency | None) -> None:
+    """Refuse a half-life that is none, and one without the time that it needs."""
+    if not forecast >= 0.0:
+        raise ValueError(
+            f"forecast={forecast} is the half-life of the future in interactions: choose 10, or 0 for none"
+        )
+    if forecast and recency is None:
+        raise ValueError(
+            f"forecast={forecast:g} looks at the order of a history, and no recency is given: name a kernel"
+        )
+
+
+def past_and_future(rows: Rows, key: jax.Array, *, half_life: float, recency: Recency | None) -> tuple[Rows, Rows]:
+    """Cut every row at a place of its own (Eq. 1 and 2); call it inside jit.
+
+    Args:
+      rows: whole histories.
+      key: of the places.
+      half_life: of the weights of the future, in interactions.
+      recency: weighs the past; None weighs all 1.
+
+    Returns:
+      Past and future; a history too short to be cut becomes padding (``users == -1``) in both.
+    """
+    n = rows.lengths
+    place = jax.random.randint(key, n.shape, 1, jnp.maximum(n, 2))
+    users = jnp.where(n >= 2, rows.users, -1)
+    past = make_rows(rows.items, place, users, n_items=rows.n_items, days=rows.days, recency=recency, mesh=rows.mesh)
+    ahead = jnp.arange(rows.items.shape[1]) - place[:, None]
+    weights = jnp.where((ahead >= 0) & (rows.items < rows.n_items), jnp.exp2(-ahead / half_life), 0.0)
+    dtype = rows.weights.dtype
+    return past.replace(weights=past.weights.astype(dtype)), rows.replace(users=users, weights=weights.astype(dtype))
+
+
+def cut(csr: CSR, share: float) -> tuple[CSR, CSR]:
+    """The same on the host, every history at the same ``share`` in (0, 1] of its n - 1 places; one of 1 is all past."""
+    n = csr.lengths()
+    place = np.clip(np.ceil(share * (n - 1)).astype(np.int64), 1, np.maximum(n - 1, 1))
+    position = np.arange(len(csr.indices)) - np.repeat(csr.indptr[:-1], n)
+    is_past = position < np.repeat(place, n)
+
+    def part(mask: np.ndarray) -> CSR:
+        indptr = np.append(0, np.cumsum(mask, dtype=np.int64))[csr.indptr].astype(csr.indptr.dtype)
+        return CSR(indptr, csr.indices[mask], csr.n_items, None if csr.times is None else csr.times[mask])
+
+    return part(is_past), part(~is_past)
+
+
+def future_weights(future: CSR, half_life: float) -> np.ndarray:
+    """Eq. 2 for the futures that ``cut`` gives: ``[N]`` float32, 1 for the first of each."""
+    ahead = np.arange(len(future.indices)) - np.repeat(future.indptr[:-1], future.lengths())
+    return np.exp2(-ahead / half_life).astype(np.float32)
