@@ -18,6 +18,7 @@ from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
 from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS
 from diffrec_jax.mesh import Layout, make_mesh, replicated
 from diffrec_jax.models.contract import Catalogue, ClosedForm, Model, item_axes, shapes
+from diffrec_jax.models.linear_path import LinearPath
 from diffrec_jax.processes import is_writer
 from diffrec_jax.serving import ModelFolder, Recommender, Table, Vocabulary
 from diffrec_jax.serving.model_folder import FOLDER
@@ -46,7 +47,7 @@ class Fitted:
     @functools.cached_property
     def params(self) -> Any:
         """The parameters, whole on every device."""
-        if isinstance(self.model, ClosedForm):
+        if not isinstance(self.model, Model):
             return self.stored
         seen = shapes(self.model, Catalogue(n_items=self.train.n_items, n_users=self.train.n_users))
         return Layout(self.mesh, item_axes(self.model)).collect(self.stored, seen)
@@ -69,7 +70,7 @@ class Fitted:
 
 
 def fit(
-    model: Model | ClosedForm,
+    model: Model | ClosedForm | LinearPath,
     train: CSR | Interactions,
     valid: CSR | Interactions | None = None,
     *,
@@ -92,7 +93,8 @@ def fit(
     """Fit a model to training interactions, choosing the epoch on validation.
 
     Args:
-      model: a trained model such as ``DiffRec(...)``, or a closed-form one such as ``EASE()``.
+      model: a trained model such as ``DiffRec(...)``, a closed-form one such as ``EASE()``, or one of each in a
+        ``LinearPath``; its network alone is what is validated while it trains.
       train: training interactions.
       valid: validation interactions of the same users and items; None trains for all ``epochs``.
       workdir: where the run lives, here or on ``gs://``: checkpoints, and what ``load`` needs beside them. The same
@@ -129,6 +131,7 @@ def fit(
         if workdir is not None and is_writer():
             ModelFolder(model, vocabulary, train, valid, about).write(epath.Path(workdir) / FOLDER)
         return Fitted(model, params, train, valid, mesh, result, vocabulary, about)
+    trained = model.network if isinstance(model, LinearPath) else model
     counts = {"batch_size": batch_size, "epochs": epochs, "eval_every": eval_every, "patience": patience}
     for name, value in counts.items():
         if value < 1:
@@ -139,14 +142,14 @@ def fit(
     catalogue = Catalogue(n_items=train.n_items, n_users=train.n_users)
     precision = {"dtype": dtype, "mu_dtype": mu_dtype}
     batch_size = min(batch_size, train.n_users)
-    trainer = Trainer(model, catalogue, batch_size, seed, mesh, prng_impl, ema_decay, **precision)
+    trainer = Trainer(trained, catalogue, batch_size, seed, mesh, prng_impl, ema_decay, **precision)
     evaluator = None
     if valid is not None and valid.n_interactions:
-        evaluator = Evaluator(model, history=train, seen=train, truth=valid, mesh=mesh, seed=seed)
+        evaluator = Evaluator(trained, history=train, seen=train, truth=valid, mesh=mesh, seed=seed)
         evaluator.compile(trainer.abstract_state().params)
     checkpoints = None
     if workdir is not None:
-        identity = {"model": repr(model), "batch_size": trainer.batch_size, "seed": seed, "prng_impl": prng_impl}
+        identity = {"model": repr(trained), "batch_size": trainer.batch_size, "seed": seed, "prng_impl": prng_impl}
         identity |= {"ema_decay": ema_decay} if ema_decay else {}
         identity |= {name: value for name, value in precision.items() if value != "float32"}
         checkpoints = Checkpoints(epath.Path(workdir) / "checkpoints")
@@ -173,7 +176,23 @@ def fit(
             checkpoints.close()
     if evaluator is not None:
         result = dataclasses.replace(result, compile_seconds=result.compile_seconds + evaluator.compile_seconds)
-    return Fitted(model, result.params, train, valid, mesh, result, vocabulary, about, evaluator)
+    fitted = Fitted(trained, result.params, train, valid, mesh, result, vocabulary, about, evaluator)
+    return _with_path(fitted, model) if isinstance(model, LinearPath) else fitted
+
+
+def _with_path(fitted: Fitted, model: LinearPath) -> Fitted:
+    """The linear path fitted beside the network of ``fitted``."""
+    began = time.perf_counter()
+    linear = jax.block_until_ready(jax.device_put(model.linear.fit(fitted.train), replicated(fitted.mesh)))
+    seconds = fitted.result.progress.train_seconds + time.perf_counter() - began
+    params = {"network": fitted.params, "linear": linear}
+    result = dataclasses.replace(
+        fitted.result,
+        params=params,
+        progress=dataclasses.replace(fitted.result.progress, train_seconds=seconds),
+        parameters=fitted.result.parameters + linear.size,
+    )
+    return dataclasses.replace(fitted, model=model, stored=params, result=result, validation=None)
 
 
 def evaluate(

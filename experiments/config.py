@@ -10,7 +10,9 @@ from diffrec_jax.data.recency import KERNELS, Recency
 from diffrec_jax.diffusion.schedule import NOISE_SCHEDULES
 from diffrec_jax.evaluation.metrics import PROTOCOLS
 from diffrec_jax.mesh import mesh_sizes
+from diffrec_jax.models.baselines import EASE
 from diffrec_jax.models.denoiser import ACTIVATIONS
+from diffrec_jax.models.linear_path import LinearPath
 from diffrec_jax.training.step import DTYPES
 from experiments.kinds import KINDS, LATENT, RECENCY, TIME_AWARE, hyper_parameters, models_of
 
@@ -92,6 +94,8 @@ class Config:
         0.0, "with a --recency: train on pasts to predict futures of this half-life, in interactions; 0 as the paper"
     )
     guidance: float = option(0.0, "how much of the prediction for an empty history, in [0, 1], leaves the scores")
+    linear_path: float = option(0.0, "this much of EASE's scores is added to the network's", group="network")
+    linear_l2: float = option(500.0, "λ of this EASE", group="network")
     # l_diffrec and lt_diffrec
     item_emb: str = option(
         "lightgcn", "item embeddings that are clustered: lightgcn, svd, or a .npy file (here or in the data's folder)",
@@ -213,7 +217,7 @@ class Config:
         """No flag is accepted and ignored: refuse those of a group that this configuration has no use for."""
         for field in dataclasses.fields(self):
             models, name = models_of(field.name, field.metadata["group"]), field.name
-            instead = f"--model={' or '.join(models)}" if self.model not in models else self._needed_kernel(name)
+            instead = f"--model={' or '.join(models)}" if self.model not in models else self._needed_flag(name)
             if instead and getattr(self, name) != field.default:
                 raise ValueError(f"{name} means nothing to {self.model}: drop it, or say {instead}")
         for field in dataclasses.fields(self) if not self.data else ():
@@ -224,9 +228,11 @@ class Config:
         if self.split == "diffrec" and (self.k_core, self.min_history) != (Config.k_core, Config.min_history):
             raise ValueError("k_core and min_history mean nothing to split=diffrec, which brings its own 10-core")
 
-    def _needed_kernel(self, name: str) -> str:
-        """The flag without which a flag of the recency kernel means nothing; empty if there is none."""
+    def _needed_flag(self, name: str) -> str:
+        """The flag without which another means nothing; empty if there is none."""
         kernel = self.kernel
+        if name == "linear_l2":
+            return "" if self.linear_path else "--linear_path=0.5"
         if name in ("fit_weighted", "forecast"):
             return "" if kernel else "--recency=linear"
         if name not in RECENCY - {"recency"} or name in hyper_parameters(self.model):
@@ -253,12 +259,16 @@ class Config:
                 power=self.recency_power,
                 half_life=self.half_life,
             )
-        return KINDS[self.model](**values)
+        model = KINDS[self.model](**values)
+        if not self.linear_path:
+            return model
+        shared = {"recency": model.recency, "forecast": model.forecast, "fit_weighted": bool(self.fit_weighted)}
+        return LinearPath(network=model, linear=EASE(l2=self.linear_l2, **shared), weight=self.linear_path)
 
     def means_something(self, name: str) -> bool:
         """Whether a field is of any account to this model."""
         group = self.__dataclass_fields__[name].metadata["group"]
-        return self.model in models_of(name, group) and not self._needed_kernel(name)
+        return self.model in models_of(name, group) and not self._needed_flag(name)
 
     @property
     def profiled(self) -> tuple[int, int] | None:

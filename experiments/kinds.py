@@ -67,6 +67,7 @@ def models_of(flag: str, group: str) -> tuple[str, ...]:
             return True
         if flag in RECENCY | HYPER_PARAMETERS:
             return flag in hyper_parameters(model)
-        return {"latent": model in LATENT, "trained": is_trained(model)}.get(group, True)
+        of_group = {"latent": model in LATENT, "trained": is_trained(model), "network": KINDS[model] is DiffRec}
+        return of_group.get(group, True)
 
     return tuple(model for model in KINDS if means_something(model))

@@ -23,7 +23,7 @@ from rich.console import Console
 from diffrec_jax import api, files
 from diffrec_jax.data.splits import Split
 from diffrec_jax.mesh import parse_mesh
-from diffrec_jax.models.baselines import EASE, NO_TIMES
+from diffrec_jax.models.baselines import NO_TIMES
 from diffrec_jax.processes import is_writer
 from diffrec_jax.training import InterruptedRunError
 from diffrec_jax.training.profile import Profile
@@ -117,8 +117,9 @@ def check(config: Config, split: Split) -> None:
         raise ValueError(f"recency=exponential needs timestamps, which {split.name} lacks: use linear or power")
     if config.model == "recent_popularity" and split.train.times is None:
         raise ValueError(NO_TIMES)
-    if config.model == "ease":
-        EASE().check_size(split.n_items)
+    model = config.build_model()
+    if hasattr(model, "check_size"):
+        model.check_size(split.n_items)
     if not len(split.train):
         raise ValueError(f"{split.name} has no training interactions left: look at the filters and the split")
     if not len(split.test):

@@ -62,6 +62,8 @@ def main(argv: Sequence[str]) -> int:
     if not config.workdir:
         name = flag_file or "-".join(filter(None, (config.data_name, config.model, config.recency)))
         config = dataclasses.replace(config, workdir=f"sweeps/{name}")
+    if config.linear_path:
+        raise ValueError(f"linear_path={config.linear_path} is not searched: search the network, and EASE, without it")
     space = space_of(config, given, budget.tune)
     console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty())
     split = source.load(config)

@@ -20,6 +20,7 @@ from rich.table import Table
 from diffrec_jax.mesh import parse_mesh
 from diffrec_jax.models import LatentDiffRec
 from diffrec_jax.models.contract import ClosedForm
+from diffrec_jax.models.linear_path import LinearPath
 from experiments import cli, source, tpu_programs
 from experiments.config import Config
 from experiments.tpu_programs import Cost, Shape
@@ -78,6 +79,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _model(config: Config) -> Any:
     model = config.build_model()
+    if isinstance(model, LinearPath):
+        return model.network  # the path is fitted on the host
     if isinstance(model, ClosedForm):
         raise ValueError(f"model={config.model} is computed in closed form, on the host: there is no step to plan")
     return model

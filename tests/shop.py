@@ -10,6 +10,7 @@ import diffrec_jax as dr
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue
 from diffrec_jax.models.baselines import EASE, Popularity
+from diffrec_jax.models.linear_path import LinearPath
 from diffrec_jax.serving import (
     ModelFolder,
     Recommender,
@@ -34,6 +35,10 @@ MODELS = {
     "latent_deep": dr.LatentDiffRec(clusters=CLUSTERS, in_dims=(9, 15), out_dims=(9, 15), mlp_dims=(8,)),
     "ease": EASE(l2=10.0),
     "popularity": Popularity(),
+    "path": LinearPath(
+        network=dr.DiffRec(dims=(8,), guidance=1.0, forecast=3.0, recency=dr.Recency("power")),
+        linear=EASE(l2=10.0, forecast=3.0, recency=dr.Recency("power")),
+    ),
 }
 
 
@@ -69,10 +74,13 @@ def make(split):
         model = MODELS[model] if isinstance(model, str) else model
         train, valid = split.train.csr(), split.valid.csr()
         vocabulary = Vocabulary(split.user_ids, split.item_ids, split.item_titles)
+        catalogue = Catalogue(n_items=split.n_items, n_users=split.n_users)
         if hasattr(model, "fit"):
             params = model.fit(train)
+        elif isinstance(model, LinearPath):
+            params = {"network": model.network.init(jax.random.key(1), catalogue), "linear": model.linear.fit(train)}
         else:
-            params = model.init(jax.random.key(1), Catalogue(n_items=split.n_items, n_users=split.n_users))
+            params = model.init(jax.random.key(1), catalogue)
         about = {"dataset": "shop", "split": split.rule, "guarantee": split.guarantee, "notes": list(split.notes)}
         return Recommender(ModelFolder(model, vocabulary, train, valid, about), params, **options)
 

@@ -7,7 +7,9 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from diffrec_jax.models.contract import Catalogue, ClosedForm
+from diffrec_jax.data.interactions import CSR
+from diffrec_jax.models.contract import Catalogue, ClosedForm, Model, shapes
+from diffrec_jax.models.linear_path import LinearPath
 from diffrec_jax.serving.model_folder import FOLDER, ModelFolder
 from diffrec_jax.serving.recommender import Recommender
 from diffrec_jax.serving.weights import read_weights
@@ -35,21 +37,26 @@ def load(
         there = "is not there" if not root.exists() else f"holds no {FOLDER}/model.json and no model.json"
         raise ValueError(f"{root} {there}: name the --workdir of a run, or an exported model folder")
     content = ModelFolder.read(root if exported else root / FOLDER, model=model)
-    shapes = jax.eval_shape(lambda: _initial(content))
-    if exported:
-        params = read_weights(Path(root / "weights.safetensors"), shapes)
-    elif isinstance(content.model, ClosedForm):
-        params = content.model.fit(content.train)  # computed, never trained: computed again
+    catalogue = Catalogue(n_items=content.vocabulary.n_items, n_users=content.vocabulary.n_users)
+    if exported:  # what is computed in closed form knows its shapes only then
+        expected = shapes(content.model, catalogue) if isinstance(content.model, Model) else None
+        params = read_weights(Path(root / "weights.safetensors"), expected)
     else:
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), shapes)
-        params = load_best(root / "checkpoints", abstract)
+        params = _of_run(content.model, content.train, root / "checkpoints", catalogue)
     return Recommender(content, params, history=history, mesh=mesh, seed=seed)
 
 
-def _initial(content: ModelFolder) -> Any:
-    """Parameters of the right shapes, for ``eval_shape``; None where only the weights know (closed form)."""
-    if isinstance(content.model, ClosedForm):
-        return None
-    catalogue = Catalogue(n_items=content.vocabulary.n_items, n_users=content.vocabulary.n_users)
-    return content.model.init(jax.random.key(0), catalogue)
+def _of_run(model: Any, train: CSR, checkpoints: epath.Path, catalogue: Catalogue) -> Any:
+    """The parameters of a run: what was trained from its best checkpoint, what was computed computed again."""
+    if isinstance(model, LinearPath):
+        return {
+            "network": _of_run(model.network, train, checkpoints, catalogue),
+            "linear": _of_run(model.linear, train, checkpoints, catalogue),
+        }
+    if isinstance(model, ClosedForm):
+        return model.fit(train)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    expected = shapes(model, catalogue)
+    return load_best(
+        checkpoints, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), expected)
+    )

@@ -36,6 +36,7 @@ from diffrec_jax.serving.vocabulary import Vocabulary, read_table
 
 FORMAT = 1
 FOLDER = "model"  # below a run folder
+PARTS = {"network": "DiffRec", "linear": "EASE"}  # hyper-parameters that are models themselves
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -156,7 +157,9 @@ def _decode(kind: str, values: dict[str, Any], per_item: dict[str, np.ndarray]) 
 def _value(name: str, value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_value(name, each) for each in value)
-    return Recency(**value) if name == "recency" and value is not None else value
+    if name == "recency" and value is not None:
+        return Recency(**value)
+    return _decode(PARTS[name], value, {}) if name in PARTS else value
 
 
 def _refuse(value: Any) -> Any:

@@ -12,10 +12,12 @@ from experiments.config import Config
 from experiments.kinds import KINDS, is_trained
 
 BASELINES = [name for name in KINDS if "diffrec" not in name and name != "multidae"]  # trained as multvae is
+PATH = ["--dims=[8]", "--steps=3", "--epochs=2", "--eval_every=1", "--forecast=5", "--guidance=1", "--linear_path=0.5"]
 SMALL = {
     "elsa": ["--dim=8", "--epochs=2", "--eval_every=1"],
     "multvae": ["--dims=[8]", "--epochs=2", "--eval_every=1"],
     "lightgcn": ["--dim=4", "--updates=3", "--triples=64"],
+    "t_diffrec": [*PATH, "--linear_l2=50"],
 }
 
 
@@ -33,7 +35,7 @@ def command(tmp_path, capsys, monkeypatch):
     return do
 
 
-@pytest.mark.parametrize("model", BASELINES)
+@pytest.mark.parametrize("model", [*BASELINES, "t_diffrec"])
 def test_a_baseline_ends_in_the_same_table_folder_and_service(command, tmp_path, model):
     kernel = [] if model == "recent_popularity" else ["--recency=power"]
     flags = [f"--model={model}", "--baselines=false", *kernel, *SMALL.get(model, [])]
@@ -62,6 +64,10 @@ def test_a_baseline_ends_in_the_same_table_folder_and_service(command, tmp_path,
         (["--model=ease", "--fit_weighted"], r"fit_weighted means nothing to ease: drop it, or say --recency=linear"),
         (["--model=recent_popularity", "--recency=power"], r"recency means nothing to recent_popularity"),
         (["--model=item_knn", "--neighbours=0"], r"neighbours=0 of ItemKNN must be at least 1"),
+        (["--model=elsa", "--linear_path=1"], r"linear_path means nothing to elsa: drop it, or say --model=diffrec or"),
+        (["--linear_l2=5"], r"linear_l2 means nothing to diffrec: drop it, or say --linear_path=0.5"),
+        (["--linear_path=-1"], r"weight=-1.0 of the linear path must be positive"),
+        (["--forecast=5"], r"forecast means nothing to diffrec: drop it, or say --recency=linear"),
         (["--model=lightgcn", "--in_dims=[5]"], r"in_dims means nothing to lightgcn: drop it, or say --model=l_diff"),
     ],
 )

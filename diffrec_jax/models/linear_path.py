@@ -1,0 +1,71 @@
+"""A linear path beside the network: DiffRec's reconstruction plus a share of EASE's, each fitted on its own.
+
+    scores = x̂_0(history) + weight · x · B,     B as in ``EASE``                           (1)
+
+Both predict the same row, the network through a few hundred hidden units, the linear map with a weight for every pair
+of items; they err on different items. Training the network on what the linear map leaves does worse than either: it
+learns to undo the regularisation of the linear map.
+
+Source: ours. B costs 4·I² bytes; ``EASE.check_size`` refuses a catalogue that is too large for it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+
+from diffrec_jax.data.recency import Recency
+from diffrec_jax.data.rows import Rows
+from diffrec_jax.models.baselines import EASE
+from diffrec_jax.models.contract import Params
+from diffrec_jax.models.diffrec import DiffRec
+from diffrec_jax.space import Range
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LinearPath:
+    """DiffRec with a linear path; parameters are ``{"network": DiffRec's, "linear": EASE's}``.
+
+    Attributes:
+      network: is trained, and its epoch chosen, as if it were alone.
+      linear: is fitted in closed form.
+      weight: of Eq. 1.
+    """
+
+    network: DiffRec
+    linear: EASE
+    weight: float = 0.5
+
+    SPACE: ClassVar[Mapping[str, Range]] = {}
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0.0:
+            raise ValueError(f"weight={self.weight} of the linear path must be positive: 0.5, or leave the path out")
+        for name in ("recency", "forecast"):
+            ours, theirs = getattr(self.network, name), getattr(self.linear, name)
+            if ours != theirs:
+                raise ValueError(f"{name} is {ours} of the network and {theirs} of the linear path: give both the same")
+
+    @property
+    def recency(self) -> Recency | None:
+        """The kernel of both."""
+        return self.network.recency
+
+    def bytes_needed(self, n_items: int) -> int:
+        """Host memory to fit the linear path."""
+        return self.linear.bytes_needed(n_items)
+
+    def check_size(self, n_items: int) -> None:
+        """Raises ``ValueError`` if the catalogue is too large for the linear path."""
+        self.linear.check_size(n_items)
+
+    def prepare(self, params: Params) -> Any:
+        """What the network prepares."""
+        return self.network.prepare(params["network"])
+
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
+        """Eq. 1, ``[B, I]``."""
+        return self.network.scores(params["network"], rows, key=key, tables=tables) + self.weight * self.linear.scores(
+            params["linear"], rows
+        )
