@@ -26,7 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffrec_jax.data.recency import Recency
+from diffrec_jax.data.forecast import check_forecast, past_and_future
+from diffrec_jax.data.recency import Recency, training_recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.diffusion import importance
 from diffrec_jax.diffusion.importance import LossHistory
@@ -79,6 +80,8 @@ class LatentDiffRec:
       vae_anneal_cap, vae_anneal_steps: Eq. 3; 0 steps means the cap throughout.
       recency: a recency kernel makes it LT-DiffRec.
       fit_weighted: train on the weighted rows, as the paper does; False weighs only the histories that are scored.
+      forecast: encode pasts and decode futures of this half-life, in interactions; 0 reconstructs rows, as the paper.
+      guidance: how much of the logits of an empty history is subtracted, in [0, 1]; see ``DiffRec``.
       lr1, wd1: learning rate and weight decay of the autoencoder.
       lr2, wd2: of the denoiser.
     """
@@ -111,6 +114,8 @@ class LatentDiffRec:
     vae_anneal_steps: int = 200
     recency: Recency | None = None
     fit_weighted: bool = True
+    forecast: float = 0.0
+    guidance: float = 0.0
     lr1: float = 1e-3
     lr2: float = 5e-4
     wd1: float = 0.0
@@ -125,6 +130,8 @@ class LatentDiffRec:
         "lamda": Real(0.005, 0.2, log=True),
         "vae_anneal_cap": Real(0.0, 1.0),
         "fit_weighted": Choice((False, True)),
+        "forecast": Choice((0.0, 3.0, 10.0, 30.0)),
+        "guidance": Real(0.0, 1.0),
         "lr1": Real(1e-4, 5e-3, log=True),
         "lr2": Real(1e-5, 3e-3, log=True),
     }
@@ -160,6 +167,9 @@ class LatentDiffRec:
             raise ValueError("mean_type=eps predicts the noise, and noise_scale=0 leaves none: use mean_type=x0")
         if not 0 <= self.sampling_steps <= self.steps:
             raise ValueError(f"sampling_steps={self.sampling_steps} must lie between 0 and steps={self.steps}")
+        check_forecast(self.forecast, self.recency)
+        if not 0.0 <= self.guidance <= 1.0:
+            raise ValueError(f"guidance={self.guidance} must lie in [0, 1]: 0 for none")
         if isinstance(self.clusters, Clusters):
             for width in self.in_dims:
                 divide_width(width, self.clusters.sizes)
@@ -232,6 +242,10 @@ class LatentDiffRec:
     ) -> tuple[jax.Array, LossAux]:
         """The joint loss (Eq. 2), averaged over the real rows of the batch."""
         t_key, latent_key, noise_key, vae_key, denoiser_key = jax.random.split(key, 5)
+        target = None
+        if self.forecast:
+            cut_key, recency = jax.random.fold_in(key, 5), training_recency(self)
+            rows, target = past_and_future(rows, cut_key, half_life=self.forecast, recency=recency)
         # What dropout does to a row is decided on its interactions: elsewhere there is nothing to drop.
         rows = rows.replace(weights=dropout(vae_key, rows.weights, rate=self.vae_dropout))
         batch = rows.items.shape[0]
@@ -241,6 +255,7 @@ class LatentDiffRec:
             params,
             self._in_cluster_order(rows),
             t,
+            target=None if target is None else self._in_cluster_order(target),
             latent_noise=jax.random.normal(latent_key, latent) if self.reparam else None,
             noise=jax.random.normal(noise_key, latent),
             dropout_key=denoiser_key,
@@ -264,16 +279,19 @@ class LatentDiffRec:
         x: Rows | jax.Array,
         t: jax.Array,
         *,
+        target: Rows | None = None,
         latent_noise: jax.Array | None,
         noise: jax.Array,
         dropout_key: jax.Array | None = None,
     ) -> Terms:
         """The terms of Eq. 1 and 2 for rows in cluster order (dense ``[B, I]`` or not) after dropout, all draws given.
 
-        ``t [B]``; ``noise [B, Z]`` of the forward process; ``latent_noise [B, Z]`` of the reparameterisation, None
-        takes the mean; ``dropout_key`` of the denoiser, None turns its dropout off.
+        ``t [B]``; ``target``: rows to decode, where not ``x`` itself; ``noise [B, Z]`` of the forward process;
+        ``latent_noise [B, Z]`` of the reparameterisation, None takes the mean; ``dropout_key`` of the denoiser, None
+        turns its dropout off.
         """
         encoded, decoded = self._blocks(x)
+        decoded = decoded if target is None else self._blocks(target)[1]
         mean, log_variance = self._apply(params["autoencoder"], encoded, method="encode")
         z0 = mean if latent_noise is None else reparameterise(mean, log_variance, latent_noise)
 
@@ -302,11 +320,17 @@ class LatentDiffRec:
     def prepare(self, params: Params) -> dict[str, Any]:
         """The first matrices as far as the means need them; the last ones side by side, their columns in item order."""
         last = self.item_vectors(params).T
-        return {
+        tables = {
             "first_kernels": self._apply(params["autoencoder"], method="first_kernels"),
             "last_kernel": last[:-1],
             "last_bias": last[-1],
         }
+        if self.guidance:
+            nothing = [jnp.zeros((1, kernel.shape[1]), kernel.dtype) for kernel in tables["first_kernels"]]
+            z = self._apply(params["autoencoder"], nothing, method="means")
+            z = reverse(self.schedule, self._denoise(params), z, mean_type=self.mean_type)
+            tables["empty"] = jnp.concatenate(self._apply(params["autoencoder"], z, method="hidden"), axis=1)
+        return tables
 
     def scores(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
         """Logits ``[B, I]`` of each user: encoder means, reverse process on latents, decoder.
@@ -314,8 +338,8 @@ class LatentDiffRec:
         The rows are never dense: their products with the first matrices are gathered. Noise is drawn per user id.
         """
         tables = self.prepare(params) if tables is None else tables
-        hidden = self.user_vectors(params, rows, key=key, tables=tables)[:, :-1]
-        return jnp.matmul(hidden, tables["last_kernel"]) + tables["last_bias"]
+        vectors = self.user_vectors(params, rows, key=key, tables=tables)
+        return jnp.matmul(vectors[:, :-1], tables["last_kernel"]) + vectors[:, -1:] * tables["last_bias"]
 
     @property
     def factored(self) -> bool:
@@ -326,8 +350,10 @@ class LatentDiffRec:
         """``[h, 1]``, ``[B, H + 1]``: what the decoder's last matrices are multiplied with, cluster after cluster."""
         tables = self.prepare(params) if tables is None else tables
         z = self._latents(params, rows, key, tables)
-        hidden = self._apply(params["autoencoder"], z, method="hidden")
-        return jnp.concatenate([*hidden, jnp.ones((z.shape[0], 1), z.dtype)], axis=1)
+        hidden = jnp.concatenate(self._apply(params["autoencoder"], z, method="hidden"), axis=1)
+        if self.guidance:
+            hidden = hidden - self.guidance * tables["empty"]
+        return jnp.pad(hidden, ((0, 0), (0, 1)), constant_values=1.0 - self.guidance)
 
     def item_vectors(self, params: Params) -> jax.Array:
         """The decoder's last columns and biases, ``[I, H + 1]``; zero at what belongs to other clusters."""

@@ -123,7 +123,10 @@ def test_every_model_is_searched_from_its_defaults(model):
 @pytest.mark.parametrize(
     "flags, sentence",
     [
-        (["--tune=steps"], r"tune=steps is not searched for ease: choose from l2, fit_weighted, w_min, recency_power"),
+        (
+            ["--tune=steps"],
+            r"tune=steps is not searched for ease: choose from l2, fit_weighted, forecast, w_min, recency_power",
+        ),
         (["--trials=0"], r"trials=0 must be at least 1"),
         (["--minutes=-1"], r"minutes=-1.0 not negative"),
         (["--stepz=1"], r"Unknown command line flag 'stepz'"),

@@ -10,9 +10,11 @@ import pytest
 from test_cluster_vae import recorded_clusters, recorded_params
 
 from diffrec_jax import api
+from diffrec_jax.data.forecast import past_and_future
 from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import device_csr, make_rows, take_rows
+from diffrec_jax.diffusion import importance
 from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue, LatentDiffRec
@@ -121,6 +123,37 @@ def test_the_loss_is_the_sum_of_its_terms(reweight, reparam):
     assert int(aux.history.count.sum()) == 12
     again, _ = model.loss(params, LossHistory.create(4), rows, **{**now, "key": jax.random.key(6)})
     assert float(again) != float(loss)
+
+
+def test_a_forecast_encodes_the_past_and_decodes_the_future():
+    recency, key = Recency("power", w_min=0.5, w_max=2.0), jax.random.key(5)
+    model, params = small(recency=recency, forecast=2.0, reparam=False, vae_dropout=0.0, dropout=0.0, noise_scale=0.0)
+    rows = take_rows(device_csr(small_csr()), jnp.arange(12, dtype=jnp.int32), recency=recency)
+    _, aux = model.loss(params, LossHistory.create(4), rows, key=key, step=jnp.asarray(7), epoch=jnp.asarray(0))
+    past, future = past_and_future(rows, jax.random.fold_in(key, 5), half_life=2.0, recency=recency)
+    t, _ = importance.sample(LossHistory.create(4), jax.random.split(key, 5)[0], 12)
+    blocks = split(past.dense()[:, model.clusters.order], model.clusters.sizes)
+    z = model.autoencoder.apply(params["autoencoder"], blocks, method="encode")[0]
+    z = model.denoiser.apply(params["denoiser"], z, t)
+    logits = jnp.concatenate(model.autoencoder.apply(params["autoencoder"], z, method="decode"), axis=1)
+    nll = -jnp.sum(future.dense()[:, model.clusters.order] * jax.nn.log_softmax(logits), axis=1)
+    assert float(aux.metrics["nll"]) == pytest.approx(float(nll[past.users >= 0].mean()), rel=1e-5)
+    assert int(aux.history.count.sum()) == int((past.users >= 0).sum())
+
+
+@pytest.mark.parametrize("change", [{}, {"in_dims": (8, 10), "out_dims": (8, 10)}, {"sampling_steps": 2}])
+def test_guidance_takes_out_what_an_empty_history_gets(change):
+    model, params = small(guidance=0.75, **change)
+    plain = dataclasses.replace(model, guidance=0.0)
+    rows = take_rows(device_csr(small_csr()), jnp.arange(12, dtype=jnp.int32))
+    nothing = jax.tree.map(lambda a: a[:1], rows.replace(weights=0.0 * rows.weights))
+    key = jax.random.key(0)
+    expected = dataclasses.replace(plain, sampling_steps=0).scores(params, nothing, key=key)
+    expected = plain.scores(params, rows, key=key) - 0.75 * expected
+    scores = model.scores(params, rows, key=key, tables=model.prepare(params))
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    vectors = model.user_vectors(params, rows, key=key) @ model.item_vectors(params).T
+    np.testing.assert_allclose(vectors, scores, atol=1e-5)
 
 
 def test_annealing_and_its_limits():
@@ -238,6 +271,8 @@ def test_the_number_and_distribution_of_parameters_are_the_reference_ones():
         ({"lr2": 0.0}, "lr2=0.0 must be positive"),
         ({"anneal_steps": -1}, "anneal_steps=-1 must not be negative"),
         ({"clusters": np.zeros(22, int)}, "clusters are of 22 items, and the catalogue has 23"),
+        ({"guidance": -0.5}, r"guidance=-0.5 must lie in \[0, 1\]"),
+        ({"forecast": 5.0}, "forecast=5 looks at the order of a history, and no recency is given: name a kernel"),
         ({"clusters": None}, "L-DiffRec needs the cluster of each item"),
     ],
 )
