@@ -22,7 +22,9 @@ def command(config: Mapping[str, Any], seeds: Sequence[int]) -> str:
       config: as in ``config.json``.
       seeds: of the runs, which differ in nothing else.
     """
-    flags = min((_flags(config, start, name) for name, start in _starts().items()), key=len)
+    own = _configuration(config)
+    meant = {key: value for key, value in as_json(own).items() if own.means_something(key)}
+    flags = min((_flags(meant, start, name) for name, start in _starts().items()), key=len)
     ours = {**as_json(Config()), **config}
     if ours["data_dir"] != Config.data_dir and not ours["data"]:
         flags.append("--data_dir=DATA")
@@ -43,12 +45,11 @@ def _starts() -> dict[str, dict[str, Any]]:
     return starts
 
 
-def _flags(config: Mapping[str, Any], start: Mapping[str, Any], name: str) -> list[str]:
-    """The flags that lead from ``start`` to ``config``; endless where no flag can."""
+def _flags(meant: Mapping[str, Any], start: Mapping[str, Any], name: str) -> list[str]:
+    """The flags that lead from ``start`` to what is ``meant``; endless where no flag can."""
     flags = [f"--flagfile={name}"] if name else []
-    own = _configuration(config)
-    for key, value in as_json(own).items():
-        if key in (*NOT_PART_OF_A_RUN, "seed", "baselines") or not own.means_something(key):
+    for key, value in meant.items():
+        if key in (*NOT_PART_OF_A_RUN, "seed", "baselines"):
             continue
         if key in _PATHS:
             value = Path(value).name

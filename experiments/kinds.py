@@ -5,6 +5,7 @@ other flag says to whom it belongs.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 from diffrec_jax.data.recency import Recency
@@ -33,6 +34,7 @@ LATENT, TIME_AWARE = ("l_diffrec", "lt_diffrec"), ("t_diffrec", "lt_diffrec")
 RECENCY_FLAGS = {"kernel": "recency", "power": "recency_power"}  # where they are not called as in ``Recency``
 
 
+@functools.cache
 def hyper_parameters(model: str) -> dict[str, Any]:
     """Names and defaults of the hyper-parameters that are flags of their own: without clusters and recency."""
     fields = dataclasses.fields(KINDS[model])
@@ -59,6 +61,7 @@ def is_trained(model: str) -> bool:
     return hasattr(KINDS[model], "loss")
 
 
+@functools.cache
 def models_of(flag: str, group: str) -> tuple[str, ...]:
     """The models to which a flag means something."""
 

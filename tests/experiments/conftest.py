@@ -10,7 +10,7 @@ from rich.console import Console
 
 from diffrec_jax.data import synthetic
 from diffrec_jax.mesh import make_mesh, parse_mesh
-from experiments import cli, run, seeds
+from experiments import cli, pictures, run, seeds
 
 TINY = ["--dims=[8]", "--steps=3", "--epochs=4", "--eval_every=2", "--batch_size=32"]
 
@@ -58,3 +58,10 @@ def one_device(monkeypatch):
     monkeypatch.setattr(
         run, "parse_mesh", lambda text: parse_mesh(text) if text else make_mesh(devices=jax.devices()[:1])
     )
+
+
+@pytest.fixture(autouse=True)
+def nothing_drawn(request, monkeypatch):
+    """Pictures take two seconds of a run and are drawn in the tests of reports only."""
+    if request.module.__name__ != "test_report":
+        monkeypatch.setattr(pictures, "draw", lambda paint, **size: "<svg/>")

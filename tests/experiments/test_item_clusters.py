@@ -1,12 +1,12 @@
 """L-DiffRec from the command line, on a small made-up data set."""
 
 import re
+import shutil
 import sys
 
 import numpy as np
 import pytest
 
-from diffrec_jax.data import synthetic
 from experiments import cli, item_clusters, run, source
 from experiments.config import Config
 
@@ -15,16 +15,14 @@ SMALL = ["--in_dims=[8]", "--mlp_dims=[8]", "--steps=3", "--epochs=2", "--eval_e
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
+def data_dir(tiny_data, tmp_path_factory):
+    """The small data set, with item embeddings beside it."""
     folder = tmp_path_factory.mktemp("data")
-    split = synthetic.generate(n_users=80, n_items=130, seed=4).k_core(3).split_by_time(0.7, 0.1, 0.2)
-    (folder / "small").mkdir()
-    for name, part in zip(("train", "valid", "test"), split):
-        np.save(folder / "small" / f"{name}_list.npy", np.stack([part.users, part.items], axis=1))
-    n_items = int(max(part.items.max() for part in split)) + 1
-    np.save(folder / "small" / "item_emb.npy", np.random.default_rng(0).normal(size=(n_items, 4)))
+    shutil.copytree(tiny_data / "tiny", folder / "small")
+    split = source.load(Config(data_dir=str(folder), dataset="small"))
+    np.save(folder / "small" / "item_emb.npy", np.random.default_rng(0).normal(size=(split.n_items, 4)))
     np.save(folder / "small" / "short.npy", np.zeros((5, 4)))
-    np.save(folder / "small" / "nan.npy", np.full((n_items, 4), np.nan))
+    np.save(folder / "small" / "nan.npy", np.full((split.n_items, 4), np.nan))
     (folder / "small" / "text.npy").write_text("no array")
     return folder
 

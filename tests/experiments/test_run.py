@@ -21,7 +21,7 @@ from experiments.cli import FLAG_FILES
 from experiments.config import Config, as_flags
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["--dims=[8]", "--steps=3", "--epochs=4", "--eval_every=2", "--batch_size=32"]
+SMALL = ["--dims=[8]", "--steps=3", "--epochs=4", "--eval_every=2", "--batch_size=32", "--baselines=false"]
 
 
 def write_released(folder, split):
@@ -69,7 +69,7 @@ def in_a_process(*flags, **options):
 
 
 def test_a_run_leaves_a_folder_that_explains_itself_and_shows_its_table_again(command, tmp_path):
-    code, text = command("--dataset=small")
+    code, text = command("--dataset=small", "--baselines")
     assert code == 0 and "official protocol" in text and "EASE" in text and "Popularity" in text
     assert "memory per device:" in text
     folder = tmp_path / "run"
@@ -90,10 +90,10 @@ def test_a_run_leaves_a_folder_that_explains_itself_and_shows_its_table_again(co
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert [line["valid"] is not None for line in lines] == [False, True, False, True]
 
-    code, again = command("--dataset=small")
+    code, again = command("--dataset=small", "--baselines")
     assert code == 0 and "is finished" in again
     assert [line for line in again.splitlines() if "│" in line] == [line for line in text.splitlines() if "│" in line]
-    code, standard = command("--dataset=small", "--protocol=standard")
+    code, standard = command("--dataset=small", "--baselines", "--protocol=standard")
     assert code == 0 and "standard protocol (mean over users with held-out items)" in standard
     code, from_flags = command(f"--flagfile={folder / 'flags.txt'}", workdir=None, small=False)
     assert code == 0 and "is finished" in from_flags
@@ -282,7 +282,7 @@ def test_an_unwritable_folder_is_refused(command, tmp_path):
     assert code == 2 and "cannot write the run folder" in text and "choose another --workdir" in text
 
 
-def test_ctrl_c_saves_and_the_same_command_ends_like_an_uninterrupted_run(data_dir, tmp_path):
+def test_ctrl_c_saves_and_the_same_command_ends_like_an_uninterrupted_run(command, data_dir, tmp_path):
     flags = [f"--data_dir={data_dir}", "--dataset=small", "--dims=[64]", "--steps=3", "--batch_size=16",
              "--eval_every=10", "--patience=2000", "--epochs=1500", "--baselines=false"]  # fmt: skip
     stopped = in_a_process(*flags, f"--workdir={tmp_path / 'stopped'}")
@@ -296,16 +296,14 @@ def test_ctrl_c_saves_and_the_same_command_ends_like_an_uninterrupted_run(data_d
     go_on = re.search(r"state saved; to go on: python -m experiments.run (--flagfile=\S+)", text.replace("\n", " "))
     assert go_on, text
     done = len(metrics.read_text().splitlines())
-    short = [flag for flag in flags if not flag.startswith("--epochs")]
     # the same run, but ended soon after where it was stopped: rewrite the recorded number of epochs in both
     total = done + 7
     for name in ("config.json", "flags.txt"):
         file = tmp_path / "stopped" / name
         file.write_text(file.read_text().replace("1500", str(total)))
-    resumed = in_a_process(go_on[1])
-    assert resumed.communicate(timeout=200)[0] and resumed.returncode == 0
-    whole = in_a_process(*short, f"--epochs={total}", f"--workdir={tmp_path / 'whole'}")
-    assert whole.communicate(timeout=200)[0] and whole.returncode == 0
+    code, text = command(go_on[1], workdir=None, small=False)
+    assert code == 0 and "going on after epoch" in text, text
+    assert command(*flags[1:], f"--epochs={total}", workdir="whole", small=False)[0] == 0
 
     def without_seconds(folder):
         lines = [json.loads(line) for line in (tmp_path / folder / "metrics.jsonl").read_text().splitlines()]
