@@ -1,12 +1,6 @@
 """DiffRec, and with a recency kernel T-DiffRec: diffusion on whole interaction rows.
 
-Source: the DiffRec paper (arXiv 2304.04971, Sections 3.1-3.4 and 3.6). Ours, and off unless asked for: ``forecast``
-(see ``data.forecast``), and ``guidance``, which takes the popularity of items out of the scores::
-
-    scores = x̂_0(history) - guidance · x̂_0(nothing)                                        (1)
-
-This ranks as classifier-free guidance does (Ho and Salimans, arXiv 2207.12598, Eq. 6) with the empty history as the
-absent condition, ``guidance = w / (1 + w)``; nothing is trained for it.
+Source: the DiffRec paper (arXiv 2304.04971, Sections 3.1-3.4 and 3.6).
 """
 
 import dataclasses
@@ -18,115 +12,57 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffrec_jax.data.forecast import check_forecast, past_and_future
-from diffrec_jax.data.recency import Recency, training_recency
+from diffrec_jax.data.forecast import past_and_future
+from diffrec_jax.data.recency import training_recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.diffusion import importance
 from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.diffusion.objective import denoising_loss
-from diffrec_jax.diffusion.process import MeanType, corrupt, reverse
-from diffrec_jax.diffusion.schedule import DIFFUSION_SPACE, Schedule, make_schedule
+from diffrec_jax.diffusion.process import corrupt, reverse
 from diffrec_jax.models import collapsed
 from diffrec_jax.models.contract import Catalogue, LossAux, Params
 from diffrec_jax.models.denoiser import ACTIVATIONS, Denoiser
+from diffrec_jax.models.diffusion_settings import DiffusionSettings
 from diffrec_jax.models.user_noise import normal_per_user
 from diffrec_jax.space import Choice, Range, Real
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DiffRec:
+class DiffRec(DiffusionSettings):
     """Hyper-parameters of DiffRec and its functions; see ``models.contract`` for what the functions promise.
 
-    Attributes:
+    Attributes (beside those of ``DiffusionSettings``):
       dims: hidden widths, innermost first; (200, 600) is I → 600 → 200 → 600 → I.
-      emb_size: width of the step embedding.
       activation: of the hidden layers.
-      norm: L2-normalise the network's input.
-      dropout: rate on the network's input while training.
-      steps: T.
-      noise_schedule, noise_scale, noise_min, noise_max, beta_fixed: see ``diffusion.make_schedule``.
-      mean_type: the network predicts the clean row (``x0``) or the noise (``eps``).
-      reweight: weigh the loss of each step as the evidence bound does.
-      sampling_steps: T', how far a row is corrupted before inference.
-      sampling_noise: draw from the posterior at inference instead of taking its mean.
-      recency: a recency kernel makes it T-DiffRec.
-      fit_weighted: train on the weighted rows, as the paper does; False weighs only the histories that are scored.
-      forecast: train on pasts to predict futures of this half-life, in interactions; 0 reconstructs rows, as the paper.
-      guidance: of Eq. 1, in [0, 1].
       lr, weight_decay: of AdamW.
     """
 
     dims: tuple[int, ...] = (200, 600)
-    emb_size: int = 10
     activation: str = "tanh"
-    norm: bool = False
-    dropout: float = 0.5
     steps: int = 40
-    noise_schedule: str = "linear-var"
     noise_scale: float = 0.005
     noise_min: float = 0.005
-    noise_max: float = 0.01
-    beta_fixed: bool = True
-    mean_type: MeanType = "x0"
-    reweight: bool = True
-    sampling_steps: int = 0
-    sampling_noise: bool = False
-    recency: Recency | None = None
-    fit_weighted: bool = True
-    forecast: float = 0.0
-    guidance: float = 0.0
     lr: float = 5e-4
     weight_decay: float = 0.0
 
     SPACE: ClassVar[Mapping[str, Range]] = {
         "dims": Choice(((200,), (600,), (1000,), (200, 600))),
-        "dropout": Real(0.1, 0.8),
-        **DIFFUSION_SPACE,
+        **DiffusionSettings.SHARED_SPACE,
         "norm": Choice((False, True)),
         "reweight": Choice((False, True)),
-        "fit_weighted": Choice((False, True)),
-        "forecast": Choice((0.0, 3.0, 10.0, 30.0)),
-        "guidance": Real(0.0, 1.0),
         "lr": Real(1e-5, 3e-3, log=True),
     }
 
     def __post_init__(self) -> None:
-        _ = self.schedule  # refuses what makes no schedule
+        super().__post_init__()
         if not self.dims or min(self.dims) < 1:
             raise ValueError(f"dims={list(self.dims)} needs at least one hidden width, each >= 1, such as [200,600]")
-        if self.emb_size < 1:
-            raise ValueError(f"emb_size={self.emb_size} must be at least 1")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation={self.activation!r} is unknown: choose one of {', '.join(ACTIVATIONS)}")
-        if self.mean_type not in ("x0", "eps"):
-            raise ValueError(f"mean_type={self.mean_type!r} is unknown: choose x0 or eps")
-        if self.mean_type == "eps" and not self.schedule.has_noise:
-            raise ValueError("mean_type=eps predicts the noise, and noise_scale=0 leaves none: use mean_type=x0")
-        if self.mean_type == "eps" and self.schedule.alphas_cumprod[-1] <= 0.0:
-            raise ValueError("mean_type=eps cannot restore a row from pure noise: lower noise_scale or noise_max")
-        if not 0 <= self.sampling_steps <= self.steps:
-            raise ValueError(f"sampling_steps={self.sampling_steps} must lie between 0 and steps={self.steps}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout={self.dropout} must lie in [0, 1)")
-        check_forecast(self.forecast, self.recency)
         if self.forecast and self.mean_type == "eps":
             raise ValueError("mean_type=eps predicts the noise, and forecast the future: use mean_type=x0")
-        if not 0.0 <= self.guidance <= 1.0:
-            raise ValueError(f"guidance={self.guidance} must lie in [0, 1]: 0 for none")
         if not self.lr > 0.0 or not self.weight_decay >= 0.0:
             raise ValueError(f"lr={self.lr} must be positive and weight_decay={self.weight_decay} not negative")
-
-    @functools.cached_property
-    def schedule(self) -> Schedule:
-        """The diffusion tables."""
-        return make_schedule(
-            self.noise_schedule,
-            steps=self.steps,
-            noise_scale=self.noise_scale,
-            noise_min=self.noise_min,
-            noise_max=self.noise_max,
-            beta_fixed=self.beta_fixed,
-        )
 
     @property
     def item_axes(self) -> Mapping[str, int]:

@@ -26,14 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffrec_jax.data.forecast import check_forecast, past_and_future
-from diffrec_jax.data.recency import Recency, training_recency
+from diffrec_jax.data.forecast import past_and_future
+from diffrec_jax.data.recency import training_recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.diffusion import importance
 from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.diffusion.objective import denoising_loss
-from diffrec_jax.diffusion.process import Denoise, MeanType, corrupt, reverse
-from diffrec_jax.diffusion.schedule import DIFFUSION_SPACE, Schedule, make_schedule
+from diffrec_jax.diffusion.process import Denoise, corrupt, reverse
 from diffrec_jax.models.cluster_vae import (
     Clusters,
     ClusterVAE,
@@ -45,6 +44,7 @@ from diffrec_jax.models.cluster_vae import (
 )
 from diffrec_jax.models.contract import Catalogue, LossAux, Params
 from diffrec_jax.models.denoiser import ACTIVATIONS, Denoiser, dropout
+from diffrec_jax.models.diffusion_settings import DiffusionSettings
 from diffrec_jax.models.user_noise import normal_per_user
 from diffrec_jax.space import Choice, Range, Real
 
@@ -58,10 +58,13 @@ class Terms(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LatentDiffRec:
+class LatentDiffRec(DiffusionSettings):
     """Hyper-parameters of L-DiffRec and its functions; see ``models.contract`` for what the functions promise.
 
-    Attributes:
+    ``mean_type``, ``norm``, ``dropout``, ``sampling_steps`` and ``sampling_noise`` are of the process in latent space;
+    see also Eq. 2 for ``reweight``. ``forecast`` encodes pasts and decodes futures, and ``guidance`` is of logits.
+
+    Attributes (beside those of ``DiffusionSettings``):
       clusters: the cluster of each item, ``[I]`` whole numbers or ``Clusters``. They shape the network and order its
         columns, but are not learned: they belong to the model, not to its parameters.
       in_dims: Z, then the hidden widths of the encoder, outermost last.
@@ -71,17 +74,8 @@ class LatentDiffRec:
       reparam: train on latents drawn from the encoder; False trains on its means.
       mlp_dims: hidden widths of the denoiser, innermost first.
       mlp_act_func: activation of the denoiser.
-      emb_size: width of the step embedding.
-      norm: L2-normalise the denoiser's input.
-      dropout: rate on the denoiser's input while training.
-      steps, noise_schedule, noise_scale, noise_min, noise_max, beta_fixed: see ``diffusion.make_schedule``.
-      mean_type, reweight, sampling_steps, sampling_noise: as in ``DiffRec``, in latent space; see also Eq. 2.
       lamda, anneal_cap, anneal_steps: Eq. 4; 0 steps means ``max(lamda, anneal_cap)`` throughout.
       vae_anneal_cap, vae_anneal_steps: Eq. 3; 0 steps means the cap throughout.
-      recency: a recency kernel makes it LT-DiffRec.
-      fit_weighted: train on the weighted rows, as the paper does; False weighs only the histories that are scored.
-      forecast: encode pasts and decode futures of this half-life, in interactions; 0 reconstructs rows, as the paper.
-      guidance: how much of the logits of an empty history is subtracted, in [0, 1]; see ``DiffRec``.
       lr1, wd1: learning rate and weight decay of the autoencoder.
       lr2, wd2: of the denoiser.
     """
@@ -94,28 +88,12 @@ class LatentDiffRec:
     reparam: bool = True
     mlp_dims: tuple[int, ...] = (300,)
     mlp_act_func: str = "tanh"
-    emb_size: int = 10
-    norm: bool = False
-    dropout: float = 0.5
-    steps: int = 5
-    noise_schedule: str = "linear-var"
-    noise_scale: float = 0.01
-    noise_min: float = 0.001
-    noise_max: float = 0.01
     beta_fixed: bool = False
-    mean_type: MeanType = "x0"
-    reweight: bool = True
-    sampling_steps: int = 0
-    sampling_noise: bool = False
     lamda: float = 0.03
     anneal_cap: float = 0.005
     anneal_steps: int = 500
     vae_anneal_cap: float = 0.3
     vae_anneal_steps: int = 200
-    recency: Recency | None = None
-    fit_weighted: bool = True
-    forecast: float = 0.0
-    guidance: float = 0.0
     lr1: float = 1e-3
     lr2: float = 5e-4
     wd1: float = 0.0
@@ -125,21 +103,17 @@ class LatentDiffRec:
         "in_dims": Choice(((200,), (300,), (300, 600))),
         "vae_dropout": Real(0.0, 0.7),
         "mlp_dims": Choice(((200,), (300,), (600,))),
-        "dropout": Real(0.1, 0.8),
-        **DIFFUSION_SPACE,
+        **DiffusionSettings.SHARED_SPACE,
         "lamda": Real(0.005, 0.2, log=True),
         "vae_anneal_cap": Real(0.0, 1.0),
-        "fit_weighted": Choice((False, True)),
-        "forecast": Choice((0.0, 3.0, 10.0, 30.0)),
-        "guidance": Real(0.0, 1.0),
         "lr1": Real(1e-4, 5e-3, log=True),
         "lr2": Real(1e-5, 3e-3, log=True),
     }
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.clusters is not None and not isinstance(self.clusters, Clusters):
             object.__setattr__(self, "clusters", Clusters(self.clusters))
-        _ = self.schedule  # refuses what makes no schedule
         for name in ("in_dims", "mlp_dims"):
             dims = getattr(self, name)
             if not dims or min(dims) < 1:
@@ -147,10 +121,9 @@ class LatentDiffRec:
         for name in ("act_func", "mlp_act_func"):
             if getattr(self, name) not in ACTIVATIONS:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(ACTIVATIONS)}")
-        for name in ("dropout", "vae_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")
-        for name in ("lr1", "lr2", "emb_size"):
+        if not 0.0 <= self.vae_dropout < 1.0:
+            raise ValueError(f"vae_dropout={self.vae_dropout} must lie in [0, 1)")
+        for name in ("lr1", "lr2"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
         for name in ("wd1", "wd2", "lamda", "anneal_cap", "anneal_steps", "vae_anneal_cap", "vae_anneal_steps"):
@@ -161,30 +134,9 @@ class LatentDiffRec:
                 f"out_dims={list(self.out_dims)} does not fit in_dims={list(self.in_dims)}: choose [] (one linear "
                 "layer) or the same widths (one mirrored decoder per cluster)"
             )
-        if self.mean_type not in ("x0", "eps"):
-            raise ValueError(f"mean_type={self.mean_type!r} is unknown: choose x0 or eps")
-        if self.mean_type == "eps" and not self.schedule.has_noise:
-            raise ValueError("mean_type=eps predicts the noise, and noise_scale=0 leaves none: use mean_type=x0")
-        if not 0 <= self.sampling_steps <= self.steps:
-            raise ValueError(f"sampling_steps={self.sampling_steps} must lie between 0 and steps={self.steps}")
-        check_forecast(self.forecast, self.recency)
-        if not 0.0 <= self.guidance <= 1.0:
-            raise ValueError(f"guidance={self.guidance} must lie in [0, 1]: 0 for none")
         if isinstance(self.clusters, Clusters):
             for width in self.in_dims:
                 divide_width(width, self.clusters.sizes)
-
-    @functools.cached_property
-    def schedule(self) -> Schedule:
-        """The diffusion tables."""
-        return make_schedule(
-            self.noise_schedule,
-            steps=self.steps,
-            noise_scale=self.noise_scale,
-            noise_min=self.noise_min,
-            noise_max=self.noise_max,
-            beta_fixed=self.beta_fixed,
-        )
 
     @functools.cached_property
     def autoencoder(self) -> ClusterVAE:

@@ -244,7 +244,7 @@ def test_padding_rows_weigh_nothing_and_write_no_history():
         ({"dropout": 1.0}, r"dropout=1.0 must lie in \[0, 1\)"),
         ({"lr": 0.0}, "lr=0.0 must be positive"),
         ({"emb_size": 0}, "emb_size=0 must be at least 1"),
-        ({"guidance": 1.5}, r"guidance=1.5 must lie in \[0, 1\]"),
+        ({"guidance": -1.5}, r"guidance=-1.5 must not be negative"),
         ({"forecast": -1.0}, "forecast=-1.0 is the half-life of the future in interactions"),
         ({"forecast": 5.0}, "forecast=5 looks at the order of a history, and no recency is given: name a kernel"),
         ({"forecast": 5.0, "recency": Recency(), "mean_type": "eps"}, "mean_type=eps predicts the noise, and forecast"),
