@@ -94,7 +94,8 @@ def train(config: Config, split: Split, folder: RunFolder, mesh: Mesh, console: 
         again = shlex.join(["python", "-m", "experiments.run", f"--flagfile={folder.path / 'flags.txt'}"])
         again = "run the same command again" if files.is_remote(folder.path) else again
         console.print(f"{stop}, state saved; to go on: {again}", highlight=False)
-        return cli.EXIT_RUN_AGAIN if observer and observer.asked_by == signal.SIGTERM else cli.EXIT_INTERRUPTED
+        by_hand = observer is not None and observer.asked_by == signal.SIGINT  # None: another process was asked
+        return cli.EXIT_INTERRUPTED if by_hand else cli.EXIT_RUN_AGAIN
     result = measured(config, split, fitted, started=started)
     if is_writer():
         folder.finish(result)

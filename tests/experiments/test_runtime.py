@@ -1,12 +1,15 @@
 """Compilation, profiles, and several processes."""
 
 import collections
+import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -103,8 +106,36 @@ def test_what_belongs_to_the_machine_is_recorded_in_no_flag_file():
     assert flags == as_flags(Config())
 
 
-def test_two_processes_have_the_loss_curve_of_one(command, dataset, tmp_path):
-    flags = [f"--dataset={dataset}", *SMALL, f"--workdir={tmp_path / 'two'}"]
+def test_two_processes_stop_together_go_on_and_have_the_loss_curve_of_one(command, dataset, tmp_path):
+    more = ["--epochs=30", "--eval_every=15", "--patience=1000"]
+    flags = [f"--dataset={dataset}", *SMALL, *more, f"--workdir={tmp_path / 'two'}"]
+    with two_processes(flags) as processes:
+        metrics, deadline = tmp_path / "two" / "metrics.jsonl", time.monotonic() + 120
+        while time.monotonic() < deadline and not (metrics.is_file() and metrics.read_text()):
+            time.sleep(0.02)
+        processes[1].send_signal(signal.SIGTERM)  # a scheduler may tell any of them
+        texts = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [cli.EXIT_RUN_AGAIN] * 2, texts
+    assert "state saved; to go on: python -m" in texts[0]
+    assert len(metrics.read_text().splitlines()) < 30, "it was over before it was stopped"
+    with two_processes(flags) as processes:
+        texts = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], texts
+    assert "going on after epoch" in texts[0]
+    assert "official protocol" in texts[0] and "official protocol" not in texts[1]
+    assert command(*more, name="one")[0] == 0
+    curves = {}
+    for name in ("one", "two"):
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        curves[name] = [json.loads(line)["loss"] for line in lines]
+        curves[name] += [json.loads((tmp_path / name / "result.json").read_text())["test"]["official"]["recall@20"]]
+    assert len(curves["two"]) == 31
+    np.testing.assert_allclose(curves["two"], curves["one"], rtol=1e-4)
+
+
+@contextlib.contextmanager
+def two_processes(flags):
+    """The same command in two processes that share one run."""
     joined = ["--multihost", f"--coordinator=localhost:{free_port()}", "--process_count=2", "--join_timeout=60"]
     processes = [
         subprocess.Popen(
@@ -114,20 +145,10 @@ def test_two_processes_have_the_loss_curve_of_one(command, dataset, tmp_path):
         for number in range(2)
     ]  # fmt: skip
     try:
-        texts = [process.communicate(timeout=120)[0] for process in processes]
+        yield processes
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], texts
-    assert "official protocol" in texts[0] and "official protocol" not in texts[1]
-    assert command(name="one")[0] == 0
-    curves = {}
-    for name in ("one", "two"):
-        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
-        curves[name] = [json.loads(line)["loss"] for line in lines]
-        curves[name] += [json.loads((tmp_path / name / "result.json").read_text())["test"]["official"]["recall@20"]]
-    assert len(curves["two"]) == 5
-    np.testing.assert_allclose(curves["two"], curves["one"], rtol=1e-4)
 
 
 def free_port():
