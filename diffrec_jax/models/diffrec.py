@@ -1,6 +1,13 @@
 """DiffRec, and with a recency kernel T-DiffRec: diffusion on whole interaction rows.
 
-Source: the DiffRec paper (arXiv 2304.04971, Sections 3.1-3.4 and 3.6).
+Source: the DiffRec paper (arXiv 2304.04971, Sections 3.1-3.4 and 3.6). Ours, and off unless asked for: ``forecast``
+(see ``data.forecast``), and ``guidance``, which takes the popularity of items out of the scores::
+
+    scores = x̂_0(history) - guidance · x̂_0(nothing)                                        (1)
+
+Up to 1 this ranks as classifier-free guidance does (Ho and Salimans, arXiv 2207.12598, Eq. 6) with the empty history as
+the absent condition, ``guidance = w / (1 + w)``; nothing is trained for it. More than 1 also makes up for the
+popularity in what is added to the scores, such as a linear path.
 """
 
 import dataclasses
@@ -34,6 +41,7 @@ class DiffRec(DiffusionSettings):
     Attributes (beside those of ``DiffusionSettings``):
       dims: hidden widths, innermost first; (200, 600) is I → 600 → 200 → 600 → I.
       activation: of the hidden layers.
+      guidance: of Eq. 1; 0 for none.
       lr, weight_decay: of AdamW.
     """
 
@@ -42,6 +50,7 @@ class DiffRec(DiffusionSettings):
     steps: int = 40
     noise_scale: float = 0.005
     noise_min: float = 0.005
+    guidance: float = 0.0
     lr: float = 5e-4
     weight_decay: float = 0.0
 
@@ -50,6 +59,7 @@ class DiffRec(DiffusionSettings):
         **DiffusionSettings.SHARED_SPACE,
         "norm": Choice((False, True)),
         "reweight": Choice((False, True)),
+        "guidance": Real(0.0, 1.5),
         "lr": Real(1e-5, 3e-3, log=True),
     }
 
@@ -61,6 +71,8 @@ class DiffRec(DiffusionSettings):
             raise ValueError(f"activation={self.activation!r} is unknown: choose one of {', '.join(ACTIVATIONS)}")
         if self.forecast and self.mean_type == "eps":
             raise ValueError("mean_type=eps predicts the noise, and forecast the future: use mean_type=x0")
+        if not self.guidance >= 0.0:
+            raise ValueError(f"guidance={self.guidance} must not be negative: 1 takes all popularity out, 0 is none")
         if not self.lr > 0.0 or not self.weight_decay >= 0.0:
             raise ValueError(f"lr={self.lr} must be positive and weight_decay={self.weight_decay} not negative")
 

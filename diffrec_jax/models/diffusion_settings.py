@@ -1,14 +1,4 @@
-"""The hyper-parameters that DiffRec and L-DiffRec share: what is diffused how, and what the rows are asked for.
-
-Ours, and off unless asked for: ``forecast`` (see ``data.forecast``), and ``guidance``, which takes the popularity of
-items out of the scores::
-
-    scores = scores(history) - guidance · scores(nothing)                                  (1)
-
-Up to 1 this ranks as classifier-free guidance does (Ho and Salimans, arXiv 2207.12598, Eq. 6) with the empty history as
-the absent condition, ``guidance = w / (1 + w)``; nothing is trained for it. More than 1 also makes up for the popularity
-in what is added to the scores, such as a linear path.
-"""
+"""The hyper-parameters that DiffRec and L-DiffRec share: what is diffused how, and what rows are asked for."""
 
 import dataclasses
 import functools
@@ -39,7 +29,6 @@ class DiffusionSettings:
       recency: a recency kernel makes it T-DiffRec, or LT-DiffRec.
       fit_weighted: train on the weighted rows, as the paper does; False weighs only the histories that are scored.
       forecast: train on pasts to predict futures of this half-life, in interactions; 0 reconstructs rows, as the paper.
-      guidance: of Eq. 1; 0 for none.
     """
 
     emb_size: int = 10
@@ -58,14 +47,12 @@ class DiffusionSettings:
     recency: Recency | None = None
     fit_weighted: bool = True
     forecast: float = 0.0
-    guidance: float = 0.0
 
     SHARED_SPACE: ClassVar[Mapping[str, Range]] = {
         "dropout": Real(0.1, 0.8),
         **DIFFUSION_SPACE,
         "fit_weighted": Choice((False, True)),
         "forecast": Choice((0.0, 3.0, 10.0, 30.0)),
-        "guidance": Real(0.0, 1.0),
     }
 
     def __post_init__(self) -> None:
@@ -83,8 +70,6 @@ class DiffusionSettings:
         if not 0 <= self.sampling_steps <= self.steps:
             raise ValueError(f"sampling_steps={self.sampling_steps} must lie between 0 and steps={self.steps}")
         check_forecast(self.forecast, self.recency)
-        if not self.guidance >= 0.0:
-            raise ValueError(f"guidance={self.guidance} must not be negative: 1 takes all popularity out, 0 is none")
 
     @functools.cached_property
     def schedule(self) -> Schedule:

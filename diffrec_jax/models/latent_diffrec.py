@@ -62,7 +62,7 @@ class LatentDiffRec(DiffusionSettings):
     """Hyper-parameters of L-DiffRec and its functions; see ``models.contract`` for what the functions promise.
 
     ``mean_type``, ``norm``, ``dropout``, ``sampling_steps`` and ``sampling_noise`` are of the process in latent space;
-    see also Eq. 2 for ``reweight``. ``forecast`` encodes pasts and decodes futures, and ``guidance`` is of logits.
+    see also Eq. 2 for ``reweight``. ``forecast`` encodes pasts and decodes futures.
 
     Attributes (beside those of ``DiffusionSettings``):
       clusters: the cluster of each item, ``[I]`` whole numbers or ``Clusters``. They shape the network and order its
@@ -272,17 +272,11 @@ class LatentDiffRec(DiffusionSettings):
     def prepare(self, params: Params) -> dict[str, Any]:
         """The first matrices as far as the means need them; the last ones side by side, their columns in item order."""
         last = self.item_vectors(params).T
-        tables = {
+        return {
             "first_kernels": self._apply(params["autoencoder"], method="first_kernels"),
             "last_kernel": last[:-1],
             "last_bias": last[-1],
         }
-        if self.guidance:
-            nothing = [jnp.zeros((1, kernel.shape[1]), kernel.dtype) for kernel in tables["first_kernels"]]
-            z = self._apply(params["autoencoder"], nothing, method="means")
-            z = reverse(self.schedule, self._denoise(params), z, mean_type=self.mean_type)
-            tables["empty"] = jnp.concatenate(self._apply(params["autoencoder"], z, method="hidden"), axis=1)
-        return tables
 
     def scores(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
         """Logits ``[B, I]`` of each user: encoder means, reverse process on latents, decoder.
@@ -290,8 +284,8 @@ class LatentDiffRec(DiffusionSettings):
         The rows are never dense: their products with the first matrices are gathered. Noise is drawn per user id.
         """
         tables = self.prepare(params) if tables is None else tables
-        vectors = self.user_vectors(params, rows, key=key, tables=tables)
-        return jnp.matmul(vectors[:, :-1], tables["last_kernel"]) + vectors[:, -1:] * tables["last_bias"]
+        hidden = self.user_vectors(params, rows, key=key, tables=tables)[:, :-1]
+        return jnp.matmul(hidden, tables["last_kernel"]) + tables["last_bias"]
 
     @property
     def factored(self) -> bool:
@@ -302,10 +296,8 @@ class LatentDiffRec(DiffusionSettings):
         """``[h, 1]``, ``[B, H + 1]``: what the decoder's last matrices are multiplied with, cluster after cluster."""
         tables = self.prepare(params) if tables is None else tables
         z = self._latents(params, rows, key, tables)
-        hidden = jnp.concatenate(self._apply(params["autoencoder"], z, method="hidden"), axis=1)
-        if self.guidance:
-            hidden = hidden - self.guidance * tables["empty"]
-        return jnp.pad(hidden, ((0, 0), (0, 1)), constant_values=1.0 - self.guidance)
+        hidden = self._apply(params["autoencoder"], z, method="hidden")
+        return jnp.concatenate([*hidden, jnp.ones((z.shape[0], 1), z.dtype)], axis=1)
 
     def item_vectors(self, params: Params) -> jax.Array:
         """The decoder's last columns and biases, ``[I, H + 1]``; zero at what belongs to other clusters."""

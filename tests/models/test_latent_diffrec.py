@@ -141,21 +141,6 @@ def test_a_forecast_encodes_the_past_and_decodes_the_future():
     assert int(aux.history.count.sum()) == int((past.users >= 0).sum())
 
 
-@pytest.mark.parametrize("change", [{}, {"in_dims": (8, 10), "out_dims": (8, 10)}, {"sampling_steps": 2}])
-def test_guidance_takes_out_what_an_empty_history_gets(change):
-    model, params = small(guidance=0.75, **change)
-    plain = dataclasses.replace(model, guidance=0.0)
-    rows = take_rows(device_csr(small_csr()), jnp.arange(12, dtype=jnp.int32))
-    nothing = jax.tree.map(lambda a: a[:1], rows.replace(weights=0.0 * rows.weights))
-    key = jax.random.key(0)
-    expected = dataclasses.replace(plain, sampling_steps=0).scores(params, nothing, key=key)
-    expected = plain.scores(params, rows, key=key) - 0.75 * expected
-    scores = model.scores(params, rows, key=key, tables=model.prepare(params))
-    np.testing.assert_allclose(scores, expected, atol=1e-5)
-    vectors = model.user_vectors(params, rows, key=key) @ model.item_vectors(params).T
-    np.testing.assert_allclose(vectors, scores, atol=1e-5)
-
-
 def test_annealing_and_its_limits():
     model, _ = small()
     assert [float(model.gamma_at(jnp.asarray(n))) for n in (0, 60, 1000)] == pytest.approx([0.0, 0.3, 0.3])
@@ -271,7 +256,6 @@ def test_the_number_and_distribution_of_parameters_are_the_reference_ones():
         ({"lr2": 0.0}, "lr2=0.0 must be positive"),
         ({"anneal_steps": -1}, "anneal_steps=-1 must not be negative"),
         ({"clusters": np.zeros(22, int)}, "clusters are of 22 items, and the catalogue has 23"),
-        ({"guidance": -0.5}, r"guidance=-0.5 must not be negative"),
         ({"forecast": 5.0}, "forecast=5 looks at the order of a history, and no recency is given: name a kernel"),
         ({"clusters": None}, "L-DiffRec needs the cluster of each item"),
     ],
