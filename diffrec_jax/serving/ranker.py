@@ -11,7 +11,7 @@ user vector.
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,15 @@ from diffrec_jax.serving.histories import Histories
 
 BATCHES = (1, 4, 16, 32, 64, 256, 512)
 SCORES_PER_BATCH = 2**24  # at most about so many scores at once: 64 MiB
+
+
+class Batch(NamedTuple):
+    """Padded histories on the device."""
+
+    items: jax.Array  # [B, L], padded with I
+    lengths: jax.Array  # [B]
+    users: jax.Array  # [B], -1 for padding rows
+    days: jax.Array | None  # [B, L]
 
 
 class Ranker:
@@ -91,8 +100,8 @@ class Ranker:
             masked = unseen if hidden is None else hidden.take(rows)
             width = max(_width(part), _width(masked))  # one width for both, so that there are fewer programs
             blocked, _ = masked.padded(size, width, self.n_items)
-            args = (*self._arrays(part, size, width), self._put(blocked), mask)
-            return self._top_k(self.params, self.tables, self._key, *args, k=length)
+            batch = self._on_device(part, size, width)
+            return self._top_k(self.params, self.tables, self._key, batch, self._put(blocked), mask, k=length)
 
         scores = np.empty((len(histories), k), np.float32)
         items = np.empty((len(histories), k), np.int32)
@@ -109,9 +118,8 @@ class Ranker:
         def dispatch(part: Histories, rows: np.ndarray, size: int) -> Any:
             chosen = np.zeros((size, width), np.int32)
             chosen[: len(rows), : at.shape[1]] = at[rows]
-            return self._chosen(
-                self.params, self.tables, self._key, *self._arrays(part, size), self._put(chosen), self._item_vectors
-            )
+            batch = self._on_device(part, size)
+            return self._chosen(self.params, self.tables, self._key, batch, self._put(chosen), self._item_vectors)
 
         for rows, scores in self._batched(histories, dispatch):
             out[rows] = scores[: len(rows), : at.shape[1]]
@@ -122,7 +130,7 @@ class Ranker:
         out: np.ndarray | None = None
 
         def dispatch(part: Histories, rows: np.ndarray, size: int) -> Any:
-            return self._vectors(self.params, self.tables, self._key, *self._arrays(part, size))
+            return self._vectors(self.params, self.tables, self._key, self._on_device(part, size))
 
         for rows, vectors in self._batched(histories, dispatch):
             out = np.empty((len(histories), vectors.shape[1]), np.float32) if out is None else out
@@ -166,8 +174,8 @@ class Ranker:
         if waiting is not None:
             yield waiting[0], jax.device_get(waiting[1])
 
-    def _arrays(self, part: Histories, size: int, width: int | None = None) -> tuple[Any, ...]:
-        """Padded items, lengths, users and days of a batch, on the device."""
+    def _on_device(self, part: Histories, size: int, width: int | None = None) -> Batch:
+        """Histories padded to ``size`` rows of ``width`` items."""
         if self.needs_days and part.days is None and len(part.items):
             raise ValueError("this model weighs interactions by elapsed time: give the times of the histories too")
         width = _width(part) if width is None else width
@@ -179,12 +187,13 @@ class Ranker:
         extra = size - len(part)
         lengths = np.pad(part.lengths.astype(np.int32), (0, extra))
         users = np.pad(part.users, (0, extra), constant_values=-1)
-        return tuple(None if array is None else self._put(array) for array in (items, lengths, users, days))
+        return Batch(self._put(items), self._put(lengths), self._put(users), None if days is None else self._put(days))
 
     def _put(self, array: np.ndarray) -> jax.Array:
         return jax.device_put(array, self._sharding)
 
-    def _rows(self, items: jax.Array, lengths: jax.Array, users: jax.Array, days: jax.Array | None) -> Rows:
+    def _rows(self, batch: Batch) -> Rows:
+        items, lengths, users, days = batch
         return make_rows(items, lengths, users, n_items=self.n_items, days=days, recency=self.recency, mesh=self.mesh)
 
     def _ranked(
@@ -192,17 +201,14 @@ class Ranker:
         params: Params,
         tables: Any,
         key: jax.Array,
-        items: jax.Array,
-        lengths: jax.Array,
-        users: jax.Array,
-        days: jax.Array | None,
+        batch: Batch,
         blocked: jax.Array,
         allowed: jax.Array,
         *,
         k: int,
     ) -> tuple[jax.Array, jax.Array]:
         """Top-K of one batch; ``blocked [B, S]`` holds item numbers, padded with I."""
-        scores = self.model.scores(params, self._rows(items, lengths, users, days), key=key, tables=tables)
+        scores = self.model.scores(params, self._rows(batch), key=key, tables=tables)
         scores = jnp.where(allowed, scores, -jnp.inf)
         if self.mesh is None or self.mesh.size == 1:  # in place
             scores = scores.at[jnp.arange(scores.shape[0])[:, None], blocked].set(-jnp.inf, mode="drop")
@@ -212,18 +218,9 @@ class Ranker:
         return top_k(scores, k, mesh=self.mesh)
 
     def _scores_at(
-        self,
-        params: Params,
-        tables: Any,
-        key: jax.Array,
-        items: jax.Array,
-        lengths: jax.Array,
-        users: jax.Array,
-        days: jax.Array | None,
-        at: jax.Array,
-        item_vectors: jax.Array | None,
+        self, params: Params, tables: Any, key: jax.Array, batch: Batch, at: jax.Array, item_vectors: jax.Array | None
     ) -> jax.Array:
-        rows = self._rows(items, lengths, users, days)
+        rows = self._rows(batch)
         if item_vectors is None:
             scores = self.model.scores(params, rows, key=key, tables=tables)
             return jnp.take_along_axis(scores, at, axis=1)
@@ -231,18 +228,9 @@ class Ranker:
         vectors = model.user_vectors(params, rows, key=key, tables=tables)
         return jnp.einsum("bv,brv->br", vectors, item_vectors.at[at].get(mode="clip"))
 
-    def _user_vectors(
-        self,
-        params: Params,
-        tables: Any,
-        key: jax.Array,
-        items: jax.Array,
-        lengths: jax.Array,
-        users: jax.Array,
-        days: jax.Array | None,
-    ) -> jax.Array:
+    def _user_vectors(self, params: Params, tables: Any, key: jax.Array, batch: Batch) -> jax.Array:
         model: Any = self.model
-        return model.user_vectors(params, self._rows(items, lengths, users, days), key=key, tables=tables)
+        return model.user_vectors(params, self._rows(batch), key=key, tables=tables)
 
 
 def _width(histories: Histories) -> int:
