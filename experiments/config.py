@@ -20,6 +20,9 @@ PRNG_IMPLS = ("threefry2x32", "rbg", "unsafe_rbg")
 SPLITS = ("temporal", "leave_one_out", "global_time", "random", "diffrec")
 EVAL_HISTORIES = ("train", "train+valid")
 STAYS_UNSAID = ("beta_fixed", "fit_weighted")  # the model's own default holds; other unsaid flags are filled in
+FIT_OPTIONS = (
+    "seed", "batch_size", "epochs", "eval_every", "patience", "prng_impl", "ema_decay", "dtype", "mu_dtype",
+)  # fmt: skip
 MACHINE = ("compile_cache", "profile_steps", "multihost", "coordinator", "process_id", "process_count", "join_timeout")
 NOT_PART_OF_A_RUN = (
     "mesh",
@@ -246,6 +249,10 @@ class Config:
     def kernel(self) -> str:
         """The recency kernel; empty without one."""
         return self.recency or ("linear" if self.model in TIME_AWARE else "")
+
+    def fit_options(self) -> dict[str, Any]:
+        """What ``diffrec_jax.fit`` calls by the same names."""
+        return {name: getattr(self, name) for name in FIT_OPTIONS}
 
     def build_model(self) -> Any:
         """The model of this configuration, latent ones without their clusters; refuses values that make none."""

@@ -164,22 +164,7 @@ def measured(config: Config, split: Split, trial: Any, deadline: float) -> float
         return api.evaluate(fitted, split.valid, seed=config.seed).mean(SELECTION[0])[SELECTION[1]]
     observer = TrialObserver(trial, deadline)
     try:
-        api.fit(
-            model,
-            split.train,
-            split.valid,
-            seed=config.seed,
-            batch_size=config.batch_size,
-            epochs=config.epochs,
-            eval_every=config.eval_every,
-            patience=config.patience,
-            selection=SELECTION,
-            prng_impl=config.prng_impl,
-            ema_decay=config.ema_decay,
-            dtype=config.dtype,
-            mu_dtype=config.mu_dtype,
-            observer=observer,
-        )
+        api.fit(model, split.train, split.valid, **config.fit_options(), selection=SELECTION, observer=observer)
     except InterruptedRunError:  # the time is over: what was reached counts
         if observer.best is None:
             raise Pruned from None
