@@ -11,12 +11,14 @@ At inference the whole history is the past. What is fitted in closed form cuts e
 lie evenly, instead of random ones. Source: ours; the paper trains every row to reconstruct itself.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.interactions import CSR
-from diffrec_jax.data.recency import Recency
+from diffrec_jax.data.recency import Recency, training_recency
 from diffrec_jax.data.rows import Rows, make_rows
 
 
@@ -30,6 +32,16 @@ def check_forecast(forecast: float, recency: Recency | None) -> None:
         raise ValueError(
             f"forecast={forecast:g} looks at the order of a history, and no recency is given: name a kernel"
         )
+
+
+def shown_and_asked(model: Any, rows: Rows, key: jax.Array) -> tuple[Rows, Rows | None]:
+    """What a training batch shows a model, and what it is to predict: None where that is the same, without forecast.
+
+    ``model`` has ``forecast``, ``recency`` and ``fit_weighted``; see ``past_and_future`` for the rest.
+    """
+    if not model.forecast:
+        return rows, None
+    return past_and_future(rows, key, half_life=model.forecast, recency=training_recency(model))
 
 
 def past_and_future(rows: Rows, key: jax.Array, *, half_life: float, recency: Recency | None) -> tuple[Rows, Rows]:

@@ -19,8 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffrec_jax.data.forecast import past_and_future
-from diffrec_jax.data.recency import training_recency
+from diffrec_jax.data.forecast import shown_and_asked
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.diffusion import importance
 from diffrec_jax.diffusion.importance import LossHistory
@@ -107,12 +106,8 @@ class DiffRec(DiffusionSettings):
         """Importance-sampled, weighted denoising loss, averaged over the real rows of the batch (paper, Eq. 8-13)."""
         del step, epoch  # nothing is annealed
         t_key, noise_key, dropout_key = jax.random.split(key, 3)
-        target = None
-        if self.forecast:
-            cut_key, recency = jax.random.fold_in(key, 3), training_recency(self)
-            rows, future = past_and_future(rows, cut_key, half_life=self.forecast, recency=recency)
-            target = future.dense()
-        x0 = rows.dense()
+        rows, future = shown_and_asked(self, rows, jax.random.fold_in(key, 3))
+        x0, target = rows.dense(), None if future is None else future.dense()
         t, sampling_weight = importance.sample(history, t_key, x0.shape[0])
         noise = jax.random.normal(noise_key, x0.shape).astype(x0.dtype)  # the same draws in any precision
         denoiser = self.denoiser(rows.n_items)

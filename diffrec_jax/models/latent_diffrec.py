@@ -26,8 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffrec_jax.data.forecast import past_and_future
-from diffrec_jax.data.recency import training_recency
+from diffrec_jax.data.forecast import shown_and_asked
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.diffusion import importance
 from diffrec_jax.diffusion.importance import LossHistory
@@ -194,10 +193,7 @@ class LatentDiffRec(DiffusionSettings):
     ) -> tuple[jax.Array, LossAux]:
         """The joint loss (Eq. 2), averaged over the real rows of the batch."""
         t_key, latent_key, noise_key, vae_key, denoiser_key = jax.random.split(key, 5)
-        target = None
-        if self.forecast:
-            cut_key, recency = jax.random.fold_in(key, 5), training_recency(self)
-            rows, target = past_and_future(rows, cut_key, half_life=self.forecast, recency=recency)
+        rows, target = shown_and_asked(self, rows, jax.random.fold_in(key, 5))
         # What dropout does to a row is decided on its interactions: elsewhere there is nothing to drop.
         rows = rows.replace(weights=dropout(vae_key, rows.weights, rate=self.vae_dropout))
         batch = rows.items.shape[0]

@@ -7,7 +7,8 @@ With x a row, x̃ its direction x / ‖x‖ after dropout, and an MLP on either 
               γ = min(vae_anneal_cap, n / vae_anneal_steps),      n batches done before     (3)
     MultiDAE  z = a(encoder(x̃)),   L = mean_B [-Σ x · log softmax(decoder(z))]              (4)
 
-Ranking uses the mean, without dropout: the product of the row with the first matrix is gathered, never dense.
+Ranking uses the mean, without dropout: the product of the row with the first matrix is gathered, never dense. With
+``forecast`` x̃ is of the past and x, in the sums, the future (``data.forecast``).
 
 Source: Liang et al., *Variational Autoencoders for Collaborative Filtering* (WWW 2018, Eq. 2-5 and Section 2.4). Ours:
 dropout is drawn on the entries of the history, where alone there is something to drop; AdamW, so that the L2 penalty
@@ -25,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from diffrec_jax.data.forecast import check_forecast, shown_and_asked
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.diffusion.importance import LossHistory
@@ -96,6 +98,7 @@ class Multinomial(abc.ABC):
       dropout: rate on the rows while training.
       recency: weighs the rows.
       fit_weighted: train on the weighted rows, as input and target; False weighs only the histories that are scored.
+      forecast: train on pasts to predict futures of this half-life, in interactions; 0 reconstructs rows.
       lr, weight_decay: of AdamW.
     """
 
@@ -104,6 +107,7 @@ class Multinomial(abc.ABC):
     dropout: float = 0.5
     recency: Recency | None = None
     fit_weighted: bool = True
+    forecast: float = 0.0
     lr: float = 1e-3
     weight_decay: float = 0.0
 
@@ -116,6 +120,7 @@ class Multinomial(abc.ABC):
             raise ValueError(f"activation={self.activation!r} is unknown: choose one of {', '.join(ACTIVATIONS)}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout={self.dropout} must lie in [0, 1)")
+        check_forecast(self.forecast, self.recency)
         if not self.lr > 0.0 or not self.weight_decay >= 0.0:
             raise ValueError(f"lr={self.lr} must be positive and weight_decay={self.weight_decay} not negative")
 
@@ -203,7 +208,7 @@ class MultVAE(Multinomial):
 
     Attributes:
       vae_anneal_cap, vae_anneal_steps: Eq. 3; 0 steps means the cap throughout.
-      dims, activation, dropout, recency, fit_weighted, lr, weight_decay: see ``Multinomial``.
+      dims, activation, dropout, recency, fit_weighted, forecast, lr, weight_decay: see ``Multinomial``.
     """
 
     vae_anneal_cap: float = 0.3
@@ -215,6 +220,7 @@ class MultVAE(Multinomial):
         "dropout": Real(0.0, 0.8),
         "vae_anneal_cap": Real(0.0, 1.0),
         "fit_weighted": Choice((False, True)),
+        "forecast": Choice((0.0, 3.0, 10.0, 30.0)),
         "lr": Real(1e-4, 1e-2, log=True),
     }
 
@@ -230,9 +236,11 @@ class MultVAE(Multinomial):
         """Eq. 2, averaged over the real rows of the batch."""
         del epoch
         dropout_key, latent_key = jax.random.split(key)
+        rows, future = shown_and_asked(self, rows, jax.random.fold_in(key, 2))
         mean, log_variance = jnp.split(self.encoded(params, rows, dropout_key=dropout_key), 2, axis=1)
         z = reparameterise(mean, log_variance, jax.random.normal(latent_key, mean.shape))
-        nll, kl = (_mean(values, rows) for values in (self.nll(params, z, rows), kl_divergence(mean, log_variance)))
+        nll, kl = self.nll(params, z, rows if future is None else future), kl_divergence(mean, log_variance)
+        nll, kl = _mean(nll, rows), _mean(kl, rows)
         share = step / self.vae_anneal_steps if self.vae_anneal_steps else self.vae_anneal_cap
         gamma = jnp.minimum(self.vae_anneal_cap, share)
         return nll + gamma * kl, LossAux(history, {"nll": nll, "kl": kl, "gamma": gamma})
@@ -247,6 +255,7 @@ class MultiDAE(Multinomial):
         "dims": WIDTHS,
         "dropout": Real(0.0, 0.8),
         "fit_weighted": Choice((False, True)),
+        "forecast": Choice((0.0, 3.0, 10.0, 30.0)),
         "lr": Real(1e-4, 1e-2, log=True),
         "weight_decay": Real(0.0, 0.1),
     }
@@ -256,8 +265,9 @@ class MultiDAE(Multinomial):
     ) -> tuple[jax.Array, LossAux]:
         """Eq. 4, averaged over the real rows of the batch."""
         del step, epoch
+        rows, future = shown_and_asked(self, rows, jax.random.fold_in(key, 2))
         z = self.encoded(params, rows, dropout_key=key)
-        return _mean(self.nll(params, z, rows), rows), LossAux(history, {})
+        return _mean(self.nll(params, z, rows if future is None else future), rows), LossAux(history, {})
 
 
 def _directions(rows: Rows) -> Rows:

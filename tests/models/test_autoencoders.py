@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from diffrec_jax import api
+from diffrec_jax.data.forecast import past_and_future
 from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import device_csr, take_rows
@@ -50,8 +51,9 @@ def loss_of(model, params, rows, step=100):
     return model.loss(params, LossHistory.create(1), rows, key=key, step=jnp.asarray(step), epoch=jnp.asarray(0))
 
 
-def by_hand(model, params, x, step=100):
-    """Scores ``[B, I]`` and losses ``[B]`` of rows in float64."""
+def by_hand(model, params, x, step=100, asked=None):
+    """Scores ``[B, I]`` and losses ``[B]`` of rows in float64; ``asked``: rows to predict, if not ``x``."""
+    asked = x if asked is None else asked
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
     if isinstance(model, ELSA):
         a = p["items"] / np.linalg.norm(p["items"], axis=1, keepdims=True)
@@ -71,7 +73,7 @@ def by_hand(model, params, x, step=100):
 
     def nll(logits):
         shifted = logits - logits.max(axis=1, keepdims=True)
-        return -(x * (shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))).sum(axis=1)
+        return -(asked * (shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))).sum(axis=1)
 
     if isinstance(model, MultiDAE):
         return decode(act(h)), nll(decode(act(h)))
@@ -94,6 +96,19 @@ def test_loss_and_scores_equal_numpy(csr, model):
     np.testing.assert_allclose(model.scores(params, rows, tables=model.prepare(params)), ours, atol=1e-5)
     np.testing.assert_allclose(model.user_vectors(params, rows) @ model.item_vectors(params).T, ours, atol=1e-4)
     assert all(np.isfinite(value) for value in aux.metrics.values())
+
+
+@pytest.mark.parametrize("kind", [MultVAE, MultiDAE])
+def test_a_forecast_shows_the_past_and_asks_for_the_future(csr, kind):
+    recency = Recency("power", w_min=0.5, w_max=2.0)
+    model = kind(dims=(4, 7), dropout=0.0, recency=recency, forecast=2.0)
+    params, rows = initial(model), batch(csr, model)
+    past, future = past_and_future(rows, jax.random.fold_in(jax.random.key(5), 2), half_life=2.0, recency=recency)
+    x, asked = (np.asarray(part.dense(), np.float64)[:U] for part in (past, future))
+    losses = by_hand(model, params, x, asked=asked)[1][np.asarray(past.users)[:U] >= 0]
+    assert float(loss_of(model, params, rows)[0]) == pytest.approx(losses.mean(), rel=1e-4)
+    with pytest.raises(ValueError, match="forecast=3 looks at the order of a history, and no recency is given"):
+        kind(forecast=3.0)
 
 
 def test_kl_is_annealed(csr):
