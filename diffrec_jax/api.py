@@ -149,11 +149,12 @@ def fit(
         evaluator.compile(trainer.abstract_state().params)
     checkpoints = None
     if workdir is not None:
-        identity = {"model": repr(trained), "batch_size": trainer.batch_size, "seed": seed, "prng_impl": prng_impl}
+        of_model, defaults = _hyper_parameters(trained)
+        identity = {**of_model, "batch_size": trainer.batch_size, "seed": seed, "prng_impl": prng_impl}
         identity |= {"ema_decay": ema_decay} if ema_decay else {}
         identity |= {name: value for name, value in precision.items() if value != "float32"}
         checkpoints = Checkpoints(epath.Path(workdir) / "checkpoints")
-        checkpoints.claim({**identity, "train": checksum(train), "valid": checksum(valid)})
+        checkpoints.claim({**identity, "train": checksum(train), "valid": checksum(valid)}, defaults=defaults)
         if is_writer():
             ModelFolder(model, vocabulary, train, valid, about).write(epath.Path(workdir) / FOLDER)
     try:
@@ -259,3 +260,14 @@ def _check_shared(train: CSR | Interactions | Vocabulary, other: CSR | Interacti
             f"the training data ({train.n_users} users, {train.n_items} items) and the held-out data ({other.n_users}, "
             f"{other.n_items}) number their users and items differently: split one log, or use splits.as_given"
         )
+
+
+def _hyper_parameters(model: Any) -> tuple[dict[str, str], dict[str, str]]:
+    """Those of a model by name, and the defaults of those that have one; a class that is no dataclass is one value."""
+    if not dataclasses.is_dataclass(model):
+        return {"model": repr(model)}, {}
+    fields = dataclasses.fields(model)
+    values = {f"model.{field.name}": repr(getattr(model, field.name)) for field in fields}
+    known = (field for field in fields if field.default is not dataclasses.MISSING)
+    defaults = {f"model.{field.name}": repr(field.default) for field in known}
+    return {"model": type(model).__name__, **values}, defaults

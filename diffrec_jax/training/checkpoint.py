@@ -6,7 +6,7 @@ import errno
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,12 @@ class Checkpoints:
                 self.folder, preservation_policy=KeepLastTwoAndBest(), cleanup_tmp_directories=True
             )
 
-    def claim(self, identity: dict[str, Any]) -> None:
+    def claim(self, identity: dict[str, Any], *, defaults: Mapping[str, Any]) -> None:
         """Say which run the checkpoints belong to, or check that they are this one's.
+
+        Args:
+          identity: what decides the parameters, as JSON values.
+          defaults: what holds of it where a run does not say, as one that is older than a hyper-parameter.
 
         Raises:
           ValueError: if they belong to another run, with the difference.
@@ -85,7 +89,7 @@ class Checkpoints:
             files.write_atomically(file, json.dumps(identity, indent=2) + "\n")
             return
         try:
-            recorded = dict(json.loads(file.read_text()))
+            recorded = {**defaults, **json.loads(file.read_text())}
         except ValueError as error:
             raise ValueError(
                 f"{file} is damaged ({error}): delete it if the checkpoints beside it are of this run, or choose "
@@ -94,7 +98,7 @@ class Checkpoints:
         names = {**recorded, **identity}
         differences = {k: (recorded.get(k), identity.get(k)) for k in names if recorded.get(k) != identity.get(k)}
         if differences:
-            listed = "; ".join(f"{k}: {a!r} there, {b!r} now" for k, (a, b) in differences.items())
+            listed = "; ".join(f"{k}: {a} there, {b} now" for k, (a, b) in differences.items())
             raise ValueError(f"{self.folder} holds the checkpoints of another run ({listed}): choose another workdir")
 
     def steps(self) -> list[int]:

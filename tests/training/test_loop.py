@@ -247,10 +247,19 @@ def test_a_mesh_that_does_not_fit_is_refused():
 def test_a_folder_of_another_run_is_refused_and_nothing_in_it_is_lost(split, one_device, tmp_path):
     expected = fit(split, one_device, workdir=tmp_path)
     before = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
-    for change in ({"model": dataclasses.replace(MODEL, lr=0.5)}, {"batch_size": 16}, {"seed": 4}):
-        with pytest.raises(ValueError, match=r"holds the checkpoints of another run \((model|batch_size|seed): "):
+    record = tmp_path / "checkpoints" / "run.json"
+    for change, difference in (
+        ({"model": dataclasses.replace(MODEL, lr=0.5)}, f"model.lr: {MODEL.lr} there, 0.5 now"),
+        ({"batch_size": 16}, "batch_size: "),
+        ({"seed": 4}, "seed: "),
+    ):
+        with pytest.raises(ValueError, match=rf"holds the checkpoints of another run \({difference}"):
             fit(split, one_device, workdir=tmp_path, **change)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == before
+    older = {name: value for name, value in json.loads(record.read_text()).items() if name != "model.guidance"}
+    record.write_text(json.dumps(older))  # by a version without this hyper-parameter: its default held
+    with pytest.raises(ValueError, match=r"another run \(model.guidance: 0.0 there, 0.5 now"):
+        fit(split, one_device, workdir=tmp_path, model=dataclasses.replace(MODEL, guidance=0.5))
     assert same(expected.params, fit(split, one_device, workdir=tmp_path).params)
 
 
