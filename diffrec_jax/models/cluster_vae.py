@@ -20,6 +20,7 @@ Letters: B rows, I items, C clusters, Z latent width.
 import dataclasses
 import functools
 import itertools
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,6 +84,10 @@ class Clusters:
 
     def __hash__(self) -> int:
         return hash(self.of_item.tobytes())
+
+    def __repr__(self) -> str:
+        """Sizes, and a checksum over all items: what an array prints leaves its middle out."""
+        return f"Clusters({', '.join(map(str, self.sizes))} items, crc32 {zlib.crc32(self.of_item.tobytes()):08x})"
 
 
 def divide_width(width: int, sizes: Sequence[int]) -> tuple[int, ...]:

@@ -121,6 +121,11 @@ def test_places_and_order_undo_each_other():
     assert clusters.place[-1] == 7  # padding stays padding
     assert clusters == Clusters([2, 0, 1, 1, 0, 2, 2]) and hash(clusters) == hash(Clusters([2, 0, 1, 1, 0, 2, 2]))
     assert clusters != Clusters([2, 0, 1, 1, 0, 2, 0])
+    large = np.arange(3000) % 3
+    swapped = large.copy()
+    swapped[[1500, 1501]] = swapped[[1501, 1500]]
+    assert repr(Clusters(large)).startswith("Clusters(1000, 1000, 1000 items, crc32 ")
+    assert repr(Clusters(large)) == repr(Clusters(large)) != repr(Clusters(swapped))
 
 
 def test_widths_are_divided_by_size_with_at_least_one_each():
