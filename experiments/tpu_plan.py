@@ -34,6 +34,7 @@ PUBLISHED = {
     "ml-1m_clean": (5_949, 2_810, 571_531),
     "ml-1m_noisy": (5_949, 3_494, 571_531),
 }
+TOO_LARGE = "does not fit the memory of the chip"
 TRAIN_SHARE, LONGEST = 0.7, 2_048  # assumed of them where the data is not here
 
 
@@ -64,12 +65,9 @@ def main(argv: Sequence[str]) -> int:
     for topology in topologies:
         mesh = parse_mesh(config.mesh, devices=tpu_programs.devices_of(topology))
         title = f"{topology}, {mesh.size} chip(s), mesh users:{mesh.shape['users']},items:{mesh.shape['items']}"
-        try:
-            costs = _costs(model, shape, config, mesh)
-        except Exception as error:  # whatever the compiler raises
-            if not tpu_programs.is_too_large(error):
-                raise
-            console.print(f"{title}: does not fit the memory of the chip", highlight=False)
+        costs = _costs(model, shape, config, mesh)
+        if costs is None:
+            console.print(f"{title}: {TOO_LARGE}", highlight=False)
         else:
             console.print(_table(title, costs, tpu_programs.generation_of(topology)))
         if not args.no_search:
@@ -104,12 +102,18 @@ def _shape(config: Config) -> tuple[Shape, str]:
     return Shape(users, items, int(TRAIN_SHARE * interactions), LONGEST), "published; share and history assumed"
 
 
-def _costs(model: Any, shape: Shape, config: Config, mesh: Any) -> dict[str, Cost]:
+def _costs(model: Any, shape: Shape, config: Config, mesh: Any) -> dict[str, Cost] | None:
+    """What each step takes; None if one of them does not fit the memory of the chip."""
     how = {name: getattr(config, name) for name in ("prng_impl", "ema_decay", "dtype", "mu_dtype")}
-    return {
-        "training step": tpu_programs.train_cost(model, shape, config.batch_size, mesh, **how),
-        "scoring step": tpu_programs.score_cost(model, shape, config.batch_size, mesh),
-    }
+    try:
+        return {
+            "training step": tpu_programs.train_cost(model, shape, config.batch_size, mesh, **how),
+            "scoring step": tpu_programs.score_cost(model, shape, config.batch_size, mesh),
+        }
+    except Exception as error:  # whatever the compiler raises
+        if not tpu_programs.is_too_large(error):
+            raise
+        return None
 
 
 def _table(title: str, costs: dict[str, Cost], generation: tpu_programs.Generation) -> Table:
@@ -138,12 +142,7 @@ def _smallest(model: Any, shape: Shape, config: Config, topology: str) -> str:
         items = 1
         while items <= len(devices):
             mesh = tpu_programs.mesh_of(devices, items=items)
-            try:
-                _costs(model, shape, config, mesh)
-            except Exception as error:  # whatever the compiler raises
-                if not tpu_programs.is_too_large(error):
-                    raise
-            else:
+            if _costs(model, shape, config, mesh) is not None:
                 return (
                     f"smallest {name} that fits: {name}:{size} with --mesh=users:{len(devices) // items},items:{items}"
                 )
@@ -164,7 +163,11 @@ def _plan_all(topologies: Sequence[str], rest: Sequence[str]) -> int:
         for topology in topologies:
             generation = tpu_programs.generation_of(topology)
             mesh = parse_mesh(config.mesh, devices=tpu_programs.devices_of(topology))
-            for step, c in _costs(model, shape, config, mesh).items():
+            costs = _costs(model, shape, config, mesh)
+            if costs is None:
+                print(f"| `{file.name}` | {topology} | {TOO_LARGE} | | | | | | |", flush=True)
+                continue
+            for step, c in costs.items():
                 cells = (
                     f"`{file.name}`", topology, step.split()[0], _size(c.arguments), _size(c.temporaries),
                     f"{c.total / generation.hbm:.1%}", f"{c.flops / 1e9:,.1f} ({c.products / 1e9:,.1f})",

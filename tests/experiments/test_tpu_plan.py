@@ -72,3 +72,20 @@ def test_a_plan_from_the_command_line(monkeypatch, capsys):
     text = capsys.readouterr().out
     assert "training step" in text and "time bound" in text and "all-reduce" in text
     assert "smallest v5e that fits: v5e:1x1 with --mesh=users:1,items:1" in text
+
+
+def test_every_trained_flag_file_has_its_lines_also_where_the_chip_is_too_small(monkeypatch, capsys):
+    def costs(model, shape, *args, **how):
+        if shape.n_items > 90_000:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm")
+        return Cost(2**30, 2**20, 2**31, 2e9, 1e9, 1e9, {})
+
+    monkeypatch.setattr(tpu_programs, "devices_of", lambda topology: jax.devices()[:8])
+    monkeypatch.setattr(tpu_programs, "train_cost", costs)
+    monkeypatch.setattr(tpu_programs, "score_cost", costs)
+    monkeypatch.setattr(sys, "argv", ["tpu_plan", "--all", "--data_dir=absent", "--topology=v5e:2x4"])
+    assert cli.guarded(tpu_plan.main) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "| `amazon.flags` | v5e:2x4 | does not fit the memory of the chip | | | | | | |" in lines
+    assert sum(line.startswith("| `yelp.flags` | v5e:2x4 | ") and "12.5%" in line for line in lines) == 2
+    assert not any("ease" in line for line in lines)
