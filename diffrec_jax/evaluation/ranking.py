@@ -58,12 +58,13 @@ def _top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     n_blocks = -(-n_items // BLOCK)
     if n_items < LONG or n_blocks < 8 * k:
         return jax.lax.top_k(scores, k)
-    padding = ((0, 0), (0, n_blocks * BLOCK - n_items))
-    blocks = jnp.pad(scores, padding, constant_values=-jnp.inf).reshape(n_rows, n_blocks, BLOCK)
-    best = jnp.sort(jax.lax.top_k(jnp.max(blocks, axis=2), k)[1], axis=1)  # [B, K] blocks
-    found = jnp.take_along_axis(blocks, best[:, :, None], axis=1).reshape(n_rows, k * BLOCK)
+    block, padding = (1, BLOCK), ((0, 0), (0, n_blocks * BLOCK - n_items))
+    maxima = jax.lax.reduce_window(scores, -jnp.inf, jax.lax.max, block, block, padding)  # no copy of the scores
+    best = jnp.sort(jax.lax.top_k(maxima, k)[1], axis=1)  # [B, K] blocks
+    items = (best[:, :, None] * BLOCK + jnp.arange(BLOCK, dtype=best.dtype)).reshape(n_rows, k * BLOCK)
+    found = jnp.take_along_axis(scores, items, axis=1, mode="fill", fill_value=-jnp.inf)  # the last block may be short
     values, place = jax.lax.top_k(found, k)
-    return values, jnp.take_along_axis(best, place // BLOCK, axis=1) * BLOCK + place % BLOCK
+    return values, jnp.take_along_axis(items, place, axis=1)
 
 
 def hits(recommended: jax.Array, truth: Rows) -> jax.Array:
