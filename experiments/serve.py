@@ -8,6 +8,7 @@ Ctrl-C or SIGTERM ends it after the requests it has accepted are answered.
 """
 
 import argparse
+import gc
 import signal
 import socket
 import sys
@@ -35,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError("--max_k, --max_history and --max_waiting must be at least 1")
     recommender = diffrec_jax.load(args.workdir, history=args.known)
     programs = warm_up(recommender, limits)
+    gc.freeze()  # what is here stays: looking through it again would hold up requests for a tenth of a second
     try:
         listening = socket.create_server((args.host, args.port), backlog=1024)
     except (OSError, OverflowError) as error:
