@@ -22,8 +22,8 @@ def mask_seen(scores: jax.Array, seen: Rows) -> jax.Array:
 def top_k(scores: jax.Array, k: int, *, mesh: Mesh | None = None) -> tuple[jax.Array, jax.Array]:
     """The K best items of each row of ``scores [B, I]``.
 
-    On a mesh whose ``items`` axis splits the catalogue, every shard ranks its own items, and only K of each cross.
-    Ties go to the lower item id, on any mesh.
+    On a mesh every shard ranks its own items for its own users, and only K of each cross, where ``items`` splits the
+    catalogue. Ties go to the lower item id, on any mesh.
 
     Returns:
       ``(values [B, K], items [B, K] int32)``, best first.
@@ -31,7 +31,7 @@ def top_k(scores: jax.Array, k: int, *, mesh: Mesh | None = None) -> tuple[jax.A
     n_items = scores.shape[1]
     if not 1 <= k <= n_items:
         raise ValueError(f"k={k} must lie between 1 and the {n_items} items of the catalogue")
-    if mesh is None or mesh.shape["items"] == 1:
+    if mesh is None or mesh.size == 1:
         return _top_k(scores, k)
     shards = mesh.shape["items"]
     width = -(-n_items // shards)
@@ -39,6 +39,8 @@ def top_k(scores: jax.Array, k: int, *, mesh: Mesh | None = None) -> tuple[jax.A
 
     def local(part: jax.Array) -> tuple[jax.Array, jax.Array]:
         values, items = _top_k(part, min(k, width))
+        if shards == 1:
+            return values, items
         items = items + jax.lax.axis_index("items") * width
         values = jax.lax.all_gather(values, "items", axis=1, tiled=True)  # [B, shards · K], in order of item ids
         items = jax.lax.all_gather(items, "items", axis=1, tiled=True)

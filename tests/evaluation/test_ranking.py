@@ -40,13 +40,15 @@ def test_top_k_of_a_long_catalogue_equals_a_stable_sort(n_items, k):
     np.testing.assert_array_equal(values, np.take_along_axis(scores, expected, axis=1))
 
 
-def test_only_what_the_top_k_needs_crosses_between_devices():
-    mesh = make_mesh(users=1, items=8)
+@pytest.mark.parametrize("n_items", [8_000, 2**17])
+@pytest.mark.parametrize("shape, crossing", [((1, 8), "16,80]"), ((8, 1), "")])
+def test_only_what_the_top_k_needs_crosses_between_devices(shape, crossing, n_items):
+    mesh = make_mesh(users=shape[0], items=shape[1])
     sharding = jax.sharding.NamedSharding(mesh, jax.P("users", "items"))
-    scores = jax.ShapeDtypeStruct((16, 8_000), jnp.float32, sharding=sharding)
+    scores = jax.ShapeDtypeStruct((16, n_items), jnp.float32, sharding=sharding)
     text = jax.jit(lambda s: top_k(s, 10, mesh=mesh)).lower(scores).compile().as_text()
-    gathers = [line for line in text.splitlines() if "all-gather(" in line]
-    assert gathers and all("16,80]" in line for line in gathers), gathers
+    gathers = [line for line in text.splitlines() if "all-gather(" in line or "all-reduce(" in line]
+    assert bool(gathers) == bool(crossing) and all(crossing in line for line in gathers), gathers
 
 
 def test_seen_items_never_appear_and_hits_are_found():
