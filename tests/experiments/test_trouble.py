@@ -26,7 +26,8 @@ def dataset(tiny_data):
 @pytest.fixture
 def command(dataset, tmp_path, capsys, monkeypatch):
     """Runs a command line in ``tmp_path/NAME``; the exit code and what was printed."""
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    handlers = {signal.SIGTERM: signal.SIG_IGN, signal.SIGINT: signal.default_int_handler}  # as in a terminal
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
 
     def do(name="run"):
         argv = ["run.py", f"--dataset={dataset}", *SMALL, f"--workdir={tmp_path / name}"]
@@ -36,7 +37,8 @@ def command(dataset, tmp_path, capsys, monkeypatch):
         return code, printed.out + printed.err
 
     yield do
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def raising(number, function, *, when=lambda *args: True):
