@@ -97,7 +97,7 @@ def _shape(config: Config) -> tuple[Shape, str]:
     if config.data or config.dataset not in PUBLISHED or any(folder.is_dir() for folder in folders):
         train = source.load(config).train
         lengths = np.bincount(train.users, minlength=train.n_users)
-        return Shape(train.n_users, train.n_items, len(train), int(lengths.max(initial=1))), "counted"
+        return Shape(train.n_users, train.n_items, len(train), int(np.max(lengths, initial=1))), "counted"
     users, items, interactions = PUBLISHED[config.dataset]
     return Shape(users, items, int(TRAIN_SHARE * interactions), LONGEST), "published; share and history assumed"
 

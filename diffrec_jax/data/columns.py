@@ -197,7 +197,7 @@ def _unix(values: np.ndarray, name: str) -> tuple[np.ndarray, str]:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values))[0])
         raise ValueError(f"row {row + 1:,}: {values[row]} in column {name!r} is not a time.")
-    low, high = int(values.argmin()), int(values.argmax())
+    low, high = int(np.argmin(values)), int(np.argmax(values))
     size = max(abs(float(values[low])), abs(float(values[high])))
     fitting = [(unit, factor) for unit, limit, factor in _UNITS if size < limit]
     if not fitting:

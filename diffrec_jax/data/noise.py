@@ -189,7 +189,7 @@ def _pool(split: Split, ratings: Interactions, threshold: float) -> tuple[Intera
         in_test = np.isin(keys, parts[2])
         limit = np.full(split.n_users, np.iinfo(np.int64).max)
         if split.rule == "global_time":
-            limit[:] = when[in_test].min() - 1
+            limit[:] = np.min(when[in_test]) - 1
         else:
             np.minimum.at(limit, users[in_test], when[in_test])
         admitted &= clean | (when <= limit[users])

@@ -53,7 +53,7 @@ class NeighbourLists(struct.PyTreeNode):
         groups, members = [], []
         for exponent in np.unique(bound):
             node = np.flatnonzero(bound == exponent)
-            position = np.arange(max(int(degree[node].max()), 1))[:, None]
+            position = np.arange(max(int(np.max(degree[node])), 1))[:, None]
             entry = np.where(position < degree[node], start[node] + position, len(neighbours) - 1)
             groups.append(jnp.asarray(neighbours[entry], jnp.int32))
             members.append(node)
