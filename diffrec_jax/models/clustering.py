@@ -5,12 +5,12 @@
 
 Source: the DiffRec paper (arXiv 2304.04971, Section 3.5) clusters LightGCN embeddings (``models.lightgcn``).
 Letters: I items, D embedding width, C clusters.
+
+scikit-learn is loaded where it is used: a second that every command and every model would spend at its start.
 """
 
 import numpy as np
 import scipy.sparse
-from sklearn.cluster import KMeans
-from sklearn.decomposition import TruncatedSVD
 
 from diffrec_jax.data.interactions import CSR
 from diffrec_jax.models.cluster_vae import Clusters
@@ -37,6 +37,8 @@ def k_means(embeddings: np.ndarray, n_clusters: int, *, n_items: int, seed: int 
             f"n_cate={n_clusters} clusters cannot be made of {distinct} distinct embeddings: use fewer clusters, or "
             "other item embeddings"
         )
+    from sklearn.cluster import KMeans
+
     found = KMeans(n_clusters, n_init=N_STARTS, random_state=seed).fit(np.asarray(embeddings, np.float32))
     return Clusters(found.labels_)
 
@@ -77,6 +79,8 @@ def svd_embeddings(train: CSR, *, dim: int = 64, seed: int = 0) -> np.ndarray:
         raise ValueError(
             f"embeddings of width {dim} need as many users and items, and there are {train.n_users} and {train.n_items}"
         )
+    from sklearn.decomposition import TruncatedSVD
+
     ones = np.ones(train.n_interactions, np.float32)
     matrix = scipy.sparse.csr_matrix((ones, train.indices, train.indptr), shape=(train.n_users, train.n_items))
     return TruncatedSVD(dim, random_state=seed).fit_transform(matrix.T).astype(np.float32)

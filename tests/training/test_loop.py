@@ -34,7 +34,7 @@ def split():
     return synthetic.generate(n_users=90, n_items=40, seed=1).k_core(3).split_by_time(0.7, 0.1, 0.2)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_device():
     return make_mesh(devices=jax.devices()[:1])
 
@@ -65,10 +65,18 @@ def same(a, b):
     return jax.tree.all(jax.tree.map(lambda x, y: np.array_equal(x, y), a, b))
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 4, 5, 10, 13])  # 4 and 10: during a validation; 13: after the last
-def test_a_run_stopped_anywhere_ends_bit_for_bit_like_an_uninterrupted_one(split, one_device, tmp_path, stop_after):
+@pytest.fixture(scope="module")
+def uninterrupted(split, one_device, tmp_path_factory):
+    """What a run left alone ends with, and what it reported."""
     whole = Recorder()
-    expected = fit(split, one_device, whole, workdir=tmp_path / "whole")
+    return fit(split, one_device, whole, workdir=tmp_path_factory.mktemp("whole")), whole
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 4, 5, 10, 13])  # 4 and 10: during a validation; 13: after the last
+def test_a_run_stopped_anywhere_ends_bit_for_bit_like_an_uninterrupted_one(
+    split, one_device, uninterrupted, tmp_path, stop_after
+):
+    expected, whole = uninterrupted
     first, second = Recorder(stop_after), Recorder()
     with pytest.raises(InterruptedRunError):
         fit(split, one_device, first, workdir=tmp_path / "stopped")
