@@ -97,7 +97,9 @@ class Config:
         0.0, "with a --recency: train on pasts to predict futures of this half-life, in interactions; 0 as the paper"
     )
     guidance: float = option(0.0, "how much of the prediction for an empty history leaves the scores; 1: all")
-    linear_path: float = option(0.0, "this much of EASE's scores is added to the network's", group="network")
+    linear_path: float = option(
+        0.0, "this much of EASE's scores is added to the network's; about 1, or 20 to logits", group="network"
+    )
     linear_l2: float = option(500.0, "λ of this EASE", group="network")
     # l_diffrec and lt_diffrec
     item_emb: str = option(

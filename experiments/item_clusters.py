@@ -23,6 +23,7 @@ from diffrec_jax.models import LatentDiffRec
 from diffrec_jax.models.cluster_vae import Clusters
 from diffrec_jax.models.clustering import N_STARTS, k_means, remarks, svd_embeddings
 from diffrec_jax.models.lightgcn import LightGCN
+from diffrec_jax.models.linear_path import LinearPath
 from diffrec_jax.processes import is_writer, same_everywhere
 from experiments import source
 from experiments.config import Config
@@ -38,12 +39,14 @@ def with_clusters(config: Config, split: Split, console: Console) -> Any:
       OSError: for a missing file.
     """
     model = config.build_model()
-    if not isinstance(model, LatentDiffRec):
+    network = model.network if isinstance(model, LinearPath) else model
+    if not isinstance(network, LatentDiffRec):
         return model
     clusters = make_clusters(config, split, console)
     for sentence in remarks(clusters):
         console.print(f"  {sentence}", highlight=False)
-    return dataclasses.replace(model, clusters=clusters)
+    network = dataclasses.replace(network, clusters=clusters)
+    return dataclasses.replace(model, network=network) if isinstance(model, LinearPath) else network
 
 
 def make_clusters(config: Config, split: Split, console: Console) -> Clusters:

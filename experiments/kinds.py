@@ -30,6 +30,7 @@ KINDS: dict[str, Any] = {
     "multidae": MultiDAE,
     "lightgcn": LightGCN,
 }
+NETWORKS = (DiffRec, LatentDiffRec, MultVAE, MultiDAE)  # beside which EASE may stand
 LATENT, TIME_AWARE = ("l_diffrec", "lt_diffrec"), ("t_diffrec", "lt_diffrec")
 RECENCY_FLAGS = {"kernel": "recency", "power": "recency_power"}  # where they are not called as in ``Recency``
 
@@ -70,7 +71,7 @@ def models_of(flag: str, group: str) -> tuple[str, ...]:
             return True
         if flag in RECENCY | HYPER_PARAMETERS:
             return flag in hyper_parameters(model)
-        of_group = {"latent": model in LATENT, "trained": is_trained(model), "network": KINDS[model] is DiffRec}
+        of_group = {"latent": model in LATENT, "trained": is_trained(model), "network": KINDS[model] in NETWORKS}
         return of_group.get(group, True)
 
     return tuple(model for model in KINDS if means_something(model))

@@ -39,6 +39,9 @@ MODELS = {
         network=dr.DiffRec(dims=(8,), guidance=1.0, forecast=3.0, recency=dr.Recency("power")),
         linear=EASE(l2=10.0, forecast=3.0, recency=dr.Recency("power")),
     ),
+    "latent_path": LinearPath(
+        network=dr.LatentDiffRec(clusters=CLUSTERS, in_dims=(9,), mlp_dims=(8,)), linear=EASE(l2=10.0), weight=20.0
+    ),
 }
 
 

@@ -1,10 +1,11 @@
-"""A linear path beside the network: DiffRec's reconstruction plus a share of EASE's, each fitted on its own.
+"""A linear path beside a network: its scores plus a share of EASE's, each fitted on its own.
 
-    scores = x̂_0(history) + weight · x · B,     B as in ``EASE``                           (1)
+    scores = network(history) + weight · x · B,     B as in ``EASE``                       (1)
 
 Both predict the same row, the network through a few hundred hidden units, the linear map with a weight for every pair
 of items; they err on different items. Training the network on what the linear map leaves does worse than either: it
-learns to undo the regularisation of the linear map.
+learns to undo the regularisation of the linear map. DiffRec's scores are of the size of EASE's, which predict the row
+too: weights around 1 are usual. Those of L-DiffRec, MultVAE and MultiDAE are logits: weights around 20 are.
 
 Source: ours. B costs 4·I² bytes; ``EASE.check_size`` refuses a catalogue that is too large for it.
 """
@@ -20,12 +21,14 @@ from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.baselines import EASE
 from diffrec_jax.models.contract import Params
 from diffrec_jax.models.diffrec import DiffRec
+from diffrec_jax.models.latent_diffrec import LatentDiffRec
+from diffrec_jax.models.mult_vae import Multinomial
 from diffrec_jax.space import Range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LinearPath:
-    """DiffRec with a linear path; parameters are ``{"network": DiffRec's, "linear": EASE's}``.
+    """A network with a linear path; parameters are ``{"network": its own, "linear": EASE's}``.
 
     Attributes:
       network: is trained, and its epoch chosen, as if it were alone.
@@ -33,7 +36,7 @@ class LinearPath:
       weight: of Eq. 1.
     """
 
-    network: DiffRec
+    network: DiffRec | LatentDiffRec | Multinomial
     linear: EASE
     weight: float = 0.5
 

@@ -36,7 +36,7 @@ from diffrec_jax.serving.vocabulary import Vocabulary, read_table
 
 FORMAT = 1
 FOLDER = "model"  # below a run folder
-PARTS = {"network": "DiffRec", "linear": "EASE"}  # hyper-parameters that are models themselves
+PARTS = {"network": "DiffRec", "linear": "EASE"}  # hyper-parameters that are models; their class in older folders
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,6 +130,10 @@ def _encode(model: Any, n_items: int) -> tuple[dict[str, Any], dict[str, np.ndar
             if value.shape != (n_items,):
                 raise ValueError(f"{field.name} has shape {value.shape}: an array must have one entry per item")
             per_item[field.name] = value
+        elif hasattr(value, "scores"):  # a model within a model
+            of_part, per_item_of_part = _encode(value, n_items)
+            values[field.name] = {"class": type(value).__name__, "hyper_parameters": of_part}
+            per_item.update(per_item_of_part)
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             values[field.name] = dataclasses.asdict(value)
         else:
@@ -146,7 +150,7 @@ def _decode(kind: str, values: dict[str, Any], per_item: dict[str, np.ndarray]) 
             f"in load(folder, model={kind}(...))"
         )
     fields = {field.name for field in dataclasses.fields(classes[kind])}
-    given: dict[str, Any] = {name: _value(name, value) for name, value in values.items()}
+    given: dict[str, Any] = {name: _value(name, value, per_item) for name, value in values.items()}
     given.update({name: column for name, column in per_item.items() if name in fields})
     unknown = sorted(set(given) - fields)
     if unknown:
@@ -154,12 +158,14 @@ def _decode(kind: str, values: dict[str, Any], per_item: dict[str, np.ndarray]) 
     return classes[kind](**given)
 
 
-def _value(name: str, value: Any) -> Any:
+def _value(name: str, value: Any, per_item: dict[str, np.ndarray]) -> Any:
     if isinstance(value, list):
-        return tuple(_value(name, each) for each in value)
+        return tuple(_value(name, each, per_item) for each in value)
     if name == "recency" and value is not None:
         return Recency(**value)
-    return _decode(PARTS[name], value, {}) if name in PARTS else value
+    if name not in PARTS:
+        return value
+    return _decode(value.get("class", PARTS[name]), value.get("hyper_parameters", value), per_item)
 
 
 def _refuse(value: Any) -> Any:

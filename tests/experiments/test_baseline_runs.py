@@ -12,12 +12,13 @@ from experiments.config import Config
 from experiments.kinds import KINDS, is_trained
 
 BASELINES = [name for name in KINDS if "diffrec" not in name and name != "multidae"]  # trained as multvae is
-PATH = ["--dims=[8]", "--steps=3", "--epochs=2", "--eval_every=1", "--forecast=5", "--guidance=1", "--linear_path=0.5"]
+PATH = ["--steps=3", "--epochs=2", "--eval_every=1", "--forecast=5", "--linear_path=0.5"]
 SMALL = {
     "elsa": ["--dim=8", "--epochs=2", "--eval_every=1"],
     "multvae": ["--dims=[8]", "--epochs=2", "--eval_every=1"],
     "lightgcn": ["--dim=4", "--updates=3", "--triples=64"],
-    "t_diffrec": [*PATH, "--linear_l2=50"],
+    "t_diffrec": [*PATH, "--dims=[8]", "--guidance=1", "--linear_l2=50"],
+    "lt_diffrec": [*PATH, "--in_dims=[8]", "--mlp_dims=[8]", "--item_emb=svd"],
 }
 
 
@@ -35,7 +36,7 @@ def command(tmp_path, capsys, monkeypatch):
     return do
 
 
-@pytest.mark.parametrize("model", [*BASELINES, "t_diffrec"])
+@pytest.mark.parametrize("model", [*BASELINES, "t_diffrec", "lt_diffrec"])
 def test_a_baseline_ends_in_the_same_table_folder_and_service(command, tmp_path, model):
     kernel = [] if model == "recent_popularity" else ["--recency=power"]
     flags = [f"--model={model}", "--baselines=false", *kernel, *SMALL.get(model, [])]

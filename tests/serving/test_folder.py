@@ -19,7 +19,7 @@ def same(a, b, **options):
     return one["item"].tolist() == other["item"].tolist() and np.allclose(one["score"], other["score"], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["latent", "ease", "path"])
+@pytest.mark.parametrize("name", ["latent", "ease", "path", "latent_path"])
 def test_a_run_is_loaded_as_it_was_fitted(split, tmp_path, name):
     options = {"workdir": tmp_path / "run", "epochs": 2, "eval_every": 1, "mesh": one_device()}
     fitted = dr.fit(MODELS[name], split.train, **options)
@@ -34,10 +34,21 @@ def test_a_run_can_be_loaded_when_it_was_stopped(run_folder):
 
 
 def test_exported_weights_are_the_model(make, tmp_path):
-    for name in ("linear", "latent", "popularity", "path"):
+    for name in ("linear", "latent", "popularity", "path", "latent_path"):
         recommender = make(name)
         export_safetensors(recommender, tmp_path / name)
         assert same(recommender, dr.load(tmp_path / name)), name
+
+
+def test_a_path_written_before_its_parts_named_their_class_is_still_read(make, tmp_path):
+    recommender = make("path")
+    export_safetensors(recommender, tmp_path / "a")
+    document = json.loads((tmp_path / "a" / "model.json").read_text())
+    parts = document["model"]["hyper_parameters"]
+    assert parts["network"]["class"] == "DiffRec" and parts["linear"]["class"] == "EASE"
+    parts |= {name: parts[name]["hyper_parameters"] for name in ("network", "linear")}
+    (tmp_path / "a" / "model.json").write_text(json.dumps(document))
+    assert same(recommender, dr.load(tmp_path / "a"))
 
 
 def test_nothing_is_pickled(exported, run_folder):

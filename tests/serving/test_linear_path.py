@@ -12,12 +12,13 @@ from diffrec_jax.mesh import parse_mesh
 MODEL = MODELS["path"]
 
 
-def test_it_is_the_sum_of_its_parts_on_any_mesh(split):
+@pytest.mark.parametrize("model", [MODEL, MODELS["latent_path"]], ids=["diffrec", "l_diffrec"])
+def test_it_is_the_sum_of_its_parts_on_any_mesh(split, model):
     options = {"epochs": 2, "eval_every": 1}
     truth = split.test
-    both = dr.fit(MODEL, split.train, split.valid, mesh=parse_mesh("users:4,items:2"), **options)
-    alone = dr.fit(MODEL.network, split.train, split.valid, mesh=one_device(), **options)
-    linear = dr.fit(MODEL.linear, split.train, split.valid, mesh=one_device())
+    both = dr.fit(model, split.train, split.valid, mesh=parse_mesh("users:4,items:2"), **options)
+    alone = dr.fit(model.network, split.train, split.valid, mesh=one_device(), **options)
+    linear = dr.fit(model.linear, split.train, split.valid, mesh=one_device())
     assert both.result.progress.best_epoch == alone.result.progress.best_epoch
     assert both.result.parameters == alone.result.parameters + split.n_items**2
     user = split.user_ids[:1]
@@ -25,7 +26,7 @@ def test_it_is_the_sum_of_its_parts_on_any_mesh(split):
     found = both.recommend(user, k=5)
     for item, score in zip(found["item"].tolist(), found["score"]):
         if item in parts[0] and item in parts[1]:
-            np.testing.assert_allclose(score, parts[0][item] + 0.5 * parts[1][item], atol=1e-5)
+            np.testing.assert_allclose(score, parts[0][item] + model.weight * parts[1][item], atol=1e-5 * model.weight)
     here = dr.evaluate(both, truth).mean("official")
     there = dr.evaluate(dataclasses.replace(both, mesh=one_device(), stored=both.params), truth).mean("official")
     assert here.keys() == there.keys() and all(abs(here[name] - there[name]) < 1e-6 for name in here)
