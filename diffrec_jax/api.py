@@ -80,6 +80,7 @@ def fit(
     epochs: int = 1000,
     eval_every: int = 5,
     patience: int = 20,
+    train_minutes: float = 0.0,
     selection: tuple[str, str] = ("official", "recall@20"),
     mesh: Mesh | None = None,
     prng_impl: str = "threefry2x32",
@@ -104,6 +105,7 @@ def fit(
       epochs: at most this many.
       eval_every: epochs between validations (and checkpoints).
       patience: epochs without improvement before training ends.
+      train_minutes: of training and validation, at most (but for the first epoch); 0: no limit.
       selection: protocol and metric that choose the epoch.
       mesh: the devices; None takes all, rows spread over them.
       prng_impl: JAX generator of the training noise; ``rbg`` is faster on TPU.
@@ -136,6 +138,8 @@ def fit(
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
+    if not train_minutes >= 0.0:
+        raise ValueError(f"train_minutes={train_minutes} must not be negative: 15, say, or 0 for no limit")
     known = [f"{metric}@{k}" for metric in METRICS for k in KS]
     if selection[0] not in PROTOCOLS or selection[1] not in known:
         raise ValueError(f"selection={selection} is unknown: choose one of {PROTOCOLS} and one of {', '.join(known)}")
@@ -168,6 +172,7 @@ def fit(
             selection=selection,
             eval_every=eval_every,
             patience=patience,
+            train_minutes=train_minutes,
             checkpoints=checkpoints,
             observer=observer,
             profile=profile,

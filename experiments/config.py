@@ -21,7 +21,8 @@ SPLITS = ("temporal", "leave_one_out", "global_time", "random", "diffrec")
 EVAL_HISTORIES = ("train", "train+valid")
 STAYS_UNSAID = ("beta_fixed", "fit_weighted")  # the model's own default holds; other unsaid flags are filled in
 FIT_OPTIONS = (
-    "seed", "batch_size", "epochs", "eval_every", "patience", "prng_impl", "ema_decay", "dtype", "mu_dtype",
+    "seed", "batch_size", "epochs", "eval_every", "patience", "train_minutes", "prng_impl", "ema_decay", "dtype",
+    "mu_dtype",
 )  # fmt: skip
 MACHINE = ("compile_cache", "profile_steps", "multihost", "coordinator", "process_id", "process_count", "join_timeout")
 NOT_PART_OF_A_RUN = (
@@ -143,6 +144,9 @@ class Config:
     epochs: int = option(1000, "at most this many", group="trained")
     eval_every: int = option(5, "epochs between validations, each followed by a checkpoint", group="trained")
     patience: int = option(20, "epochs without better validation recall@20 before training ends", group="trained")
+    train_minutes: float = option(
+        0.0, "no epoch begins that would end after this much training and validation; 0: no limit", group="trained"
+    )
     dtype: str = option(
         "float32", "what training computes in; what is kept, and ranking, is float32", choices=DTYPES, group="trained"
     )
@@ -194,6 +198,8 @@ class Config:
         for name in ("batch_size", "epochs", "eval_every", "patience", "seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if not self.train_minutes >= 0.0:
+            raise ValueError(f"train_minutes={self.train_minutes} must not be negative: 15, say, or 0 for no limit")
         if not 0.0 <= self.ema_decay < 1.0:
             raise ValueError(f"ema_decay={self.ema_decay} must lie in [0, 1): 0 for none, or .99, say")
         if self.k_core < 0 or self.min_history < 0:

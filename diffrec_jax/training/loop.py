@@ -105,11 +105,12 @@ def fit(
     selection: tuple[str, str] = ("official", "recall@20"),
     eval_every: int = 5,
     patience: int = 20,
+    train_minutes: float = 0.0,
     checkpoints: Checkpoints | None = None,
     observer: Observer | None = None,
     profile: Profile | None = None,
 ) -> FitResult:
-    """Train until the epochs are done or validation has not improved for ``patience`` epochs.
+    """Train until the epochs are done, the time is over, or validation has not improved for ``patience`` epochs.
 
     Args:
       trainer: the model and how it is trained.
@@ -121,6 +122,8 @@ def fit(
       eval_every: epochs between validations; each is followed by a checkpoint.
       patience: epochs without improvement before training ends, as the authors count them: epoch e does not begin if
         the best one lies ``patience`` or more epochs before it.
+      train_minutes: of training and validation; an epoch that would end after them does not begin, and the one before
+        it is validated. 0: no limit. How far a run gets then depends on the machine.
       checkpoints: where the run lives; a run found there goes on where it was. None keeps everything in memory.
       observer: is told what happens, and may ask to stop.
       profile: of a few steps.
@@ -158,9 +161,19 @@ def fit(
         if not trainer.mesh.is_multi_process or next(batches) % BATCHES_PER_AGREEMENT == 0:
             look_up()
 
+    def time_is_over() -> bool:
+        """Whether another epoch would take too long; processes do as the first one says, since clocks differ."""
+        if not train_minutes:
+            return False
+        per_step = progress.train_seconds / step
+        spent = progress.train_seconds + progress.evaluate_seconds
+        return bool(agree(trainer.mesh, spent + per_epoch * per_step > 60.0 * train_minutes)[0, 0])
+
+    is_last = progress.best_epoch > 0 and time_is_over()  # of an earlier process
+
     def goes_on() -> bool:
         patient = validate is None or not _patience_is_over(step // per_epoch + 1, progress, patience)
-        return progress.epoch_is_open or (step < epochs * per_epoch and patient)
+        return progress.epoch_is_open or (step < epochs * per_epoch and patient and not is_last)
 
     while goes_on():
         if not progress.epoch_is_open:
@@ -179,9 +192,10 @@ def fit(
             seconds = time.perf_counter() - began
             progress = dataclasses.replace(progress, train_seconds=progress.train_seconds + seconds, epoch_is_open=True)
         epoch, loss = step // per_epoch, _finite_loss(state, per_epoch)
+        is_last = epoch == epochs or time_is_over()
 
         valid, evaluate_seconds, improved = None, 0.0, False
-        if epoch % eval_every == 0 or epoch == epochs:
+        if epoch % eval_every == 0 or is_last:
             improved = validate is None
             if validate is not None:
                 began = time.perf_counter()
@@ -190,6 +204,7 @@ def fit(
                 value = valid[selection[0]][selection[1]]
                 improved = progress.best_value is None or value > progress.best_value
                 progress = dataclasses.replace(progress, evaluate_seconds=progress.evaluate_seconds + evaluate_seconds)
+                is_last = is_last or time_is_over()
             if improved:
                 best_value = valid[selection[0]][selection[1]] if valid else None
                 progress = dataclasses.replace(progress, best_epoch=epoch, best_value=best_value)
@@ -197,7 +212,7 @@ def fit(
         progress = dataclasses.replace(progress, epoch_is_open=False)
         probabilities = np.asarray(importance.probabilities(state.history))
         observer.epoch(EpochReport(epoch, step, loss, seconds, valid, evaluate_seconds, progress, probabilities))
-        if checkpoints is not None and (epoch % eval_every == 0 or epoch == epochs):
+        if checkpoints is not None and (epoch % eval_every == 0 or is_last):
             checkpoints.save(state, progress, is_best=improved, step=step)  # after the record, which a resume cuts back
     look_up()
 

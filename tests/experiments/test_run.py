@@ -150,6 +150,7 @@ def test_a_shipped_flag_file_runs_small(command, name):
         (["--dataset=small", "--dims=wide"], r"'wide' is no list of whole numbers such as \[200,600\]"),
         (["--flagfile=absent.flags"], r"no flag file 'absent\.flags' here or among the shipped ones: amazon.*flags"),
         (["--dataset=small", "--prng_impl=rbg", "--sampling_noise"], r"prng_impl=rbg cannot draw noise per user"),
+        (["--dataset=small", "--train_minutes=-1"], "train_minutes=-1.0 must not be negative: 15, say, or 0 for no"),
         (["--dataset=small", "--ema_decay=1"], r"ema_decay=1.0 must lie in \[0, 1\): 0 for none"),
         (["--dataset=small", "--recency=power"], r"say --model=t_diffrec"),
         (["--dataset=small", "--model=t_diffrec", "--recency=exponential"], r"recency=exponential needs timestamps"),

@@ -113,6 +113,19 @@ def test_without_a_workdir_the_result_is_the_same(split, one_device, tmp_path):
     assert in_memory.result.progress.best_epoch in (2, 4, 6, 7)
 
 
+def test_training_ends_with_its_time_and_the_last_epoch_is_validated(split, one_device, tmp_path):
+    whole, short, again = Recorder(), Recorder(), Recorder()
+    fit(split, one_device, whole, train_minutes=1e6)
+    assert [report[0] for report in whole.reports] == [1, 2, 3, 4, 5, 6, 7]
+    fitted = fit(split, one_device, short, train_minutes=1e-9, workdir=tmp_path)  # eval_every=2
+    assert [report[0] for report in short.reports] == [1] and short.reports[0][1] == whole.reports[0][1]
+    assert short.reports[0][2] != "null" and fitted.result.progress.best_epoch == fitted.result.epochs_run == 1
+    resumed = fit(split, one_device, again, train_minutes=1e-9, workdir=tmp_path)
+    assert not again.reports and again.starts[0][0] == 1 and same(fitted.params, resumed.params)
+    with pytest.raises(ValueError, match="train_minutes=-1 must not be negative: 15, say, or 0 for no limit"):
+        fit(split, one_device, train_minutes=-1)
+
+
 def test_only_the_last_two_and_the_best_checkpoints_are_kept(split, one_device, tmp_path):
     fitted = fit(split, one_device, workdir=tmp_path, epochs=14)
     steps = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())
