@@ -1,6 +1,7 @@
 """One page of results from finished run folders: ours beside the published numbers, the command under each row.
 
 python -m experiments.results runs/* --out=docs/results.md
+python -m experiments.results new/* --out=docs/results.md --keep      # beside the rows that the page has
 """
 
 import argparse
@@ -44,8 +45,7 @@ def page(runs: Sequence[Run], *, protocol: str = "official") -> str:
 
 
 def _table(among: Sequence[System], protocol: str, *, comparable: tuple[str, str, str]) -> str:
-    columns = ("model", "seeds", *COLUMNS, "valid recall@20", "best epoch", "seconds in all")
-    lines = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
+    lines = _header()
     told: set[str] = set()
     for system in sorted(among, key=lambda s: -s.mean(protocol, "recall@20")):
         first = system.runs[0]
@@ -65,9 +65,15 @@ def _table(among: Sequence[System], protocol: str, *, comparable: tuple[str, str
         if paper is not None and comparable == ("released", "", "train") and model not in told:
             told.add(model)
             lines.append(_row(f"{TITLES[model]}, published", paper))
-    for name, metrics in _baselines(among).items():
+    baselines = _baselines(among)
+    for name, metrics in sorted(baselines.items(), key=lambda found: -found[1][protocol]["recall@20"]):
         lines.append(_row(TITLES.get(name, name), metrics[protocol]))
     return "\n".join(lines)
+
+
+def _header() -> list[str]:
+    columns = ("model", "seeds", *COLUMNS, "valid recall@20", "best epoch", "seconds in all")
+    return ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
 
 
 def _row(name: str, metrics: dict[str, float]) -> str:
@@ -86,6 +92,38 @@ def _baselines(among: Sequence[System]) -> dict[str, Any]:
     return found
 
 
+def merged(new: str, old: str) -> str:
+    """The page ``new`` with the rows of the page ``old`` that have a command it does not have, best first."""
+    ours, theirs = _sections(new), _sections(old)
+    parts = [new.partition("\n\n## ")[0]]
+    for title in sorted({**ours, **theirs}):
+        rows = {**theirs.get(title, {}), **ours.get(title, {})}
+        own = {lines[0].split("<br>")[0].split(",")[0] for lines in rows.values() if "<br>" in lines[0]}
+        kept = [lines for name, lines in rows.items() if f"| {name}" not in own]  # a baseline with runs of its own
+        kept.sort(key=lambda lines: ("<br>" not in lines[0], -_recall(lines[0])))
+        parts.append("\n".join([title, "", *_header(), *(line for lines in kept for line in lines)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _recall(row: str) -> float:
+    return float(row.split(" | ")[2 + COLUMNS.index("recall@20")].split()[0])
+
+
+def _sections(text: str) -> dict[str, dict[str, list[str]]]:
+    """By section, and by command or name: the row, and the published one below it."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for section in text.split("\n## ")[1:]:
+        title, _, table = section.partition("\n\n|")
+        rows = found.setdefault(f"## {title}", {})
+        for line in table.strip().splitlines()[2:]:
+            name, _, command = line.removeprefix("| ").partition(" | ")[0].partition("<br>")
+            if name.endswith(", published"):
+                rows[next(reversed(rows))].append(line)
+            else:
+                rows[command or name] = [line]
+    return found
+
+
 def main(argv: Sequence[str]) -> int:
     """Write the page; the exit code."""
     usage = argparse.RawDescriptionHelpFormatter
@@ -93,6 +131,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("runs", nargs="+", help="run folders; those that are not finished are left out")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="official", help="default: %(default)s")
     parser.add_argument("--out", default="docs/results.md", help="default: %(default)s")
+    parser.add_argument("--keep", action="store_true", help="keep the rows of --out that these runs do not replace")
     args = parser.parse_args(argv[1:])
     out = Path(args.out)
     if not out.parent.is_dir():
@@ -104,7 +143,13 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(
             f"none of the {len(args.runs)} folder(s) holds a finished run: name run folders, such as runs/*"
         )
-    write_atomically(out, page([systems.read(path) for path in finished], protocol=args.protocol))
+    text = page([systems.read(path) for path in finished], protocol=args.protocol)
+    if args.keep and out.is_file():
+        old = out.read_text()
+        if old.partition("\n\n## ")[0] != text.partition("\n\n## ")[0]:
+            raise ValueError(f"--keep: {args.out} is no page of the {args.protocol} protocol: choose another --out")
+        text = merged(text, old)
+    write_atomically(out, text)
     print(f"written: {out}, from {len(finished)} runs; {len(args.runs) - len(finished)} not finished or no run folders")
     return 0
 

@@ -76,6 +76,10 @@ def test_rows_without_data_are_left_out(command, tmp_path):
     assert code == 2 and text.count("left out: ") == 10 and "no cell could be run, for want of data" in text
 
 
+def merged_names(page):
+    return [line.split(" | ")[0].split("<br>")[0].removeprefix("| ") for line in page.splitlines() if line[:2] == "| "]
+
+
 def test_the_page_has_means_published_numbers_and_commands(runs, tmp_path, capsys, monkeypatch):
     read = [systems.read(runs / name) for name in ("a-s0", "a-s1", "t")]
     old = systems.Run(
@@ -92,7 +96,20 @@ def test_the_page_has_means_published_numbers_and_commands(runs, tmp_path, capsy
     assert set(again.differences(read[2].config)) <= {"baselines"}
     monkeypatch.setattr(sys, "argv", ["results.py", *map(str, runs.iterdir()), f"--out={tmp_path / 'results.md'}"])
     assert cli.guarded(results.main) == 0 and "from 3 runs; 0 not finished" in capsys.readouterr().out
-    assert "T-DiffRec" in (tmp_path / "results.md").read_text()
+    whole = (tmp_path / "results.md").read_text()
+    assert "T-DiffRec" in whole
+    for kept, new in (("a", "t"), ("t", "a")):  # a page of some runs, and then the others beside them
+        for name, flag in ((kept, ""), (new, "--keep")):
+            folders = [str(path) for path in runs.glob(f"{name}*")]
+            monkeypatch.setattr(sys, "argv", ["results.py", *folders, f"--out={tmp_path / 'two.md'}", *flag.split()])
+            assert cli.guarded(results.main) == 0
+        assert (tmp_path / "two.md").read_text() == whole
+    monkeypatch.setattr(
+        sys, "argv", ["results.py", *folders, f"--out={tmp_path / 'two.md'}", "--keep", "--protocol=standard"]
+    )
+    assert cli.guarded(results.main) == 2 and "is no page of the standard protocol" in capsys.readouterr().err
+    with_own = merged_names(results.merged(whole.replace("| EASE |", "| EASE<br>`x` |"), whole))
+    assert with_own.count("EASE") == 1 and merged_names(results.merged(page, page)) == merged_names(page)
     monkeypatch.setattr(sys, "argv", ["results.py", str(tmp_path), f"--out={tmp_path / 'results.md'}"])
     assert cli.guarded(results.main) == 2 and "holds a finished run" in capsys.readouterr().err
     assert as_json(Config())["seeds"] == 1
