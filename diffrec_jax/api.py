@@ -17,6 +17,7 @@ from diffrec_jax.data.rows import device_csr
 from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
 from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS
 from diffrec_jax.mesh import Layout, make_mesh, replicated
+from diffrec_jax.models.baselines import EASE
 from diffrec_jax.models.contract import Catalogue, ClosedForm, Model, item_axes, shapes
 from diffrec_jax.models.linear_path import LinearPath
 from diffrec_jax.processes import is_writer
@@ -125,13 +126,16 @@ def fit(
     vocabulary, about = _vocabulary(train), dict(about or {})
     train, valid = _csr(train), None if valid is None else _csr(valid)
     mesh = make_mesh() if mesh is None else mesh
+    if isinstance(model, EASE | LinearPath):
+        model.check_size(train.n_items)
     if isinstance(model, ClosedForm):
         began = time.perf_counter()
         params = jax.block_until_ready(jax.device_put(model.fit(train), replicated(mesh)))
         progress = Progress(train_seconds=time.perf_counter() - began)
         result = FitResult(params, progress, 0, sum(leaf.size for leaf in jax.tree.leaves(params)))
         if workdir is not None and is_writer():
-            ModelFolder(model, vocabulary, train, valid, about).write(epath.Path(workdir) / FOLDER)
+            kept = params if getattr(model, "keeps_params", False) else None
+            ModelFolder(model, vocabulary, train, valid, about, kept).write(epath.Path(workdir) / FOLDER)
         return Fitted(model, params, train, valid, mesh, result, vocabulary, about)
     trained = model.network if isinstance(model, LinearPath) else model
     counts = {"batch_size": batch_size, "epochs": epochs, "eval_every": eval_every, "patience": patience}

@@ -7,8 +7,10 @@ weight 1 and every later one with less::
     past    w_m = recency at position m of M,   m ≤ M                                      (1)
     future  w_m = 2^(-(m - M - 1) / half_life), m > M                                      (2)
 
-At inference the whole history is the past. What is fitted in closed form cuts every history at several places that
-lie evenly, instead of random ones. Source: ours; the paper trains every row to reconstruct itself.
+At inference the whole history is the past; of a diffusion model, whose reverse process hands its prediction back to
+the network, later steps see a mixture of the history and of its forecast. What is fitted in closed form cuts every
+history at several places that lie evenly, instead of random ones. Source: ours; the paper trains every row to
+reconstruct itself.
 """
 
 from typing import Any

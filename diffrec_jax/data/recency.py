@@ -37,7 +37,8 @@ class Recency:
     half_life: float = 180.0  # days, of Eq. 3
 
     SPACE: ClassVar[Mapping[str, Range]] = {
-        "w_min": Real(0.0, 0.5),
+        "w_min": Real(0.0, 1.0),
+        "w_max": Real(1.0, 10.0, log=True),
         "power": Real(0.5, 16.0, log=True),
         "half_life": Real(1.0, 1000.0, log=True),
     }

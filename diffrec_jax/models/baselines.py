@@ -1,13 +1,15 @@
 """What a user would pick instead, in closed form: popularity, recent popularity and EASE.
 
-Each is ranked and evaluated like every other model, and takes a recency kernel like every other model: the history
-that is scored is weighted; with ``fit_weighted`` the rows that are fitted are too.
+Each is ranked and evaluated like every other model, and all but recent popularity, which looks at ages itself, take a
+recency kernel like every other model: the history that is scored is weighted; with ``fit_weighted`` the rows that are
+fitted are too.
 
 Source of EASE: Steck, *Embarrassingly Shallow Autoencoders for Sparse Data* (WWW 2019, Eq. 8).
 Letters: U users, I items, N interactions, B rows.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -136,10 +138,10 @@ class EASE:
         check_forecast(self.forecast, self.recency)
 
     def bytes_needed(self, n_items: int) -> int:
-        """Peak host memory of ``fit``: the item-item products, at worst as many as a full matrix, and that matrix;
-        two such matrices to forecast.
+        """Peak host memory of ``fit``: the item-item products, at worst as many as a full matrix, that matrix, and what
+        ranks; two such matrices to forecast.
         """
-        return (12 + 8 + 4 + (16 if self.forecast else 0)) * n_items**2
+        return (12 + 8 + 4 + (8 if self.forecast else 0)) * n_items**2
 
     def fits(self, n_items: int) -> bool:
         """Whether the catalogue is small enough."""
@@ -164,9 +166,9 @@ class EASE:
         if self.forecast:
             return self._fit_forecast(train)
         rows = interaction_matrix(train, self.recency if self.fit_weighted else None)
-        gram = (rows.T @ rows).toarray()
+        gram = (rows.T @ rows).toarray(order="F")  # LAPACK copies what does not lie as Fortran has it
         gram[np.diag_indices(n_items)] += self.l2
-        factor, info = scipy.linalg.lapack.dpotrf(gram.T, lower=False, overwrite_a=True)
+        factor, info = scipy.linalg.lapack.dpotrf(gram, lower=False, overwrite_a=True)
         inverse, info2 = scipy.linalg.lapack.dpotri(factor, lower=False, overwrite_c=True)
         if info or info2:
             raise ValueError(f"the item-item matrix is not positive definite with l2={self.l2}: choose a larger l2")
@@ -174,22 +176,23 @@ class EASE:
             inverse[i + 1 :, i] = inverse[i, i + 1 :]
         inverse /= -np.diag(inverse).copy()
         inverse[np.diag_indices(n_items)] = 0.0
-        return jnp.asarray(inverse, jnp.float32)
+        return jnp.asarray(inverse.astype(np.float32))
 
     def _fit_forecast(self, train: CSR) -> Params:
-        gram, products = np.zeros((2, train.n_items, train.n_items))
+        gram, products = (np.zeros((train.n_items, train.n_items), order="F") for _ in range(2))
         recency = self.recency if self.fit_weighted else None
         for n in range(CUTS):
             past, future = cut(train, (n + 0.5) / CUTS)
             X = interaction_matrix(past, recency)
             weights = future_weights(future, self.forecast).astype(np.float64)
             Y = scipy.sparse.csr_array((weights, future.indices, future.indptr), shape=X.shape)
-            gram += (X.T @ X).toarray()
-            products += (X.T @ Y).toarray()
+            _add(gram, X.T @ X)
+            _add(products, X.T @ Y)
         gram[np.diag_indices(train.n_items)] += CUTS * self.l2
-        found = scipy.linalg.solve(gram, products, assume_a="pos", overwrite_a=True, overwrite_b=True)
+        factor = scipy.linalg.cho_factor(gram, overwrite_a=True, check_finite=False)
+        found = scipy.linalg.cho_solve(factor, products, overwrite_b=True, check_finite=False)
         found[np.diag_indices(train.n_items)] = 0.0
-        return jnp.asarray(found, jnp.float32)
+        return jnp.asarray(found.astype(np.float32))
 
     def prepare(self, params: Params) -> None:
         """Nothing to prepare."""
@@ -197,3 +200,10 @@ class EASE:
     def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
         """``X · B``: ``[B, I]``, by gathering the rows of the history."""
         return rows.product(params)
+
+
+def _add(total: np.ndarray, product: Any) -> None:
+    """``total += product``, a sparse one, by columns: without a dense copy of it."""
+    product = product.tocsc()
+    for j, (start, end) in enumerate(itertools.pairwise(product.indptr)):
+        total[product.indices[start:end], j] += product.data[start:end]

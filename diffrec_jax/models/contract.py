@@ -74,7 +74,8 @@ class Model(Scorer, Protocol):
 
 @runtime_checkable
 class ClosedForm(Scorer, Protocol):
-    """A model whose parameters are computed, not trained."""
+    """A model that is fitted in one go; its parameters are computed again where they are needed, or kept in the model
+    folder where that takes long: ``keeps_params = True``, for a dictionary of arrays."""
 
     def fit(self, train: Any) -> Params:
         """Parameters from the host ``CSR`` of the training interactions."""

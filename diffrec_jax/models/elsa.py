@@ -10,7 +10,8 @@ The rows of A have length 1, so that A·Aᵀ - 1 has a zero diagonal: the constr
 I × I. Eq. 3 is exact and ours: x̂ is never made, so that a step costs one product of the rows with A, and its gradient.
 For items outside the history, which alone are recommended, Eq. 1 is the inner product p·A_i.
 
-Source: Vančura et al., *Scalable Linear Shallow Autoencoder for Collaborative Filtering* (RecSys 2022).
+Source: Vančura et al., *Scalable Linear Shallow Autoencoder for Collaborative Filtering* (RecSys 2022). Ours, too: Adam
+at a rate that is searched, and rows of A drawn as Gaussian directions.
 Letters: B rows, I items, D factors.
 """
 

@@ -14,7 +14,8 @@ penalty of Eq. 2 is taken in expectation, which needs no draws.
 gather per position and group. No adjacency is dense, nothing is scattered over it, and no list is padded to more than
 twice its length, or four. On a CPU this took a sixth of the time of a segment sum over the edges.
 
-Source: He et al., *LightGCN* (SIGIR 2020, Eq. 3-8 and 15). Ours: the large batches, Eq. 3 and the lists.
+Source: He et al., *LightGCN* (SIGIR 2020, Eq. 3-8 and 15). Ours: the large batches, with few updates at a large
+learning rate, drawn from the interactions (the paper: from the users); Eq. 3 and the lists.
 Letters: U users, I items, N interactions, D embedding width, K layers, B rows or triples of a batch, L neighbours.
 """
 
@@ -152,7 +153,8 @@ class LightGCN:
       updates: steps of gradient descent.
       triples: (u, i, j) per update.
       seed: of everything random.
-      recency: scores everybody, known or not, by the weighted sum of the items of his history.
+      recency: scores everybody, known or not, by the weighted sum of the items of his history: another model than the
+        one without, also where all weights are 1.
     """
 
     dim: int = 64
@@ -164,6 +166,7 @@ class LightGCN:
     seed: int = 0
     recency: Recency | None = None
 
+    keeps_params: ClassVar[bool] = True
     SPACE: ClassVar[Mapping[str, Range]] = {
         "dim": Whole(16, 256, log=True),
         "layers": Whole(1, 4),
@@ -185,14 +188,16 @@ class LightGCN:
         return {"items": 0}
 
     def fit(self, train: CSR) -> Embeddings:
-        """Train, and smooth the result (Eq. 1): ``{"users": [U, D], "items": [I, D]}``.
+        """Train, and smooth the result (Eq. 1): ``{"users": [U, D], "items": [I, D]}``; users without interactions have
+        zeros.
 
         Raises:
           ValueError: without interactions.
         """
         if not train.n_interactions:
             raise ValueError("LightGCN has nothing to learn from: there are no training interactions")
-        return jax.jit(self._train)(Graph.create(train), jax.random.key(self.seed))
+        found = jax.jit(self._train)(Graph.create(train), jax.random.key(self.seed))
+        return {**found, "users": jnp.where(jnp.asarray(train.lengths() > 0)[:, None], found["users"], 0.0)}
 
     def _train(self, graph: Graph, key: jax.Array) -> Embeddings:
         U, I = len(graph.of_users.place), len(graph.of_items.place)
@@ -226,8 +231,8 @@ class LightGCN:
         """Nothing to prepare."""
 
     def scores(self, params: Embeddings, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
-        """``F_u · F_i``, ``[B, I]``. A user never seen in training is the sum of the items of his history; with a
-        recency kernel everybody is."""
+        """``F_u · F_i``, ``[B, I]``. A user without training interactions is the sum of the items of his history, if
+        any; with a recency kernel everybody is. Known users are what training made of them, whatever the history."""
         return jnp.matmul(self._users(params, rows), params["items"].T)
 
     @property
@@ -249,4 +254,5 @@ class LightGCN:
         if self.recency is not None:
             return rows.product(params["items"])
         known = params["users"].at[rows.users].get(mode="clip")
-        return jnp.where((rows.users >= 0)[:, None], known, rows.product(params["items"]))
+        trained = (rows.users >= 0) & jnp.any(known != 0.0, axis=1)
+        return jnp.where(trained[:, None], known, rows.product(params["items"]))

@@ -11,8 +11,9 @@ Ranking uses the mean, without dropout: the product of the row with the first ma
 ``forecast`` x̃ is of the past and x, in the sums, the future (``data.forecast``).
 
 Source: Liang et al., *Variational Autoencoders for Collaborative Filtering* (WWW 2018, Eq. 2-5 and Section 2.4). Ours:
-dropout is drawn on the entries of the history, where alone there is something to drop; AdamW, so that the L2 penalty
-of MultiDAE is ``weight_decay``.
+dropout is drawn on the entries of the history, where alone there is something to drop; AdamW, whose ``weight_decay``
+stands in place of the L2 penalty of MultiDAE; γ rises to a share of 1 within hundreds of steps, as in L-DiffRec, since
+runs here are that short (searches try up to 20,000).
 Letters: B rows, I items, Z latent width, H width of the last hidden layer.
 """
 
@@ -33,7 +34,7 @@ from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.models.cluster_vae import kl_divergence, multinomial_nll, reparameterise
 from diffrec_jax.models.contract import Catalogue, LossAux, Params
 from diffrec_jax.models.denoiser import ACTIVATIONS, dropout, l2_normalise
-from diffrec_jax.space import Choice, Range, Real
+from diffrec_jax.space import Choice, Range, Real, Whole
 
 WIDTHS = Choice(((200,), (600,), (200, 600), (600, 1200)))
 
@@ -219,6 +220,7 @@ class MultVAE(Multinomial):
         "dims": WIDTHS,
         "dropout": Real(0.0, 0.8),
         "vae_anneal_cap": Real(0.0, 1.0),
+        "vae_anneal_steps": Whole(100, 20_000, log=True),
         "fit_weighted": Choice((False, True)),
         "forecast": Choice((0.0, 3.0, 10.0, 30.0)),
         "lr": Real(1e-4, 1e-2, log=True),
@@ -257,7 +259,7 @@ class MultiDAE(Multinomial):
         "fit_weighted": Choice((False, True)),
         "forecast": Choice((0.0, 3.0, 10.0, 30.0)),
         "lr": Real(1e-4, 1e-2, log=True),
-        "weight_decay": Real(0.0, 0.1),
+        "weight_decay": Choice((0.0, 0.01, 0.1, 1.0)),  # times the learning rate, per step
     }
 
     def loss(

@@ -42,7 +42,7 @@ def load(
         expected = shapes(content.model, catalogue) if isinstance(content.model, Model) else None
         params = read_weights(Path(root / "weights.safetensors"), expected)
     else:
-        params = _of_run(content.model, content.train, root / "checkpoints", catalogue)
+        params = content.params or _of_run(content.model, content.train, root / "checkpoints", catalogue)
     return Recommender(content, params, history=history, mesh=mesh, seed=seed)
 
 

@@ -7,6 +7,7 @@
     items.parquet        id, title (where known), one column for each hyper-parameter that has an entry per item
     train.parquet        user, item (numbers, grouped by user, oldest first), time (unix µs, where known)
     valid.parquet        likewise, where there was validation data
+    parameters.npz       of a model that is fitted in one go, but not in a moment (LightGCN)
     weights.safetensors  in an exported folder; a run's weights are in its checkpoints
 
 ``fit`` writes it below the run folder, as ``<workdir>/model``, before training begins, so that a run can be loaded
@@ -15,8 +16,10 @@ while it trains and after it was stopped.
 
 import dataclasses
 import inspect
+import io
 import json
 import pkgutil
+import zipfile
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -48,6 +51,7 @@ class ModelFolder:
     train: CSR
     valid: CSR | None
     about: Mapping[str, Any]  # what a model card says of data, split and protocol; JSON values
+    params: Mapping[str, Any] | None = None  # arrays, of a model whose ``keeps_params`` says so
 
     def write(self, folder: str | Path) -> None:
         """Write everything to a temporary folder and rename it, over an earlier one if need be.
@@ -71,6 +75,9 @@ class ModelFolder:
             for name, csr in (("train", self.train), ("valid", self.valid)):
                 if csr is not None:
                     _write_csr(csr, temporary / f"{name}.parquet")
+            if self.params is not None:
+                arrays: dict[str, Any] = {name: np.asarray(array) for name, array in self.params.items()}
+                np.savez(temporary / "parameters.npz", **arrays)
             (temporary / "model.json").write_text(text)
 
     @classmethod
@@ -95,13 +102,14 @@ class ModelFolder:
             vocabulary, per_item = Vocabulary.read(root)
             sizes = (vocabulary.n_users, vocabulary.n_items)
             train, valid = (_read_csr(root / f"{name}.parquet", *sizes) for name in ("train", "valid"))
-        except (KeyError, json.JSONDecodeError, pa.ArrowInvalid, FileNotFoundError) as error:
+            params = _read_params(root / "parameters.npz")
+        except (KeyError, json.JSONDecodeError, pa.ArrowInvalid, FileNotFoundError, zipfile.BadZipFile) as error:
             raise ValueError(f"{folder} is damaged ({error}): export or train the model again") from None
         if train is None:
             raise ValueError(f"{folder} is damaged (no train.parquet): export or train the model again")
         if model is None:
             model = _decode(kind, document["model"]["hyper_parameters"], per_item)
-        return cls(model, vocabulary, train, valid, about)
+        return cls(model, vocabulary, train, valid, about, params)
 
 
 def hyper_parameters(content: ModelFolder) -> dict[str, Any]:
@@ -172,6 +180,13 @@ def _refuse(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     raise ValueError(f"{value!r} cannot be written as JSON: use numbers, text, lists and dictionaries")
+
+
+def _read_params(path: epath.Path) -> dict[str, np.ndarray] | None:
+    if not path.is_file():
+        return None
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def _write_csr(csr: CSR, path: Path) -> None:

@@ -1,6 +1,7 @@
 """A search: begins with the defaults, survives interruptions, never looks at the test part, ends in a flag file."""
 
 import csv
+import dataclasses
 import json
 import re
 import sys
@@ -30,6 +31,19 @@ def command(tiny_data, tmp_path, capsys, monkeypatch):
         return code, printed.out + printed.err
 
     return do
+
+
+@pytest.mark.parametrize("path", sorted(cli.FLAG_FILES.glob("*.flags")), ids=lambda path: path.stem)
+def test_what_is_shipped_lies_in_the_space_that_is_searched(path):
+    config = cli.parse(["run.py", f"--flagfile={path}"], usage="")
+    network = dataclasses.replace(config, linear_path=0.0, linear_l2=Config.linear_l2)
+    space = sweep.space_of(network, frozenset(), "")
+    outside = {
+        n for n, value in sweep.defaults_of(network, space).items() if value is not None and value not in space[n]
+    }
+    assert outside == (
+        {"noise_max"} if path.stem == "amazon-noisy" else set()
+    )  # ten times it, and s a tenth, are inside
 
 
 def trials(tmp_path):
@@ -125,7 +139,7 @@ def test_every_model_is_searched_from_its_defaults(model):
     [
         (
             ["--tune=steps"],
-            r"tune=steps is not searched for ease: choose from l2, fit_weighted, forecast, w_min, recency_power",
+            r"tune=steps is not searched for ease: choose from l2, fit_weighted, forecast, w_min, w_max, recency_power",
         ),
         (["--trials=0"], r"trials=0 must be at least 1"),
         (["--minutes=-1"], r"minutes=-1.0 not negative"),

@@ -7,6 +7,7 @@ import pytest
 
 from diffrec_jax import api
 from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import device_csr, make_rows, take_rows
 from diffrec_jax.models.baselines import Popularity
 from diffrec_jax.models.contract import ClosedForm
@@ -110,6 +111,22 @@ def test_scores_are_inner_products_also_for_strangers():
     expected = (params["items"][2] + params["items"][9]) @ params["items"].T
     np.testing.assert_allclose(model.scores(params, stranger)[0], expected, atol=1e-5)
     np.testing.assert_allclose(model.user_vectors(params, rows) @ model.item_vectors(params).T, scores, atol=1e-5)
+
+
+def test_a_user_without_training_interactions_is_a_stranger_and_a_kernel_makes_everybody_one():
+    x, csr = some_csr()
+    model = LightGCN(dim=5, updates=2, triples=16)
+    params = model.fit(csr)
+    assert not x[0].any() and x[12].any()
+    np.testing.assert_array_equal(params["users"].any(axis=1), csr.lengths() > 0)
+    rows = make_rows(jnp.asarray([[2, 9, 0]] * 2), jnp.asarray([2, 2]), n_items=17, users=jnp.asarray([0, 12]))
+    own = (params["items"][2] + params["items"][9]) @ params["items"].T
+    np.testing.assert_allclose(model.scores(params, rows)[0], own, atol=1e-5)
+    np.testing.assert_allclose(model.scores(params, rows)[1], params["users"][12] @ params["items"].T, atol=1e-5)
+    timely = LightGCN(dim=5, recency=Recency("linear"))
+    rows = rows.replace(weights=jnp.asarray([[0.1, 1.0, 0.0]] * 2))
+    weighted = (0.1 * params["items"][2] + params["items"][9]) @ params["items"].T
+    np.testing.assert_allclose(timely.scores(params, rows), np.stack([weighted] * 2), atol=1e-5)
 
 
 @pytest.mark.parametrize(

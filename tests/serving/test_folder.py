@@ -10,6 +10,7 @@ from shop import MODELS, N_ITEMS, one_device
 
 import diffrec_jax as dr
 from diffrec_jax.models.baselines import EASE
+from diffrec_jax.models.lightgcn import LightGCN
 from diffrec_jax.serving import export_safetensors
 
 
@@ -27,6 +28,17 @@ def test_a_run_is_loaded_as_it_was_fitted(split, tmp_path, name):
     assert loaded.content.model == MODELS[name]
     assert same(fitted.recommender, loaded)
     assert loaded.vocabulary.item_titles is not None and loaded.content.train.times is not None
+
+
+def test_embeddings_that_took_long_are_kept_and_not_computed_again(split, tmp_path, monkeypatch):
+    model = LightGCN(dim=4, updates=3, triples=64)
+    fitted = dr.fit(model, split.train, split.valid, workdir=tmp_path / "run", mesh=one_device())
+    monkeypatch.setattr(LightGCN, "fit", lambda *_: pytest.fail("computed again"))
+    assert same(fitted.recommender, dr.load(tmp_path / "run"))
+    kept = tmp_path / "run" / "model" / "parameters.npz"
+    kept.write_bytes(kept.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"is damaged .*: export or train the model again"):
+        dr.load(tmp_path / "run")
 
 
 def test_a_run_can_be_loaded_when_it_was_stopped(run_folder):

@@ -7,6 +7,7 @@ import pytest
 from shop import MODELS, one_device
 
 import diffrec_jax as dr
+from diffrec_jax import api
 from diffrec_jax.mesh import parse_mesh
 
 MODEL = MODELS["path"]
@@ -39,3 +40,10 @@ def test_what_does_not_fit_together_is_refused():
         dataclasses.replace(MODEL, weight=0.0)
     with pytest.raises(ValueError, match="use ELSA for this catalogue"):
         MODEL.check_size(200_000)
+
+
+def test_a_catalogue_too_large_for_it_is_refused_before_the_network_is_trained(split, monkeypatch):
+    monkeypatch.setattr(api, "Trainer", lambda *_, **__: pytest.fail("trained"))
+    small = dataclasses.replace(MODEL, linear=dataclasses.replace(MODEL.linear, max_bytes=1000))
+    with pytest.raises(ValueError, match=r"EASE needs 0.0 GiB for 60 items.*: use ELSA for this catalogue"):
+        dr.fit(small, split.train, split.valid)
