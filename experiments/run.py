@@ -164,6 +164,7 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
     test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.seed)
     if is_writer():
         evidence.write(epath.Path(config.workdir), test, split, with_valid=with_valid)
+    total, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     fingerprint = source.fingerprint(split)
     baselines: dict[str, Any] = {}
     notes: list[str] = []
@@ -176,7 +177,7 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
         "compile": outcome.compile_seconds
         + test.compile_seconds
         + (valid.compile_seconds if valid is not None and fitted.validation is None else 0.0),
-        "total": time.perf_counter() - started + outcome.earlier_seconds,
+        "total": total + outcome.earlier_seconds,  # without the baselines, which may come from a run beside this one
     }
     return {
         "model": config.model,
@@ -190,7 +191,7 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "epochs_run": outcome.epochs_run,
         "parameters": outcome.parameters,
-        "peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_host_bytes": peak,
         "split": split.rule,
         "noise": config.noise,
         "eval_history": config.eval_history,
