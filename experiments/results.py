@@ -101,7 +101,8 @@ def merged(new: str, old: str) -> str:
         own = {lines[0].split("<br>")[0].split(",")[0] for lines in rows.values() if "<br>" in lines[0]}
         kept = [lines for name, lines in rows.items() if f"| {name}" not in own]  # a baseline with runs of its own
         kept.sort(key=lambda lines: ("<br>" not in lines[0], -_recall(lines[0])))
-        parts.append("\n".join([title, "", *_header(), *(line for lines in kept for line in lines)]))
+        once = dict.fromkeys(line for lines in kept for line in lines)  # a published row stands below its best
+        parts.append("\n".join([title, "", *_header(), *once]))
     return "\n\n".join(parts) + "\n"
 
 

@@ -108,6 +108,9 @@ def test_the_page_has_means_published_numbers_and_commands(runs, tmp_path, capsy
         sys, "argv", ["results.py", *folders, f"--out={tmp_path / 'two.md'}", "--keep", "--protocol=standard"]
     )
     assert cli.guarded(results.main) == 2 and "is no page of the standard protocol" in capsys.readouterr().err
+    row = next(line for line in page.splitlines() if line.startswith("| DiffRec<br>`"))
+    both = results.merged(page, page.replace(row, row.replace("--seeds", "--lr=0.5 --seeds")))
+    assert both.count("| DiffRec, published |") == 1 and len(merged_names(both)) == len(merged_names(page)) + 1
     with_own = merged_names(results.merged(whole.replace("| EASE |", "| EASE<br>`x` |"), whole))
     assert with_own.count("EASE") == 1 and merged_names(results.merged(page, page)) == merged_names(page)
     monkeypatch.setattr(sys, "argv", ["results.py", str(tmp_path), f"--out={tmp_path / 'results.md'}"])
