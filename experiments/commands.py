@@ -48,12 +48,14 @@ def _starts() -> dict[str, dict[str, Any]]:
 def _flags(meant: Mapping[str, Any], start: Mapping[str, Any], name: str) -> list[str]:
     """The flags that lead from ``start`` to what is ``meant``; endless where no flag can."""
     flags = [f"--flagfile={name}"] if name else []
-    for key, value in meant.items():
+    usual = {field.name: field.default for field in dataclasses.fields(Config)}
+    unset = {key: usual[key] for key, value in start.items() if key not in meant}  # what the flag file says in vain
+    for key, value in {**meant, **unset}.items():
         if key in (*NOT_PART_OF_A_RUN, "seed", "baselines"):
             continue
         if key in _PATHS:
             value = Path(value).name
-        if json.dumps(value) == json.dumps(start[key]):
+        if json.dumps(value) == json.dumps(start[key]):  # tuples are lists there, too
             continue
         if value is None:
             return [""] * 1000

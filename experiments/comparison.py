@@ -155,13 +155,15 @@ def compare(
       ValueError: for runs that cannot be compared, or a metric they do not have.
     """
     check_comparable([run for system in systems for run in system.runs])
+    if not metrics:
+        raise ValueError("no metric is named: say --metrics=recall@20,ndcg@20, for example")
     per_user = []
     users: np.ndarray | None = None
     for system in systems:
         of_runs = []
         for run in system.runs:
             columns = evidence.read(run.path, evidence.PER_USER)
-            missing = [metric for metric in metrics if metric not in columns]
+            missing = [metric for metric in metrics if "@" not in metric or metric not in columns]
             if missing:
                 known = ", ".join(name for name in columns if "@" in name)
                 raise ValueError(f"metric {missing[0]!r} is not in {run.path}: choose among {known}")

@@ -102,6 +102,8 @@ def of_run(folder: Path, *, console: Console | None = None) -> None:
 
 def made(run: Run) -> Report:
     """The report of one run."""
+    if not run.config:
+        raise ValueError(f"{run.path} holds a baseline: its report is that of the run it lies in")
     result, title = run.result, TITLES.get(run.result["model"], run.result["model"])
     noise = f" with noise {result['noise']}" if result.get("noise") else ""
     seconds = result["seconds"]
@@ -117,8 +119,6 @@ def made(run: Run) -> Report:
     ]
     kept = [systems.read(path.parent) for path in sorted(run.path.glob("baselines/*/result.json"))]
     kept = [baseline for baseline in kept if baseline.result["model"] != result["model"]]
-    if not run.config:
-        raise ValueError(f"{run.path} holds a baseline: its report is that of the run it lies in")
     alone = System(title, (run,))
     baselines = [System(TITLES.get(b.result["model"], b.result["model"]), (b,)) for b in kept]
     sheets = (_quality(result), *(_beyond([alone, *baselines]) if "beyond" in result else ()))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments import cli, compare, evidence, systems
+from experiments import cli, compare, evidence, report, systems
 from experiments.comparison import compare as compare_systems
 from experiments.sheet import Sheet
 
@@ -41,6 +41,15 @@ def test_numbers_are_those_of_the_definitions(runs):
         assert cell.p == pytest.approx(p[m]) and cell.p_holm == pytest.approx(min(1, max(2 * min(p), p[m])))
         assert cell.difference == pytest.approx(cell.mean - reference.mean, abs=1e-8)
         assert cell.low < cell.mean < cell.high and cell.difference_low <= cell.difference <= cell.difference_high
+
+
+def test_what_is_no_metric_or_no_run_is_refused(command, runs):
+    code, text = command(runs / "a-s0", "--metrics=history")
+    assert code == 2 and "metric 'history' is not in" in text
+    code, text = command(runs / "a-s0", "--metrics=")
+    assert code == 2 and "no metric is named: say --metrics=recall@20" in text
+    with pytest.raises(ValueError, match="holds a baseline: its report is that of the run it lies in"):
+        report.made(systems.read(next((runs / "a-s0" / "baselines").iterdir())))
 
 
 def test_every_format_names_every_system(command, runs, tmp_path):

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from experiments import cli, paper, results, systems
+from experiments.commands import command as command_of
 from experiments.config import Config, as_json
 
 
@@ -76,6 +77,21 @@ def test_rows_without_data_are_left_out(command, tmp_path):
     assert code == 2 and text.count("left out: ") == 10 and "no cell could be run, for want of data" in text
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--flagfile=t-best-ml-1m.flags", "--linear_path=0", "--linear_l2=500"],
+        ["--flagfile=ease-power-ml-1m.flags", "--recency=linear", "--recency_power=2"],
+        ["--flagfile=l-ml-1m.flags", "--model=lt_diffrec"],
+        ["--model=popularity"],
+    ],
+)
+def test_a_command_takes_back_what_its_flag_file_says_in_vain(flags):
+    config = cli.parse(["run.py", *flags], usage="")
+    again = cli.parse(shlex.split(command_of(as_json(config), [0]))[2:], usage="")
+    assert not again.differences(as_json(config))
+
+
 def merged_names(page):
     return [line.split(" | ")[0].split("<br>")[0].removeprefix("| ") for line in page.splitlines() if line[:2] == "| "]
 
@@ -109,7 +125,7 @@ def test_the_page_has_means_published_numbers_and_commands(runs, tmp_path, capsy
     )
     assert cli.guarded(results.main) == 2 and "is no page of the standard protocol" in capsys.readouterr().err
     row = next(line for line in page.splitlines() if line.startswith("| DiffRec<br>`"))
-    both = results.merged(page, page.replace(row, row.replace("--seeds", "--lr=0.5 --seeds")))
+    both = results.merged(page, page.replace(row, row.replace("--dims", "--lr=0.5 --dims")))
     assert both.count("| DiffRec, published |") == 1 and len(merged_names(both)) == len(merged_names(page)) + 1
     with_own = merged_names(results.merged(whole.replace("| EASE |", "| EASE<br>`x` |"), whole))
     assert with_own.count("EASE") == 1 and merged_names(results.merged(page, page)) == merged_names(page)
