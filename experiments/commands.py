@@ -49,8 +49,8 @@ def _flags(meant: Mapping[str, Any], start: Mapping[str, Any], name: str) -> lis
     """The flags that lead from ``start`` to what is ``meant``; endless where no flag can."""
     flags = [f"--flagfile={name}"] if name else []
     usual = {field.name: field.default for field in dataclasses.fields(Config)}
-    unset = {key: usual[key] for key, value in start.items() if key not in meant}  # what the flag file says in vain
-    for key, value in {**meant, **unset}.items():
+    in_vain = [key for key, value in as_json(Config()).items() if key not in meant and start[key] != value]
+    for key, value in {**meant, **{key: usual[key] for key in in_vain}}.items():
         if key in (*NOT_PART_OF_A_RUN, "seed", "baselines"):
             continue
         if key in _PATHS:

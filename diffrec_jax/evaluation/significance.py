@@ -32,7 +32,8 @@ def paired_test(ours: np.ndarray, theirs: np.ndarray, *, test: Test = "wilcoxon"
     if ours.shape != theirs.shape:
         raise ValueError(f"a paired test needs the same users on both sides, not {len(ours):,} and {len(theirs):,}")
     difference = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
-    difference = np.round(difference, 6)  # metrics are kept in float32: what differs by less is equal
+    if test == "wilcoxon":  # metrics are kept in float32: what differs by less is no difference to rank
+        difference = np.round(difference, 6)
     if not difference.any():
         return 1.0
     if test == "wilcoxon":
