@@ -55,7 +55,7 @@ def _flags(meant: Mapping[str, Any], start: Mapping[str, Any], name: str) -> lis
             continue
         if key in _PATHS:
             value = Path(value).name
-        if json.dumps(value) == json.dumps(start[key]):  # tuples are lists there, too
+        if json.dumps(value) == json.dumps(start[key]):
             continue
         if value is None:
             return [""] * 1000
