@@ -99,7 +99,8 @@ def find_flag_files(argv: Sequence[str]) -> tuple[list[str], str | None]:
     """Replace bare flag-file names by paths: the current folder first, then ``experiments/flags``.
 
     Returns:
-      The new argv, and the name of the last flag file without its ending (None without one).
+      The new argv, and the name of the last flag file without its ending, that of a search with its folder's name
+      (None without one).
     """
     argv, name = list(argv), None
     for i, argument in enumerate(argv):
@@ -115,7 +116,7 @@ def find_flag_files(argv: Sequence[str]) -> tuple[list[str], str | None]:
             shipped = ", ".join(sorted(p.name for p in FLAG_FILES.glob("*.flags")))
             raise ValueError(f"no flag file {value!r} here or among the shipped ones: {shipped}")
         argv[place] = f"{key}={path}" if equals else str(path)
-        name = path.stem
+        name = f"{path.parent.name}-best" if path.name == "best.flags" and path.parent.name else path.stem
     return argv, name
 
 
@@ -133,9 +134,15 @@ def guarded(main: Callable[[Sequence[str]], int]) -> int:
         print("stopped; what was saved stays, and the same command goes on from there", file=sys.stderr)
         return EXIT_RUN_AGAIN if isinstance(stop, Terminated) else EXIT_INTERRUPTED
     except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
+        text = str(error)
         if isinstance(error, RuntimeError) and type(error).__module__.startswith(("jax", "builtins")):
-            raise  # a defect of ours, not of the input
-        print(f"error: {error}", file=sys.stderr)
+            if "RESOURCE_EXHAUSTED" not in text:
+                raise  # a defect of ours, not of the input
+            text = (
+                f"the device's memory does not hold this ({text.splitlines()[0]}): choose a smaller --batch_size, or "
+                "spread the catalogue with --mesh"
+            )
+        print(f"error: {text}", file=sys.stderr)
         return 2
     finally:
         signal.signal(signal.SIGTERM, previous)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,20 +21,34 @@ def command(config: Mapping[str, Any], seeds: Sequence[int]) -> str:
 
     Args:
       config: as in ``config.json``.
-      seeds: of the runs, which differ in nothing else.
+      seeds: of the runs, which differ in nothing else; with gaps, a command for each stretch, joined by ``&&``.
     """
-    own = _configuration(config)
+    own = configuration(config)
     meant = {key: value for key, value in as_json(own).items() if own.means_something(key)}
     flags = min((_flags(meant, start, name) for name, start in _starts().items()), key=len)
     ours = {**as_json(Config()), **config}
     if ours["data_dir"] != Config.data_dir and not ours["data"]:
         flags.append("--data_dir=DATA")
-    first = min(seeds)
-    if list(seeds) == list(range(first, first + len(seeds))) and len(seeds) > 1:
-        flags += [f"--seed={first}"] * (first != 0) + [f"--seeds={len(seeds)}"]
-    else:
-        flags.append(f"--seed={','.join(map(str, seeds))}")
-    return " ".join(["python -m experiments.run", *map(shlex.quote, flags)])
+    same = " ".join(["python -m experiments.run", *map(shlex.quote, flags)])
+    return " && ".join(f"{same} {numbers}" for numbers in _seed_flags(seeds))
+
+
+def without_seeds(command: str) -> str:
+    """A command as it is for every seed."""
+    return re.sub(r" --seeds?=\d+", "", command.partition(" && ")[0])
+
+
+def _seed_flags(seeds: Sequence[int]) -> list[str]:
+    """The flags of each stretch of numbers that follow one another."""
+    stretches: list[list[int]] = []
+    for seed in sorted(set(seeds)):
+        if stretches and seed == stretches[-1][-1] + 1:
+            stretches[-1].append(seed)
+        else:
+            stretches.append([seed])
+    return [
+        f"--seed={s[0]}" if len(s) == 1 else f"--seed={s[0]} " * (s[0] != 0) + f"--seeds={len(s)}" for s in stretches
+    ]
 
 
 @functools.cache
@@ -63,7 +78,7 @@ def _flags(meant: Mapping[str, Any], start: Mapping[str, Any], name: str) -> lis
     return flags
 
 
-def _configuration(recorded: Mapping[str, Any]) -> Config:
+def configuration(recorded: Mapping[str, Any]) -> Config:
     """A recorded configuration; what means nothing to its model, as older versions recorded, takes its default."""
     values: dict[str, Any] = {}
     for field in dataclasses.fields(Config):

@@ -25,12 +25,23 @@ FORMATS = (".md", ".tex", ".csv")
 
 def main(argv: Sequence[str]) -> int:
     """Compare what the command line names; the exit code."""
-    args = arguments().parse_args(argv[1:])
+    args = arguments().parse_intermixed_args(argv[1:])
     check_out(args.out)
     if not 0.5 <= args.level < 1:
         raise ValueError(f"--level={args.level} must lie in [0.5, 1): .95, say")
-    runs = [systems.read(path) for path in args.runs]
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    runs = []
+    for path in args.runs:
+        if compare_report.is_one(Path(path)):  # from runs/*
+            console.print(f"left out: {path} is the report of a comparison", highlight=False, soft_wrap=True)
+        else:
+            runs.append(systems.read(path))
+    if not runs:
+        raise ValueError(f"{args.runs[0]} holds no run: name run folders, such as runs/a runs/b")
     check_comparable(runs)
+    for run, same in systems.repeated(runs):
+        said = f"left out: {run.path} has the configuration and the seed of {same.path}"
+        console.print(said, highlight=False, soft_wrap=True)
     if not args.nobaselines:
         runs += kept_baselines(runs)
     found = compare(
@@ -40,11 +51,10 @@ def main(argv: Sequence[str]) -> int:
         test=args.test,
         level=args.level,
     )
-    console = Console(width=None if sys.stdout.isatty() else 120)
     for sheet in found.sheets():
         console.print(sheet.drawn())
         console.print()
-    folder = Path(args.report) if args.report else Path(args.runs[0]).parent / "comparison"
+    folder = Path(args.report) if args.report else runs[0].path.parent / "comparison"
     folder.mkdir(parents=True, exist_ok=True)
     compare_report.made(found).write(folder)
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from experiments import pictures
 from experiments.commands import command
@@ -28,6 +29,11 @@ def made(found: Comparison) -> Report:
     drawn = _pictures(found) if pictures.available() else ()
     title = f"{len(found.systems)} models on {found.systems[0].runs[0].result['dataset']}"
     return Report(title, facts, "\n".join(commands), tuple(found.sheets()), drawn)
+
+
+def is_one(folder: Path) -> bool:
+    """Whether the folder holds such a report instead of a run."""
+    return (folder / "report.html").is_file() and not any((folder / n).exists() for n in ("config.json", "result.json"))
 
 
 def _pictures(found: Comparison) -> tuple[Picture, ...]:

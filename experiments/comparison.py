@@ -186,7 +186,7 @@ def compare(
     for s, system in enumerate(systems):
         for m, metric in enumerate(metrics):
             mean, standard = system.mean(protocol, metric), float(np.mean(values[s, :, m]))
-            share = _share(systems[0], metric) if protocol == "official" else 1.0
+            share = _share(systems, metric) if protocol == "official" else 1.0
             cell = Cell(mean, system.deviation(protocol, metric), low[0, s, m] * share, high[0, s, m] * share)
             if s:
                 cell = dataclasses.replace(
@@ -201,10 +201,10 @@ def compare(
     return Comparison(tuple(systems), tuple(metrics), protocol, test, level, n_users, cells)
 
 
-def _share(system: System, metric: str) -> float:
-    """The share of users with held-out items, by which the official mean is smaller than the standard one."""
-    official, standard = (system.mean(protocol, metric) for protocol in ("official", "standard"))
-    return official / standard if standard else 1.0
+def _share(systems: Sequence[System], metric: str) -> float:
+    """The share of users with held-out items, by which official means are smaller than standard ones."""
+    means = [[system.mean(protocol, metric) for protocol in ("official", "standard")] for system in systems]
+    return next((official / standard for official, standard in means if standard), 1.0)
 
 
 def _lists(system: System) -> dict[str, float]:

@@ -18,11 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from diffrec_jax import api
+from diffrec_jax import api, files
 from diffrec_jax.data.interactions import merge
 from diffrec_jax.data.splits import Split
 from diffrec_jax.evaluation import Evaluation
-from diffrec_jax.files import write_atomically
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models.baselines import EASE, Popularity
 from diffrec_jax.serving.vocabulary import id_array
@@ -44,7 +43,7 @@ def write(folder: Any, evaluation: Evaluation, split: Split, *, with_valid: bool
     for name, columns in ((PER_USER, users), (PER_ITEM, items)):
         content = io.BytesIO()
         pq.write_table(pa.table(columns), content)
-        write_atomically(folder / name, content.getvalue())
+        files.write_atomically(folder / name, content.getvalue())
 
 
 def read(folder: Path, name: str) -> dict[str, np.ndarray]:
@@ -112,19 +111,19 @@ def baselines(
                 "eval_history": config.eval_history,
                 "data": fingerprint,
             }
-            write_atomically(folder / "result.json", json.dumps(record, indent=2) + "\n")
+            files.write_atomically(folder / "result.json", json.dumps(record, indent=2) + "\n")
         records[name] = json.loads((folder / "result.json").read_text())
     return records, notes
 
 
 def _copy_from_a_sibling(folder: epath.Path) -> None:
     """Copy what a run beside this one has computed, ``result.json`` last."""
-    runs = folder.parents[2]
+    runs = files.absolute(folder).parents[2]
     for found in sorted(runs.glob(f"*/baselines/{folder.name}/result.json")):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             for name in (PER_USER, PER_ITEM, found.name):
-                write_atomically(folder / name, found.with_name(name).read_bytes())
+                files.write_atomically(folder / name, found.with_name(name).read_bytes())
         except OSError:  # gone meanwhile, or half there: compute it
             continue
         return

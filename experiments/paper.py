@@ -19,7 +19,7 @@ from rich.console import Console
 
 from diffrec_jax.data.catalog import DatasetUnavailable
 from diffrec_jax.files import write_atomically
-from experiments import cli, compare_report, results, run, seeds, systems
+from experiments import cli, compare_report, results, run, runtime, seeds, source, systems
 from experiments.commands import command
 from experiments.compare import kept_baselines
 from experiments.comparison import compare
@@ -71,6 +71,9 @@ def main(argv: Sequence[str]) -> int:
     if plan.experiment in GRIDS and typed & set(GRIDS[plan.experiment](Config(**values))[0]):
         (name,) = typed & set(GRIDS[plan.experiment](Config(**values))[0])
         raise ValueError(f"{name} is what experiment={plan.experiment} varies: drop it")
+    if values["multihost"]:
+        raise ValueError("multihost is for a single run: start the commands that --dry_run says in every process")
+    runtime.prepare(Config(**values))
     console = Console(width=None if sys.stdout.isatty() else 120, soft_wrap=not sys.stdout.isatty())
     made = cells(plan, values, given, flag_file)
     if plan.dry_run:
@@ -79,27 +82,36 @@ def main(argv: Sequence[str]) -> int:
             console.print(f"{command(as_json(config), numbers)} --workdir={config.workdir}", highlight=False)
         return 0
     done: list[systems.Run] = []
+    failed: list[str] = []
     for config in made:
         console.print(f"\n{config.workdir}", style="bold", highlight=False)
         try:
             code = run.run(config, console) if config.seeds == 1 else seeds.run_each(config, run.run, console)
-        except (FileNotFoundError, DatasetUnavailable) as error:
-            if plan.experiment not in FLAG_FILES:
+        except (ValueError, ArithmeticError, FileNotFoundError, DatasetUnavailable) as error:
+            missing = isinstance(error, FileNotFoundError | DatasetUnavailable)
+            if missing and plan.experiment not in FLAG_FILES:
                 raise
-            console.print(f"left out: {error}", highlight=False)  # a row whose data is not here
+            console.print(f"left out: {error}", highlight=False)
+            failed += [] if missing else [config.workdir]  # a row whose data is not here is no failure
             continue
         if code:
             console.print("the same command goes on with this cell, and those after it")
             return code
         done += [systems.read(one.workdir) for one in (seeds.each(config) if config.seeds > 1 else [config])]
-    return conclude(Path(plan.out) / plan.experiment, done, console)
+    if not done:
+        why = "every cell failed, as said above" if failed else "no cell could be run, for want of data"
+        raise ValueError(f"{why}: {'change the flags' if failed else 'say --data_dir=FOLDER'}")
+    conclude(plan, done, console)
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(made)} cells failed, as said above: {', '.join(failed)}")
+    return 0
 
 
 def cells(plan: Plan, values: dict[str, Any], given: frozenset[str], flag_file: str | None) -> list[Config]:
     """The configuration of every cell, its seeds still together.
 
     Raises:
-      ValueError: for flags that the experiment sets itself.
+      ValueError: for flags that the experiment sets itself, and for noise that the data cannot have.
     """
     folder = Path(plan.out) / plan.experiment
     if "workdir" in given:
@@ -124,17 +136,17 @@ def cells(plan: Plan, values: dict[str, Any], given: frozenset[str], flag_file: 
             )
     configs = []
     for name, config in named:
+        source.check_noise(config)
         suffix = f"-s{config.seed}" if config.seeds == 1 else ""
         workdir = folder / (name.replace(":", "-") + suffix)
         configs.append(dataclasses.replace(config, workdir=str(workdir)))
     return configs
 
 
-def conclude(folder: Path, done: Sequence[systems.Run], console: Console) -> int:
+def conclude(plan: Plan, done: Sequence[systems.Run], console: Console) -> None:
     """Write the page of results and, for cells on the same data, comparisons."""
-    if not done:
-        raise ValueError("no cell could be run, for want of data: say --data_dir=FOLDER")
-    write_atomically(folder / "results.md", results.page(done))
+    folder = Path(plan.out) / plan.experiment
+    write_atomically(folder / "results.md", results.page(done, heading=plan.experiment * (plan.experiment in GRIDS)))
     console.print(f"\nresults: {folder / 'results.md'}", highlight=False)
     groups: dict[str, list[systems.Run]] = {}
     for one in done:
@@ -146,7 +158,6 @@ def conclude(folder: Path, done: Sequence[systems.Run], console: Console) -> int
         console.print(found.sheets()[0].drawn())
         compare_report.made(found).write(place)
         console.print(f"report: {place / 'report.html'}", highlight=False)
-    return 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 python -m experiments.results runs/* --out=docs/results.md
 python -m experiments.results new/* --out=docs/results.md --keep      # beside the rows that the page has
+python -m experiments.results runs/paper/steps/* --heading=steps --out=docs/results.md --keep    # cells, in their order
 """
 
 import argparse
@@ -15,7 +16,7 @@ import numpy as np
 from diffrec_jax.evaluation import PROTOCOLS
 from diffrec_jax.files import write_atomically
 from experiments import cli, systems
-from experiments.commands import command
+from experiments.commands import command, without_seeds
 from experiments.published import COLUMNS, published
 from experiments.systems import Run, System
 from experiments.table import TITLES
@@ -29,25 +30,42 @@ on whatever machine made the run, and whatever else it did."""
 MEANING = {"official": "mean over all users", "standard": "mean over users with held-out items"}
 
 
-def page(runs: Sequence[Run], *, protocol: str = "official") -> str:
-    """The Markdown of the page: a section for each dataset, split and protocol."""
+def page(runs: Sequence[Run], *, protocol: str = "official", heading: str = "") -> str:
+    """The Markdown of the page: a section for each dataset, split, noise and checksum, best rows first.
+
+    With a ``heading``, the runs are cells of an experiment: a section for each dataset, whatever noise it is trained
+    on, with the rows in the order of what is varied.
+    """
     sections: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         result = run.result
-        key = (result["dataset"], result.get("noise", ""), result.get("split", ""), result.get("eval_history", "train"))
-        sections.setdefault((*key, run.data), []).append(run)
+        key: tuple[str, ...] = (result["dataset"], result.get("split", ""), result.get("eval_history", "train"))
+        key = (*key, heading, "") if heading else (*key, result.get("noise", ""), run.data)
+        sections.setdefault(key, []).append(run)
     parts = [INTRODUCTION.format(protocol=protocol, meaning=MEANING[protocol])]
-    for (dataset, noise, split, history, _), members in sorted(sections.items()):
-        title = dataset + (f" with noise {noise}" if noise else "")
-        parts.append(f"## {title}\n\nSplit: {split}; test history: {history}.")
-        parts.append(_table(systems.group(members), protocol, comparable=(split, noise, history)))
+    for (dataset, split, history, which, data), members in sorted(sections.items()):
+        comparable = (split, history, which) == ("released", "train", "")
+        title = dataset + (f": {heading}" if heading else f" with noise {which}" if which else "")
+        where = f"Split: {split}; test history: {history}" + (f"; checksum of the data: {data[:12]}" if data else "")
+        among = systems.group(members)
+        if heading:
+            varied = systems.differing(members)
+            among.sort(key=lambda system: [_order(system.runs[0].config[name]) for name in varied])
+        else:
+            among.sort(key=lambda system: -system.mean(protocol, "recall@20"))
+        parts.append(f"## {title}\n\n{where}.\n\n{_table(among, protocol, comparable=comparable)}")
     return "\n\n".join(parts) + "\n"
 
 
-def _table(among: Sequence[System], protocol: str, *, comparable: tuple[str, str, str]) -> str:
+def _order(value: Any) -> tuple[float, str]:
+    """Numbers by size, and before them what is none by its text."""
+    return (float(value), "") if isinstance(value, int | float) else (-1.0, str(value))
+
+
+def _table(among: Sequence[System], protocol: str, *, comparable: bool) -> str:
     lines = _header()
     told: set[str] = set()
-    for system in sorted(among, key=lambda s: -s.mean(protocol, "recall@20")):
+    for system in among:
         first = system.runs[0]
         seeds = [run.result["seed"] for run in system.runs]
         cells = [f"{system.name}<br>`{command(first.config, seeds)}`", ",".join(map(str, seeds))]
@@ -62,12 +80,11 @@ def _table(among: Sequence[System], protocol: str, *, comparable: tuple[str, str
         lines.append("| " + " | ".join(cells) + " |")
         model, dataset = first.result["model"], first.result["dataset"]
         paper = published(model, dataset)
-        if paper is not None and comparable == ("released", "", "train") and model not in told:
+        if paper is not None and comparable and model not in told:
             told.add(model)
             lines.append(_row(f"{TITLES[model]}, published", paper))
     baselines = _baselines(among)
-    for name, metrics in sorted(baselines.items(), key=lambda found: -found[1][protocol]["recall@20"]):
-        lines.append(_row(TITLES.get(name, name), metrics[protocol]))
+    lines += [_row(name, metrics[protocol]) for name, metrics in baselines.items()]
     return "\n".join(lines)
 
 
@@ -82,21 +99,31 @@ def _row(name: str, metrics: dict[str, float]) -> str:
 
 
 def _baselines(among: Sequence[System]) -> dict[str, Any]:
-    """Baselines recorded in the runs, once, except those that have runs of their own."""
-    own = {system.runs[0].result["model"] for system in among}
+    """Baselines recorded in the runs, those on each noise once, best first; none that has runs of its own."""
+    runs = [run for system in among for run in system.runs]
+    own = {run.result["model"] for run in runs}
+    noises = {run.result.get("noise", "") for run in runs}
     found: dict[str, Any] = {}
-    for run in (run for system in among for run in system.runs):
+    for run in runs:
+        noise = f", noise={run.result.get('noise', '')}" if len(noises) > 1 else ""
         for name, metrics in run.result.get("baselines", {}).items():
             if name not in own:
-                found.setdefault(name, metrics)
-    return found
+                found.setdefault(TITLES.get(name, name) + noise, metrics)
+    return dict(sorted(found.items(), key=lambda named: -named[1]["official"]["recall@20"]))
 
 
 def merged(new: str, old: str) -> str:
-    """The page ``new`` with the rows of the page ``old`` that have a command it does not have, best first."""
+    """The page ``new`` with the rows of the page ``old`` that make other runs than its own, best first.
+
+    Sections of experiments, whose rows have an order of their own, are kept or replaced whole.
+    """
     ours, theirs = _sections(new), _sections(old)
     parts = [new.partition("\n\n## ")[0]]
     for title in sorted({**ours, **theirs}):
+        if ": " in title.partition("\n")[0]:
+            rows = ours.get(title) or theirs[title]
+            parts.append("\n".join([title, "", *_header(), *(line for lines in rows.values() for line in lines)]))
+            continue
         rows = {**theirs.get(title, {}), **ours.get(title, {})}
         own = {lines[0].split("<br>")[0].split(",")[0] for lines in rows.values() if "<br>" in lines[0]}
         kept = [lines for name, lines in rows.items() if f"| {name}" not in own]  # a baseline with runs of its own
@@ -111,17 +138,17 @@ def _recall(row: str) -> float:
 
 
 def _sections(text: str) -> dict[str, dict[str, list[str]]]:
-    """By section, and by command or name: the row, and the published one below it."""
+    """By section, and by command (whatever its seeds) or name: the row, and the published one below it."""
     found: dict[str, dict[str, list[str]]] = {}
     for section in text.split("\n## ")[1:]:
         title, _, table = section.partition("\n\n|")
         rows = found.setdefault(f"## {title}", {})
         for line in table.strip().splitlines()[2:]:
-            name, _, command = line.removeprefix("| ").partition(" | ")[0].partition("<br>")
-            if name.endswith(", published"):
+            name, _, said = line.removeprefix("| ").partition(" | ")[0].partition("<br>")
+            if name.endswith(", published") and rows:
                 rows[next(reversed(rows))].append(line)
             else:
-                rows[command or name] = [line]
+                rows[without_seeds(said.strip("`")) or name] = [line]
     return found
 
 
@@ -133,7 +160,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--protocol", choices=PROTOCOLS, default="official", help="default: %(default)s")
     parser.add_argument("--out", default="docs/results.md", help="default: %(default)s")
     parser.add_argument("--keep", action="store_true", help="keep the rows of --out that these runs do not replace")
-    args = parser.parse_args(argv[1:])
+    parser.add_argument(
+        "--heading", default="", help="of sections of their own, with rows in the order of what is varied"
+    )
+    args = parser.parse_intermixed_args(argv[1:])
     out = Path(args.out)
     if not out.parent.is_dir():
         raise ValueError(f"--out={args.out}: there is no folder {out.parent}; make it first")
@@ -144,7 +174,10 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(
             f"none of the {len(args.runs)} folder(s) holds a finished run: name run folders, such as runs/*"
         )
-    text = page([systems.read(path) for path in finished], protocol=args.protocol)
+    runs = [systems.read(path) for path in finished]
+    for run, same in systems.repeated(runs):
+        print(f"left out: {run.path} has the configuration and the seed of {same.path}")
+    text = page(runs, protocol=args.protocol, heading=args.heading)
     if args.keep and out.is_file():
         old = out.read_text()
         if old.partition("\n\n## ")[0] != text.partition("\n\n## ")[0]:

@@ -95,7 +95,8 @@ class Search:
         """One trial: ask for values, ``run`` them, record what came of it.
 
         ``run`` returns the value, raises ``Pruned``, or ``ValueError`` or ``ArithmeticError`` for values that make no
-        model. Values that were tried before are not run again. An interruption is recorded and raised.
+        model, or runs out of memory. Values that were tried before are not run again. An interruption is recorded and
+        raised.
         """
         trial = self.study.ask()
         began = time.monotonic()
@@ -106,8 +107,11 @@ class Search:
             outcome["values"] = same[0].value if same else run(values, trial)
         except Pruned:
             outcome["state"] = STATES.PRUNED
-        except (ValueError, ArithmeticError) as error:
-            trial.set_user_attr("error", str(error))
+        except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+                self.study.tell(trial, state=STATES.FAIL)  # a defect; the same values would meet it again
+                raise
+            trial.set_user_attr("error", str(error) or "not enough memory")
             outcome["state"] = STATES.FAIL
         except KeyboardInterrupt:
             trial.set_user_attr("lost", time.monotonic() - began)

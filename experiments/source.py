@@ -13,7 +13,18 @@ from experiments.config import Config
 
 def load(config: Config) -> Split:
     """The interactions of a run; its ``notes`` are what a person should read."""
+    check_noise(config)
     return _log(config) if config.data else _dataset(config)
+
+
+def check_noise(config: Config) -> None:
+    """Refuse natural noise for data that came without its low ratings, before anything is read."""
+    entry = catalog.CATALOGUE.get(config.dataset)
+    if config.noise.startswith("natural") and not config.data and (entry is None or entry.reader is None):
+        raise ValueError(
+            f"noise={config.noise} adds low ratings, which the released {config.data_name} comes without: use a log "
+            "with ratings, such as --dataset=ml-100k, or random noise"
+        )
 
 
 def fingerprint(split: Split) -> str:

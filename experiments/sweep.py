@@ -29,9 +29,10 @@ from diffrec_jax import api
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.splits import Split
 from diffrec_jax.evaluation.metrics import Protocol
+from diffrec_jax.mesh import parse_mesh
 from diffrec_jax.space import Choice, Range
 from diffrec_jax.training import EpochReport, InterruptedRunError, Observer
-from experiments import cli, item_clusters, run, source
+from experiments import cli, item_clusters, run, runtime, source
 from experiments.config import NOT_PART_OF_A_RUN, Config, as_json, flag_text, option
 from experiments.kinds import KINDS, is_trained, recency_flag
 from experiments.run_folder import write_atomically
@@ -39,6 +40,12 @@ from experiments.search import STATES, Pruned, Search, Values
 
 SELECTION: tuple[Protocol, str] = ("official", "recall@20")
 SHOWN = 5
+NOT_OF_A_SEARCH = {
+    "seeds": "which tries every setting with the one --seed",
+    "protocol": "which selects by recall@20 of the official protocol",
+    "multihost": "whose trials run in one process",
+    "profile_steps": "which leaves no run folder",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +66,9 @@ def main(argv: Sequence[str]) -> int:
     values, given, flag_file = cli.read(argv, Config, Budget, usage=__doc__ or "")
     budget = Budget(**{field.name: values.pop(field.name) for field in dataclasses.fields(Budget)})
     config = Config(**values)
+    for name, why in NOT_OF_A_SEARCH.items():
+        if getattr(config, name) != getattr(Config, name):
+            raise ValueError(f"{name} means nothing to a search, {why}: drop it")
     if not config.workdir:
         name = flag_file or "-".join(filter(None, (config.data_name, config.model, config.recency)))
         config = dataclasses.replace(config, workdir=f"sweeps/{name}")
@@ -66,6 +76,8 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"linear_path={config.linear_path} is not searched: search the network, and EASE, without it")
     space = space_of(config, given, budget.tune)
     console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty())
+    runtime.prepare(config)
+    parse_mesh(config.mesh)  # refuses one that does not fit the devices
     split = source.load(config)
     run.check(config, split)
     if not len(split.valid):
@@ -159,12 +171,14 @@ def sweep(
 def measured(config: Config, split: Split, trial: Any, deadline: float) -> float:
     """Fit one configuration and return its validation recall@20; trained models report every validation."""
     model = item_clusters.with_clusters(config, split, Console(quiet=True))
+    mesh = parse_mesh(config.mesh)
     if not is_trained(config.model):
-        fitted = api.fit(model, split.train, split.valid)
+        fitted = api.fit(model, split.train, split.valid, mesh=mesh)
         return api.evaluate(fitted, split.valid, seed=config.seed).mean(SELECTION[0])[SELECTION[1]]
     observer = TrialObserver(trial, deadline)
     try:
-        api.fit(model, split.train, split.valid, **config.fit_options(), selection=SELECTION, observer=observer)
+        options = config.fit_options()
+        api.fit(model, split.train, split.valid, mesh=mesh, **options, selection=SELECTION, observer=observer)
     except InterruptedRunError:  # the time is over: what was reached counts
         if observer.best is None:
             raise Pruned from None

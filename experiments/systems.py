@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
+from experiments.commands import configuration
 from experiments.config import NOT_PART_OF_A_RUN, Config, as_json
 from experiments.table import TITLES
 
@@ -27,8 +29,8 @@ class Run:
 
     @property
     def identity(self) -> str:
-        """The same for two runs that differ in nothing but the seed (or where they lie)."""
-        ignored = (*NOT_PART_OF_A_RUN, "seed", "baselines")
+        """The same for two runs that differ in nothing but the seed (or where they, and equal data, lie)."""
+        ignored = (*NOT_PART_OF_A_RUN, "seed", "baselines", "dataset", "data")
         settings = {name: value for name, value in self.config.items() if name not in ignored}
         return json.dumps([self.result["model"], self.data, settings], sort_keys=True)
 
@@ -63,13 +65,13 @@ class System:
         return float(np.median(found))
 
 
-def read(path: str | Path) -> Run:
+def read(path: Any) -> Run:
     """A run folder, or a baseline kept in one.
 
     Raises:
       ValueError: if it is none, or not finished.
     """
-    path = Path(path)
+    path = epath.Path(path)
     if not path.is_dir():
         raise ValueError(f"{path} is no folder: name run folders, such as runs/a runs/b")
     documents = []
@@ -82,17 +84,23 @@ def read(path: str | Path) -> Run:
     result, recorded = documents
     if result is None:
         raise ValueError(f"{path} holds no result.json: it is no run folder, or its run is not finished")
-    config = {} if recorded is None else {**as_json(Config()), **recorded["config"]}
+    try:
+        config = {} if recorded is None else as_json(configuration({**as_json(Config()), **recorded["config"]}))
+    except ValueError as error:
+        raise ValueError(f"{path / 'config.json'} holds what this version refuses: {error}") from None
     result.setdefault("data", "" if recorded is None else recorded["data"])
     return Run(path, result, config)
 
 
 def group(runs: Sequence[Run]) -> list[System]:
-    """Systems in the order of their first runs, named by their model and by what sets them apart."""
+    """Systems in the order of their first runs, named by their model and by what sets them apart.
+
+    Of several runs with the same configuration and seed, the first counts.
+    """
     groups: dict[str, list[Run]] = {}
     for run in runs:
         members = groups.setdefault(run.identity, [])
-        if run.path not in [member.path for member in members]:
+        if run.result.get("seed", 0) not in [member.result.get("seed", 0) for member in members]:
             members.append(run)
     for members in groups.values():
         members.sort(key=lambda run: run.result.get("seed", 0))
@@ -102,9 +110,20 @@ def group(runs: Sequence[Run]) -> list[System]:
     return [System(name, tuple(members)) for name, members in zip(names, groups.values())]
 
 
+def repeated(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
+    """The runs that ``group`` leaves out, each with the earlier one that has its configuration and seed."""
+    first: dict[tuple[str, int], Run] = {}
+    found = []
+    for run in runs:
+        same = first.setdefault((run.identity, run.result.get("seed", 0)), run)
+        if same.path != run.path:
+            found.append((run, same))
+    return found
+
+
 def differing(runs: Sequence[Run]) -> list[str]:
     """Settings in which runs of the same model differ, in the order of ``Config``."""
-    ignored = (*NOT_PART_OF_A_RUN, "seed", "baselines", "model")
+    ignored = (*NOT_PART_OF_A_RUN, "seed", "baselines", "model", "dataset", "data")
     names = [field.name for field in dataclasses.fields(Config) if field.name not in ignored]
     return [n for n in names if len({json.dumps(run.config[n]) for run in runs if run.config}) > 1]
 

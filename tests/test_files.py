@@ -13,6 +13,7 @@ from diffrec_jax import files
 from diffrec_jax.data import synthetic
 from diffrec_jax.models import DiffRec
 from diffrec_jax.serving import ModelFolder, Vocabulary
+from experiments import systems
 from experiments.config import Config
 from experiments.run_folder import RunFolder
 
@@ -54,6 +55,17 @@ def test_records_lie_on_the_store_and_are_found_there(bucket):
     folder.finish({"done": True})
     assert folder.found(config) == {"done": True}
     assert json.loads((bucket / "runs/a/result.json").read_text()) == {"done": True}
+
+
+def test_finished_runs_are_read_from_the_store(bucket):
+    for seed, recall in ((0, 0.1), (1, 0.3)):
+        folder, config = RunFolder(epath.Path(f"gs://bucket/runs/a-s{seed}")), Config(seed=seed)
+        folder.claim(config, "checksum")
+        folder.finish({"model": "diffrec", "seed": seed, "test": {"official": {"recall@20": recall}}})
+    (system,) = systems.group([systems.read(f"gs://bucket/runs/a-s{seed}") for seed in (0, 1)])
+    assert system.mean("official", "recall@20") == pytest.approx(0.2)
+    with pytest.raises(ValueError, match="gs://bucket/nowhere is no folder"):
+        systems.read("gs://bucket/nowhere")
 
 
 def test_a_model_folder_lies_on_the_store_and_is_read_from_there(bucket):

@@ -146,13 +146,16 @@ def fit(
     earlier_seconds = progress.train_seconds + progress.evaluate_seconds
     step = int(state.step)
     observer.started(epoch=step // per_epoch, step=step, warnings=checkpoints.warnings if checkpoints else [])
-    steps_per_dispatch, seconds = 1, 0.0
+    steps_per_dispatch, seconds, epoch_began = 1, 0.0, 0.0
 
     def look_up(n_steps: int = 0) -> int:
         """Stop if any process is asked to; otherwise as many steps as the first process says."""
         said = agree(trainer.mesh, observer.interrupted(), n_steps)
         if said[:, 0].any():
-            _stop_here(state, step, progress, checkpoints)
+            jax.block_until_ready(state.step)
+            trained = time.perf_counter() - epoch_began if epoch_began else 0.0  # a part of an epoch
+            stopped = dataclasses.replace(progress, train_seconds=progress.train_seconds + trained)
+            _stop_here(state, step, stopped, checkpoints)
         return int(said[0, 1])
 
     batches = itertools.count()
@@ -177,7 +180,7 @@ def fit(
 
     while goes_on():
         if not progress.epoch_is_open:
-            began, epoch = time.perf_counter(), step // per_epoch
+            epoch_began, epoch = time.perf_counter(), step // per_epoch
             while step < (epoch + 1) * per_epoch:
                 profile.at(step, state)
                 n_steps = look_up(min(steps_per_dispatch, (epoch + 1) * per_epoch - step, profile.room(step)))
@@ -189,7 +192,7 @@ def fit(
                 steps_per_dispatch = _steps_within(SECONDS_PER_DISPATCH, n_steps, time.perf_counter() - dispatched)
             jax.block_until_ready(state.step)
             profile.at(step, state)
-            seconds = time.perf_counter() - began
+            seconds, epoch_began = time.perf_counter() - epoch_began, 0.0
             progress = dataclasses.replace(progress, train_seconds=progress.train_seconds + seconds, epoch_is_open=True)
         epoch, loss = step // per_epoch, _finite_loss(state, per_epoch)
         is_last = epoch == epochs or time_is_over()

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from diffrec_jax.data import synthetic
 from diffrec_jax.mesh import make_mesh, parse_mesh
-from experiments import cli, pictures, run, seeds
+from experiments import cli, pictures, run, seeds, sweep
 
 TINY = ["--dims=[8]", "--steps=3", "--epochs=4", "--eval_every=2", "--batch_size=32"]
 
@@ -55,9 +55,10 @@ def make_runs(folder, common):
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
     """Runs use one device unless they say --mesh: fewer devices compile faster."""
-    monkeypatch.setattr(
-        run, "parse_mesh", lambda text: parse_mesh(text) if text else make_mesh(devices=jax.devices()[:1])
-    )
+    for module in (run, sweep):
+        monkeypatch.setattr(
+            module, "parse_mesh", lambda text: parse_mesh(text) if text else make_mesh(devices=jax.devices()[:1])
+        )
 
 
 @pytest.fixture(autouse=True)

@@ -123,6 +123,46 @@ def test_systems_are_named_by_what_sets_them_apart(runs, tmp_path):
     assert names == ["DiffRec, dims=[8], steps=3", "DiffRec, dims=[9], steps=7", "T-DiffRec"]
 
 
+def test_systems_are_what_differs_in_a_flag_of_some_account(runs, tmp_path):
+    one = systems.read(runs / "a-s0")
+    elsewhere = systems.Run(tmp_path / "x", {**one.result, "seed": 7}, {**one.config, "dataset": "/elsewhere/tiny"})
+    (system,) = systems.group([one, elsewhere])
+    assert [run.result["seed"] for run in system.runs] == [0, 7] and system.name == "DiffRec"
+    older = changed(runs / "a-s0", tmp_path / "older", seed=3)
+    record = json.loads((older / "config.json").read_text())
+    record["config"] |= {"n_cate": 9, "w_min": 0.7, "lr": None, "gone": 1}  # as older versions recorded it
+    (older / "config.json").write_text(json.dumps(record))
+    assert systems.read(older).identity == one.identity
+    record["config"]["dims"] = [0]
+    (older / "config.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"config\.json holds what this version refuses: "):
+        systems.read(older)
+
+
+def test_the_report_of_a_comparison_and_repeated_seeds_are_left_out(command, runs, tmp_path):
+    again = changed(runs / "a-s0", tmp_path / "again")
+    flags = [runs / "t", runs / "a-s0", f"--report={tmp_path / 'comparison'}", "--nobaselines", "--metrics=recall@20"]
+    assert command(*flags)[0] == 0
+    code, text = command(*flags, tmp_path / "comparison", again)
+    assert code == 0 and f"left out: {tmp_path / 'comparison'} is the report of a comparison" in text
+    assert f"left out: {again} has the configuration and the seed of {runs / 'a-s0'}" in text
+    code, text = command(tmp_path / "comparison")
+    assert code == 2 and "comparison holds no run: name run folders" in text
+
+
+def test_the_official_share_of_users_is_known_where_the_reference_finds_nothing(runs, tmp_path):
+    official, standard = {"recall@20": 0.1}, {"recall@20": 0.2}  # half of the users have held-out items
+    half = changed(runs / "t", tmp_path / "half", test={"official": official, "standard": standard})
+    none = {"recall@20": 0.0}
+    nothing = changed(runs / "a-s0", tmp_path / "nothing", test={"official": none, "standard": none})
+    found = compare_systems(
+        systems.group([systems.read(nothing), systems.read(half)]), metrics=["recall@20"], resamples=50
+    )
+    t = found.systems[1]
+    ours, theirs = (evidence.read(path, evidence.PER_USER)["recall@20"].mean() for path in (half, nothing))
+    assert found.cells[t.name, "recall@20"].difference == pytest.approx(0.5 * (ours - theirs), abs=1e-6)
+
+
 def test_cells_are_escaped():
     sheet = Sheet("50 % of a_b", ("m|x", "v"), (("<b>&_", "1"),), frozenset({(0, 1)}), "n")
     assert r"50 \% of a\_b" in sheet.latex() and r"<b>\&\_" in sheet.latex() and r"\textbf{1}" in sheet.latex()

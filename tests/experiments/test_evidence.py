@@ -65,14 +65,16 @@ def test_baselines_are_computed_once_for_runs_that_lie_together(command, runs, t
     assert one == other and len(one) == 2
     monkeypatch.setattr(EASE, "fit", lambda *a: pytest.fail("computed again"))
     result = (runs / "a-s1" / "result.json").read_text()
-    (runs / "a-s1" / "result.json").unlink()
-    for folder in (runs / "a-s1" / "baselines").iterdir():
-        (folder / "result.json").unlink()
-    code, text = command(f"--flagfile={runs / 'a-s1' / 'flags.txt'}", f"--workdir={runs / 'a-s1'}")
-    assert code == 0, text
-    timeless = [{k: v for k, v in json.loads(t).items() if k not in ("seconds", "peak_host_bytes")}
-                for t in (result, (runs / "a-s1" / "result.json").read_text())]  # fmt: skip
-    assert timeless[0] == timeless[1]
+    monkeypatch.chdir(runs / "a-s1")
+    for workdir in (str(runs / "a-s1"), "."):
+        (runs / "a-s1" / "result.json").unlink()
+        for folder in (runs / "a-s1" / "baselines").iterdir():
+            (folder / "result.json").unlink()
+        code, text = command(f"--flagfile={runs / 'a-s1' / 'flags.txt'}", f"--workdir={workdir}")
+        assert code == 0, text
+        timeless = [{k: v for k, v in json.loads(t).items() if k not in ("seconds", "peak_host_bytes")}
+                    for t in (result, (runs / "a-s1" / "result.json").read_text())]  # fmt: skip
+        assert timeless[0] == timeless[1]
 
 
 def test_missing_and_damaged_evidence_is_named(runs, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from experiments import cli, paper, results, systems
 from experiments.commands import command as command_of
+from experiments.commands import without_seeds
 from experiments.config import Config, as_json
 
 
@@ -37,17 +38,22 @@ def test_a_grid_is_ordinary_runs_and_goes_on_where_it_was(command, tmp_path, mon
 
 
 def test_cells_on_different_data_are_shown_but_not_tested(command, tmp_path, monkeypatch):
-    monkeypatch.setitem(paper.GRIDS, "noise_random", paper._values("noise", "", "random:0.3"))
-    code, text = command("--experiment=noise_random", "--dataset=tiny", "--model=popularity", "--baselines=false")
+    monkeypatch.setitem(paper.GRIDS, "noise_random", paper._values("noise", "random:0.3", ""))
+    code, text = command("--experiment=noise_random", "--dataset=tiny", "--model=item_knn")
     assert code == 0, text
     page = (tmp_path / "paper" / "noise_random" / "results.md").read_text()
-    assert "## tiny\n" in page and "## tiny with noise random:0.3\n" in page
+    assert "## tiny: noise_random\n" in page and page.count("\n## ") == 1
+    names = merged_names(page)
+    assert names[:3] == ["model", "ItemKNN, noise=", "ItemKNN, noise=random:0.3"]
+    assert {"EASE, noise=", "EASE, noise=random:0.3"} < set(names[3:])
+    assert results.merged(page, page) == page
     assert not list((tmp_path / "paper" / "noise_random").glob("comparison*"))
 
 
 @pytest.mark.parametrize("experiment", [*paper.FLAG_FILES, *paper.GRIDS])
 def test_every_cell_of_every_experiment_is_a_valid_command(command, experiment):
     base = {"clusters": ["--flagfile=l-yelp.flags"], "w_min": ["--model=t_diffrec"], "w_max": ["--model=lt_diffrec"]}
+    base["noise_natural"] = ["--dataset=ml-100k"]
     flags = base.get(experiment, [] if experiment in paper.FLAG_FILES else ["--flagfile=ml-1m.flags"])
     code, text = command(f"--experiment={experiment}", "--dry_run", "--seeds=2", *flags)
     assert code == 0, text
@@ -65,11 +71,33 @@ def test_every_cell_of_every_experiment_is_a_valid_command(command, experiment):
         (["--experiment=steps", "--steps=3"], "steps is what experiment=steps varies: drop it"),
         (["--experiment=clusters"], "n_cate means nothing to diffrec: drop it, or say --model=l_diffrec"),
         (["--experiment=figure"], "experiment"),
+        (["--experiment=noise_natural", "--dataset=tiny"], "adds low ratings, which the released tiny comes without"),
+        (["--experiment=steps", "--multihost"], "multihost is for a single run"),
     ],
 )
 def test_mistakes_get_one_sentence(command, flags, sentence):
     code, text = command(*flags)
     assert code == 2 and sentence in text and "Traceback" not in text
+
+
+def test_a_cell_that_fails_does_not_take_the_others_with_it(command, tmp_path, monkeypatch):
+    monkeypatch.setitem(paper.GRIDS, "w_min", paper._values("w_min", 0.1, 0.5))
+    flags = ["--experiment=w_min", "--dataset=tiny", "--model=ease", "--recency=linear", "--baselines=false"]
+    real = paper.run.run
+
+    def run(config, console):
+        if config.w_min == 0.1 or broken == "all":
+            raise ArithmeticError("the loss is nan")
+        return real(config, console)
+
+    monkeypatch.setattr(paper.run, "run", run)
+    broken = "one"
+    code, text = command(*flags)
+    assert code == 2 and "left out: the loss is nan" in text and "1 of 2 cells failed, as said above: " in text
+    assert "EASE" in (tmp_path / "paper" / "w_min" / "results.md").read_text()
+    broken = "all"
+    code, text = command(*flags)
+    assert code == 2 and "every cell failed, as said above: change the flags" in text
 
 
 def test_rows_without_data_are_left_out(command, tmp_path):
@@ -90,6 +118,23 @@ def test_a_command_takes_back_what_its_flag_file_says_in_vain(flags):
     config = cli.parse(["run.py", *flags], usage="")
     again = cli.parse(shlex.split(command_of(as_json(config), [0]))[2:], usage="")
     assert not again.differences(as_json(config))
+
+
+@pytest.mark.parametrize(
+    "seeds, flags",
+    [
+        ([0], "--seed=0"),
+        ([3], "--seed=3"),
+        ([0, 1, 2], "--seeds=3"),
+        ([2, 1], "--seed=1 --seeds=2"),
+        ([0, 2], "--seed=0 && python -m experiments.run --model=popularity --seed=2"),
+    ],
+)
+def test_a_command_makes_its_seeds(seeds, flags):
+    config = cli.parse(["run.py", "--model=popularity"], usage="")
+    text = command_of(as_json(config), seeds)
+    assert text == f"python -m experiments.run --model=popularity {flags}"
+    assert without_seeds(text) == "python -m experiments.run --model=popularity"
 
 
 def merged_names(page):
@@ -127,6 +172,8 @@ def test_the_page_has_means_published_numbers_and_commands(runs, tmp_path, capsy
     row = next(line for line in page.splitlines() if line.startswith("| DiffRec<br>`"))
     both = results.merged(page, page.replace(row, row.replace("--dims", "--lr=0.5 --dims")))
     assert both.count("| DiffRec, published |") == 1 and len(merged_names(both)) == len(merged_names(page)) + 1
+    more = results.merged(page.replace("--seeds=2", "--seeds=5"), page)  # more seeds replace fewer
+    assert len(merged_names(more)) == len(merged_names(page)) and "--seeds=5" in more and "--seeds=2" not in more
     with_own = merged_names(results.merged(whole.replace("| EASE |", "| EASE<br>`x` |"), whole))
     assert with_own.count("EASE") == 1 and merged_names(results.merged(page, page)) == merged_names(page)
     monkeypatch.setattr(sys, "argv", ["results.py", str(tmp_path), f"--out={tmp_path / 'results.md'}"])

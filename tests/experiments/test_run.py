@@ -118,6 +118,9 @@ def test_lists_booleans_and_default_folders_are_read_as_typed(tmp_path, monkeypa
     assert config.workdir == "runs/amazon-s0" and config.dims == (1000,) and config.dataset == "amazon-book_clean"
     (tmp_path / "amazon.flags").write_text("--dims=[5]\n")
     assert cli.parse(["run.py", "--flagfile", "amazon.flags"], usage="").dims == (5,)  # the current folder first
+    (tmp_path / "sweeps" / "a").mkdir(parents=True)
+    (tmp_path / "sweeps" / "a" / "best.flags").write_text("--dims=[5]\n")
+    assert cli.parse(["run.py", "--flagfile=sweeps/a/best.flags"], usage="").workdir == "runs/a-best-s0"
 
 
 @pytest.mark.parametrize("name", sorted(p.name for p in FLAG_FILES.glob("*.flags")))

@@ -119,6 +119,34 @@ def test_a_trial_whose_process_died_is_tried_again(command, tmp_path):
     assert float(trials(tmp_path)[1]["l2"]) == pytest.approx(l2, rel=1e-2)
 
 
+def test_what_does_not_fit_into_memory_is_a_trial_that_failed_and_a_defect_is_raised(command, tmp_path, monkeypatch):
+    errors = [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: out of memory"), RuntimeError("a defect")]
+    real = sweep.measured
+
+    def measured(config, split, trial, deadline):
+        if errors:
+            raise errors.pop(0)
+        return real(config, split, trial, deadline)
+
+    monkeypatch.setattr(sweep, "measured", measured)
+    with pytest.raises(RuntimeError, match="a defect"):
+        command(*EASE, "--trials=3")
+    code, text = command(*EASE, "--trials=3")
+    assert code == 0, text
+    assert [row["state"] for row in trials(tmp_path)] == ["fail", "fail", "complete"]
+
+
+def test_a_search_takes_the_devices_that_are_named(command, monkeypatch):
+    meshes = []
+    fit = api.fit
+    monkeypatch.setattr(
+        api, "fit", lambda *args, mesh, **options: meshes.append(mesh) or fit(*args, mesh=mesh, **options)
+    )
+    code, text = command(*TRAINED, "--trials=1", "--mesh=users:4,items:2")
+    assert code == 0, text
+    assert dict(meshes[0].shape) == {"users": 4, "items": 2}
+
+
 def test_a_model_without_a_space_is_tried_once(command, tmp_path):
     code, text = command("--model=popularity", "--dataset=tiny")
     assert code == 0 and "one trial is all" in text and len(trials(tmp_path)) == 1
@@ -143,6 +171,10 @@ def test_every_model_is_searched_from_its_defaults(model):
         ),
         (["--trials=0"], r"trials=0 must be at least 1"),
         (["--minutes=-1"], r"minutes=-1.0 not negative"),
+        (["--seeds=3"], r"seeds means nothing to a search, which tries every setting with the one --seed: drop it"),
+        (["--protocol=standard"], r"protocol means nothing to a search, which selects by recall@20 of the official"),
+        (["--multihost"], r"multihost means nothing to a search, whose trials run in one process"),
+        (["--mesh=users:3,items:1"], r"does not fit 8 device"),
         (["--stepz=1"], r"Unknown command line flag 'stepz'"),
     ],
 )

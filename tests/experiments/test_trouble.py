@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 
+import jax
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
@@ -75,6 +76,20 @@ def test_before_and_after_training_a_signal_ends_the_run_at_once(command, monkey
     assert found == code and "stopped; what was saved stays" in text
     if number == signal.SIGTERM:
         assert command()[0] == 0
+
+
+def test_a_device_out_of_memory_is_one_sentence_and_a_defect_is_none(command, monkeypatch):
+    def out_of_memory(*args, **options):
+        raise jax.errors.JaxRuntimeError(text)
+
+    monkeypatch.setattr(run.api, "fit", out_of_memory)
+    text = "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore"
+    code, said = command()
+    assert code == 2 and "the device's memory does not hold this (RESOURCE_EXHAUSTED: Out of memory" in said
+    assert "choose a smaller --batch_size" in said and "more" not in said
+    text = "INTERNAL: something else"
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        command()
 
 
 def test_a_second_process_is_kept_out_of_a_run_folder(command, tmp_path):

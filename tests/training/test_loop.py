@@ -82,6 +82,7 @@ def test_a_run_stopped_anywhere_ends_bit_for_bit_like_an_uninterrupted_one(
         fit(split, one_device, first, workdir=tmp_path / "stopped")
     resumed = fit(split, one_device, second, workdir=tmp_path / "stopped")
     assert same(expected.params, resumed.params)
+    assert (resumed.result.earlier_seconds > 0.0) == (stop_after > 1)  # a part of an epoch counts
     epoch = second.starts[0][0]
     assert [r for r in first.reports if r[0] <= epoch] + second.reports == whole.reports
     assert dataclasses.replace(resumed.result.progress, train_seconds=0, evaluate_seconds=0) == dataclasses.replace(
