@@ -105,7 +105,7 @@ def _baselines(among: Sequence[System]) -> dict[str, Any]:
     noises = {run.result.get("noise", "") for run in runs}
     found: dict[str, Any] = {}
     for run in runs:
-        noise = f", noise={run.result.get('noise', '')}" if len(noises) > 1 else ""
+        noise = f", noise={run.result.get('noise') or 'none'}" if len(noises) > 1 else ""
         for name, metrics in run.result.get("baselines", {}).items():
             if name not in own:
                 found.setdefault(TITLES.get(name, name) + noise, metrics)
@@ -148,7 +148,8 @@ def _sections(text: str) -> dict[str, dict[str, list[str]]]:
             if name.endswith(", published") and rows:
                 rows[next(reversed(rows))].append(line)
             else:
-                rows[without_seeds(said.strip("`")) or name] = [line]
+                same = without_seeds(said.strip("`")) or name
+                rows[said if same in rows else same] = [line]
     return found
 
 

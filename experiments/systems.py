@@ -141,4 +141,6 @@ def _name(run: Run, among: Sequence[Run]) -> str:
 
 
 def _plain(value: Any) -> str:
-    return "[" + ",".join(map(str, value)) + "]" if isinstance(value, list) else str(value).rsplit("/", 1)[-1]
+    if isinstance(value, list):
+        return "[" + ",".join(map(str, value)) + "]"
+    return str(value).rsplit("/", 1)[-1] or "none"

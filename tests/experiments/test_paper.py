@@ -44,8 +44,8 @@ def test_cells_on_different_data_are_shown_but_not_tested(command, tmp_path, mon
     page = (tmp_path / "paper" / "noise_random" / "results.md").read_text()
     assert "## tiny: noise_random\n" in page and page.count("\n## ") == 1
     names = merged_names(page)
-    assert names[:3] == ["model", "ItemKNN, noise=", "ItemKNN, noise=random:0.3"]
-    assert {"EASE, noise=", "EASE, noise=random:0.3"} < set(names[3:])
+    assert names[:3] == ["model", "ItemKNN, noise=none", "ItemKNN, noise=random:0.3"]
+    assert {"EASE, noise=none", "EASE, noise=random:0.3"} < set(names[3:])
     assert results.merged(page, page) == page
     assert not list((tmp_path / "paper" / "noise_random").glob("comparison*"))
 
@@ -174,6 +174,8 @@ def test_the_page_has_means_published_numbers_and_commands(runs, tmp_path, capsy
     assert both.count("| DiffRec, published |") == 1 and len(merged_names(both)) == len(merged_names(page)) + 1
     more = results.merged(page.replace("--seeds=2", "--seeds=5"), page)  # more seeds replace fewer
     assert len(merged_names(more)) == len(merged_names(page)) and "--seeds=5" in more and "--seeds=2" not in more
+    part = row.replace("--seeds=2", "--seed=7")  # as a page may have it from elsewhere
+    assert merged_names(results.merged(page, page.replace(row, f"{row}\n{part}"))).count(system.name) == 2
     with_own = merged_names(results.merged(whole.replace("| EASE |", "| EASE<br>`x` |"), whole))
     assert with_own.count("EASE") == 1 and merged_names(results.merged(page, page)) == merged_names(page)
     monkeypatch.setattr(sys, "argv", ["results.py", str(tmp_path), f"--out={tmp_path / 'results.md'}"])
