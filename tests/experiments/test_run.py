@@ -36,9 +36,9 @@ def data_dir(tmp_path_factory):
     split = synthetic.generate(n_users=80, n_items=130, seed=4).k_core(3).split_by_time(0.7, 0.1, 0.2)
     write_released(folder / "small", split)
     for path in FLAG_FILES.glob("*.flags"):
-        name = re.search(r"--dataset=(\S+)", path.read_text())[1]
-        if not (folder / name).exists():
-            write_released(folder / name, split)
+        said = re.search(r"^--dataset=(\S+)", path.read_text(), re.MULTILINE)
+        if said and not (folder / said[1]).exists():
+            write_released(folder / said[1], split)
     for name in ("broken", "untested", "unvalidated"):
         write_released(folder / name, split)
     (folder / "broken" / "test_list.npy").write_bytes(b"not an array")
