@@ -116,7 +116,7 @@ def find_flag_files(argv: Sequence[str]) -> tuple[list[str], str | None]:
             shipped = ", ".join(sorted(p.name for p in FLAG_FILES.glob("*.flags")))
             raise ValueError(f"no flag file {value!r} here or among the shipped ones: {shipped}")
         argv[place] = f"{key}={path}" if equals else str(path)
-        name = f"{path.parent.name}-best" if path.name == "best.flags" and path.parent.name else path.stem
+        name = f"{path.resolve().parent.name}-best" if path.name == "best.flags" else path.stem
     return argv, name
 
 
@@ -133,19 +133,27 @@ def guarded(main: Callable[[Sequence[str]], int]) -> int:
     except KeyboardInterrupt as stop:
         print("stopped; what was saved stays, and the same command goes on from there", file=sys.stderr)
         return EXIT_RUN_AGAIN if isinstance(stop, Terminated) else EXIT_INTERRUPTED
-    except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
-        text = str(error)
-        if isinstance(error, RuntimeError) and type(error).__module__.startswith(("jax", "builtins")):
-            if "RESOURCE_EXHAUSTED" not in text:
-                raise  # a defect of ours, not of the input
-            text = (
-                f"the device's memory does not hold this ({text.splitlines()[0]}): choose a smaller --batch_size, or "
-                "spread the catalogue with --mesh"
-            )
-        print(f"error: {text}", file=sys.stderr)
+    except (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError) as error:
+        memory = out_of_memory(error)
+        if not memory and isinstance(error, RuntimeError) and type(error).__module__.startswith(("jax", "builtins")):
+            raise  # a defect of ours, not of the input
+        print(f"error: {memory or error}", file=sys.stderr)
         return 2
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def out_of_memory(error: BaseException) -> str:
+    """A sentence if the memory of the host or of a device did not hold something; empty for any other error."""
+    said = (str(error).splitlines() or ["no more was said"])[0]
+    if isinstance(error, MemoryError):
+        return f"the memory of this machine does not hold this ({said}): take less data, or a larger machine"
+    if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+        return (
+            f"the device's memory does not hold this ({said}): choose a smaller --batch_size, or spread the catalogue "
+            "with --mesh, where the command has them"
+        )
+    return ""
 
 
 def _terminate(number: int, frame: types.FrameType | None) -> None:

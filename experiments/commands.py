@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments import cli
 from experiments.config import NOT_PART_OF_A_RUN, Config, as_json
-from experiments.kinds import models_of
+from experiments.kinds import KINDS, models_of
 
 _PATHS = ("data", "dataset", "item_emb")  # of which only the last part is anybody's business
 
@@ -79,10 +79,19 @@ def _flags(meant: Mapping[str, Any], start: Mapping[str, Any], name: str) -> lis
 
 
 def configuration(recorded: Mapping[str, Any]) -> Config:
-    """A recorded configuration; what means nothing to its model, as older versions recorded, takes its default."""
+    """A recorded configuration; what means nothing to its model, as older versions recorded, takes its default.
+
+    Raises:
+      ValueError: for a model or a value that this version does not have.
+    """
+    if recorded["model"] not in KINDS:
+        raise ValueError(f"model={recorded['model']} is unknown: choose from {', '.join(KINDS)}")
     values: dict[str, Any] = {}
     for field in dataclasses.fields(Config):
         if field.name in recorded and recorded["model"] in models_of(field.name, field.metadata["group"]):
             value = recorded[field.name]
             values[field.name] = tuple(value) if isinstance(value, list) else value
-    return Config(**values)
+    meant = object.__new__(Config)  # not yet refused
+    meant.__dict__.update({field.name: field.default for field in dataclasses.fields(Config)} | values)
+    log = {field.name for field in dataclasses.fields(Config) if field.metadata["group"] == "log" and not meant.data}
+    return Config(**{name: value for name, value in values.items() if meant.means_something(name) and name not in log})

@@ -87,11 +87,13 @@ def main(argv: Sequence[str]) -> int:
         console.print(f"\n{config.workdir}", style="bold", highlight=False)
         try:
             code = run.run(config, console) if config.seeds == 1 else seeds.run_each(config, run.run, console)
-        except (ValueError, ArithmeticError, FileNotFoundError, DatasetUnavailable) as error:
-            missing = isinstance(error, FileNotFoundError | DatasetUnavailable)
-            if missing and plan.experiment not in FLAG_FILES:
+        except (ValueError, ArithmeticError, FileNotFoundError, MemoryError, RuntimeError) as error:
+            missing, memory = isinstance(error, FileNotFoundError | DatasetUnavailable), cli.out_of_memory(error)
+            if (missing and plan.experiment not in FLAG_FILES) or not (
+                missing or memory or isinstance(error, ValueError | ArithmeticError)
+            ):
                 raise
-            console.print(f"left out: {error}", highlight=False)
+            console.print(f"left out: {memory or error}", highlight=False)
             failed += [] if missing else [config.workdir]  # a row whose data is not here is no failure
             continue
         if code:
@@ -99,8 +101,11 @@ def main(argv: Sequence[str]) -> int:
             return code
         done += [systems.read(one.workdir) for one in (seeds.each(config) if config.seeds > 1 else [config])]
     if not done:
-        why = "every cell failed, as said above" if failed else "no cell could be run, for want of data"
-        raise ValueError(f"{why}: {'change the flags' if failed else 'say --data_dir=FOLDER'}")
+        if failed:
+            raise ValueError(
+                f"{len(failed)} of {len(made)} cells failed and none was run, as said above: {', '.join(failed)}"
+            )
+        raise ValueError("no cell could be run, for want of data: say --data_dir=FOLDER")
     conclude(plan, done, console)
     if failed:
         raise ValueError(f"{len(failed)} of {len(made)} cells failed, as said above: {', '.join(failed)}")

@@ -6,6 +6,7 @@ python -m experiments.results runs/paper/steps/* --heading=steps --out=docs/resu
 """
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,34 +100,45 @@ def _row(name: str, metrics: dict[str, float]) -> str:
 
 
 def _baselines(among: Sequence[System]) -> dict[str, Any]:
-    """Baselines recorded in the runs, those on each noise once, best first; none that has runs of its own."""
+    """Baselines recorded in the runs, those on the same data once, best first; none that has runs of its own."""
     runs = [run for system in among for run in system.runs]
     own = {run.result["model"] for run in runs}
     noises = {run.result.get("noise", "") for run in runs}
+    is_mixed = len({(run.result.get("noise", ""), run.data) for run in runs}) > len(noises)
     found: dict[str, Any] = {}
     for run in runs:
         noise = f", noise={run.result.get('noise') or 'none'}" if len(noises) > 1 else ""
+        data = f", data {run.data[:12]}" if is_mixed else ""
         for name, metrics in run.result.get("baselines", {}).items():
             if name not in own:
-                found.setdefault(TITLES.get(name, name) + noise, metrics)
+                found.setdefault(TITLES.get(name, name) + noise + data, metrics)
     return dict(sorted(found.items(), key=lambda named: -named[1]["official"]["recall@20"]))
 
 
 def merged(new: str, old: str) -> str:
-    """The page ``new`` with the rows of the page ``old`` that make other runs than its own, best first.
+    """The page ``new`` with the rows of the page ``old`` whose seeds it does not cover, best first.
 
     Sections of experiments, whose rows have an order of their own, are kept or replaced whole.
+
+    Raises:
+      ValueError: for a section of an experiment that would lose rows.
     """
     ours, theirs = _sections(new), _sections(old)
     parts = [new.partition("\n\n## ")[0]]
     for title in sorted({**ours, **theirs}):
+        rows = ours.get(title, [])
+        lost = [row for row in theirs.get(title, []) if not any(row.is_covered_by(other) for other in rows)]
         if ": " in title.partition("\n")[0]:
-            rows = ours.get(title) or theirs[title]
-            parts.append("\n".join([title, "", *_header(), *(line for lines in rows.values() for line in lines)]))
+            if rows and any(row.seeds for row in lost):
+                raise ValueError(
+                    f"--keep: these runs are not all of {title.splitlines()[0][3:]}, and its rows have an order: name "
+                    "the folders of all its cells"
+                )
+            lines = [line for row in rows or lost for line in row.lines]
+            parts.append("\n".join([title, "", *_header(), *lines]))
             continue
-        rows = {**theirs.get(title, {}), **ours.get(title, {})}
-        own = {lines[0].split("<br>")[0].split(",")[0] for lines in rows.values() if "<br>" in lines[0]}
-        kept = [lines for name, lines in rows.items() if f"| {name}" not in own]  # a baseline with runs of its own
+        own = {row.lines[0].split("<br>")[0].split(",")[0] for row in (*rows, *lost) if "<br>" in row.lines[0]}
+        kept = [row.lines for row in (*rows, *lost) if f"| {row.what}" not in own]  # a baseline with runs of its own
         kept.sort(key=lambda lines: ("<br>" not in lines[0], -_recall(lines[0])))
         once = dict.fromkeys(line for lines in kept for line in lines)  # a published row stands below its best
         parts.append("\n".join([title, "", *_header(), *once]))
@@ -137,19 +149,30 @@ def _recall(row: str) -> float:
     return float(row.split(" | ")[2 + COLUMNS.index("recall@20")].split()[0])
 
 
-def _sections(text: str) -> dict[str, dict[str, list[str]]]:
-    """By section, and by command (whatever its seeds) or name: the row, and the published one below it."""
-    found: dict[str, dict[str, list[str]]] = {}
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    what: str  # the command, whatever its seeds; of a baseline, its name
+    seeds: frozenset[str]
+    lines: list[str]  # and the published one below it
+
+    def is_covered_by(self, other: "_Row") -> bool:
+        return self.what == other.what and self.seeds <= other.seeds
+
+
+def _sections(text: str) -> dict[str, list[_Row]]:
+    """The rows of each section."""
+    found: dict[str, list[_Row]] = {}
     for section in text.split("\n## ")[1:]:
         title, _, table = section.partition("\n\n|")
-        rows = found.setdefault(f"## {title}", {})
+        rows = found.setdefault(f"## {title}", [])
         for line in table.strip().splitlines()[2:]:
-            name, _, said = line.removeprefix("| ").partition(" | ")[0].partition("<br>")
+            first, seeds = line.removeprefix("| ").split(" | ")[:2]
+            name, _, said = first.partition("<br>")
             if name.endswith(", published") and rows:
-                rows[next(reversed(rows))].append(line)
+                rows[-1].lines.append(line)
             else:
-                same = without_seeds(said.strip("`")) or name
-                rows[said if same in rows else same] = [line]
+                what = without_seeds(said.strip("`")) or name
+                rows.append(_Row(what, frozenset(filter(None, seeds.split(","))), [line]))
     return found
 
 
@@ -175,7 +198,14 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(
             f"none of the {len(args.runs)} folder(s) holds a finished run: name run folders, such as runs/*"
         )
-    runs = [systems.read(path) for path in finished]
+    runs = []
+    for path in finished:
+        try:
+            runs.append(systems.read(path))
+        except ValueError as error:  # of an older version, or damaged
+            print(f"left out: {error}")
+    if not runs:
+        raise ValueError("none of these runs can be read, as said above")
     for run, same in systems.repeated(runs):
         print(f"left out: {run.path} has the configuration and the seed of {same.path}")
     text = page(runs, protocol=args.protocol, heading=args.heading)
@@ -185,7 +215,7 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError(f"--keep: {args.out} is no page of the {args.protocol} protocol: choose another --out")
         text = merged(text, old)
     write_atomically(out, text)
-    print(f"written: {out}, from {len(finished)} runs; {len(args.runs) - len(finished)} not finished or no run folders")
+    print(f"written: {out}, from {len(runs)} runs; {len(args.runs) - len(runs)} not finished or no run folders")
     return 0
 
 

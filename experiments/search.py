@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffrec_jax.space import Choice, Range, Real
+from experiments.cli import out_of_memory
 
 try:
     import optuna
@@ -108,10 +109,11 @@ class Search:
         except Pruned:
             outcome["state"] = STATES.PRUNED
         except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            memory = out_of_memory(error)
+            if isinstance(error, RuntimeError) and not memory:
                 self.study.tell(trial, state=STATES.FAIL)  # a defect; the same values would meet it again
                 raise
-            trial.set_user_attr("error", str(error) or "not enough memory")
+            trial.set_user_attr("error", memory or str(error))
             outcome["state"] = STATES.FAIL
         except KeyboardInterrupt:
             trial.set_user_attr("lost", time.monotonic() - began)

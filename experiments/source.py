@@ -20,9 +20,9 @@ def load(config: Config) -> Split:
 def check_noise(config: Config) -> None:
     """Refuse natural noise for data that came without its low ratings, before anything is read."""
     entry = catalog.CATALOGUE.get(config.dataset)
-    if config.noise.startswith("natural") and not config.data and (entry is None or entry.reader is None):
+    if config.noise.startswith("natural") and not config.data and (entry is None or entry.rating is None):
         raise ValueError(
-            f"noise={config.noise} adds low ratings, which the released {config.data_name} comes without: use a log "
+            f"noise={config.noise} adds low ratings, which {config.data_name} comes without: use a log "
             "with ratings, such as --dataset=ml-100k, or random noise"
         )
 

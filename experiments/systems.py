@@ -86,7 +86,7 @@ def read(path: Any) -> Run:
         raise ValueError(f"{path} holds no result.json: it is no run folder, or its run is not finished")
     try:
         config = {} if recorded is None else as_json(configuration({**as_json(Config()), **recorded["config"]}))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path / 'config.json'} holds what this version refuses: {error}") from None
     result.setdefault("data", "" if recorded is None else recorded["data"])
     return Run(path, result, config)

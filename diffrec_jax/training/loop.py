@@ -172,7 +172,7 @@ def fit(
         spent = progress.train_seconds + progress.evaluate_seconds
         return bool(agree(trainer.mesh, spent + per_epoch * per_step > 60.0 * train_minutes)[0, 0])
 
-    is_last = progress.best_epoch > 0 and time_is_over()  # of an earlier process
+    is_last = step % per_epoch == 0 and progress.best_epoch > 0 and time_is_over()  # of an earlier process
 
     def goes_on() -> bool:
         patient = validate is None or not _patience_is_over(step // per_epoch + 1, progress, patience)

@@ -130,13 +130,20 @@ def test_systems_are_what_differs_in_a_flag_of_some_account(runs, tmp_path):
     assert [run.result["seed"] for run in system.runs] == [0, 7] and system.name == "DiffRec"
     older = changed(runs / "a-s0", tmp_path / "older", seed=3)
     record = json.loads((older / "config.json").read_text())
-    record["config"] |= {"n_cate": 9, "w_min": 0.7, "lr": None, "gone": 1}  # as older versions recorded it
+    record["config"] |= {
+        "n_cate": 9,
+        "w_min": 0.7,
+        "lr": None,
+        "gone": 1,
+        "fit_weighted": False,
+        "min_rating": 4.0,
+    }  # as older versions recorded it
     (older / "config.json").write_text(json.dumps(record))
     assert systems.read(older).identity == one.identity
-    record["config"]["dims"] = [0]
-    (older / "config.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match=r"config\.json holds what this version refuses: "):
-        systems.read(older)
+    for name, value in {"dims": [0], "steps": "many", "model": "gone"}.items():
+        (older / "config.json").write_text(json.dumps({**record, "config": {**record["config"], name: value}}))
+        with pytest.raises(ValueError, match=r"config\.json holds what this version refuses: "):
+            systems.read(older)
 
 
 def test_the_report_of_a_comparison_and_repeated_seeds_are_left_out(command, runs, tmp_path):

@@ -71,7 +71,8 @@ def test_every_cell_of_every_experiment_is_a_valid_command(command, experiment):
         (["--experiment=steps", "--steps=3"], "steps is what experiment=steps varies: drop it"),
         (["--experiment=clusters"], "n_cate means nothing to diffrec: drop it, or say --model=l_diffrec"),
         (["--experiment=figure"], "experiment"),
-        (["--experiment=noise_natural", "--dataset=tiny"], "adds low ratings, which the released tiny comes without"),
+        (["--experiment=noise_natural", "--dataset=tiny"], "adds low ratings, which tiny comes without"),
+        (["--experiment=noise_natural", "--dataset=gowalla"], "adds low ratings, which gowalla comes without"),
         (["--experiment=steps", "--multihost"], "multihost is for a single run"),
     ],
 )
@@ -87,7 +88,7 @@ def test_a_cell_that_fails_does_not_take_the_others_with_it(command, tmp_path, m
 
     def run(config, console):
         if config.w_min == 0.1 or broken == "all":
-            raise ArithmeticError("the loss is nan")
+            raise MemoryError("9 GiB") if broken == "memory" else ArithmeticError("the loss is nan")
         return real(config, console)
 
     monkeypatch.setattr(paper.run, "run", run)
@@ -95,9 +96,12 @@ def test_a_cell_that_fails_does_not_take_the_others_with_it(command, tmp_path, m
     code, text = command(*flags)
     assert code == 2 and "left out: the loss is nan" in text and "1 of 2 cells failed, as said above: " in text
     assert "EASE" in (tmp_path / "paper" / "w_min" / "results.md").read_text()
+    broken = "memory"
+    code, text = command(*flags)
+    assert code == 2 and "does not hold this (9 GiB)" in text and "1 of 2 cells failed" in text
     broken = "all"
     code, text = command(*flags)
-    assert code == 2 and "every cell failed, as said above: change the flags" in text
+    assert code == 2 and "2 of 2 cells failed and none was run, as said above: " in text
 
 
 def test_rows_without_data_are_left_out(command, tmp_path):
@@ -174,8 +178,15 @@ def test_the_page_has_means_published_numbers_and_commands(runs, tmp_path, capsy
     assert both.count("| DiffRec, published |") == 1 and len(merged_names(both)) == len(merged_names(page)) + 1
     more = results.merged(page.replace("--seeds=2", "--seeds=5"), page)  # more seeds replace fewer
     assert len(merged_names(more)) == len(merged_names(page)) and "--seeds=5" in more and "--seeds=2" not in more
-    part = row.replace("--seeds=2", "--seed=7")  # as a page may have it from elsewhere
-    assert merged_names(results.merged(page, page.replace(row, f"{row}\n{part}"))).count(system.name) == 2
+    fewer = results.merged(page.replace("| 0,1 |", "| 1 |"), page)  # and fewer replace none
+    assert "| 0,1 |" in fewer and "| 1 |" in fewer
+    cells = results.page(read, heading="cells")
+    with pytest.raises(ValueError, match="these runs are not all of tiny: cells"):
+        results.merged(results.page(read[2:], heading="cells"), cells)
+    assert results.merged(page, cells).count("## tiny: cells") == 1
+    other = systems.Run(tmp_path, {**read[0].result, "data": "00"}, {**read[0].config, "k_core": 1})
+    mixed = results.page([read[0], other], heading="cells")
+    assert mixed.count("| EASE, data ") == 2
     with_own = merged_names(results.merged(whole.replace("| EASE |", "| EASE<br>`x` |"), whole))
     assert with_own.count("EASE") == 1 and merged_names(results.merged(page, page)) == merged_names(page)
     monkeypatch.setattr(sys, "argv", ["results.py", str(tmp_path), f"--out={tmp_path / 'results.md'}"])

@@ -121,6 +121,8 @@ def test_lists_booleans_and_default_folders_are_read_as_typed(tmp_path, monkeypa
     (tmp_path / "sweeps" / "a").mkdir(parents=True)
     (tmp_path / "sweeps" / "a" / "best.flags").write_text("--dims=[5]\n")
     assert cli.parse(["run.py", "--flagfile=sweeps/a/best.flags"], usage="").workdir == "runs/a-best-s0"
+    monkeypatch.chdir(tmp_path / "sweeps" / "a")
+    assert cli.parse(["run.py", "--flagfile=best.flags"], usage="").workdir == "runs/a-best-s0"
 
 
 @pytest.mark.parametrize("name", sorted(p.name for p in FLAG_FILES.glob("*.flags")))

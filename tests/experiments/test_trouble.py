@@ -8,6 +8,7 @@ import signal
 import sys
 
 import jax
+import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
@@ -87,6 +88,10 @@ def test_a_device_out_of_memory_is_one_sentence_and_a_defect_is_none(command, mo
     code, said = command()
     assert code == 2 and "the device's memory does not hold this (RESOURCE_EXHAUSTED: Out of memory" in said
     assert "choose a smaller --batch_size" in said and "more" not in said
+    with monkeypatch.context() as patch:
+        patch.setattr(run.api, "fit", lambda *args, **options: np.empty(2**62, np.int8))
+        code, said = command()
+    assert code == 2 and "the memory of this machine does not hold this (Unable to allocate" in said
     text = "INTERNAL: something else"
     with pytest.raises(jax.errors.JaxRuntimeError):
         command()

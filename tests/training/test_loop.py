@@ -123,6 +123,11 @@ def test_training_ends_with_its_time_and_the_last_epoch_is_validated(split, one_
     assert short.reports[0][2] != "null" and fitted.result.progress.best_epoch == fitted.result.epochs_run == 1
     resumed = fit(split, one_device, again, train_minutes=1e-9, workdir=tmp_path)
     assert not again.reports and again.starts[0][0] == 1 and same(fitted.params, resumed.params)
+    with pytest.raises(InterruptedRunError):
+        fit(split, one_device, Recorder(5), workdir=tmp_path / "stopped", eval_every=1)  # within the second epoch
+    again = Recorder()
+    resumed = fit(split, one_device, again, workdir=tmp_path / "stopped", eval_every=1, train_minutes=1e-9)
+    assert [report[0] for report in again.reports] == [2] and again.reports[0][2] != "null"  # it is not thrown away
     with pytest.raises(ValueError, match="train_minutes=-1 must not be negative: 15, say, or 0 for no limit"):
         fit(split, one_device, train_minutes=-1)
 
