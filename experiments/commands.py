@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments import cli
 from experiments.config import NOT_PART_OF_A_RUN, Config, as_json
-from experiments.kinds import KINDS, models_of
+from experiments.kinds import KINDS
 
 _PATHS = ("data", "dataset", "item_emb")  # of which only the last part is anybody's business
 
@@ -86,12 +86,9 @@ def configuration(recorded: Mapping[str, Any]) -> Config:
     """
     if recorded["model"] not in KINDS:
         raise ValueError(f"model={recorded['model']} is unknown: choose from {', '.join(KINDS)}")
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(Config):
-        if field.name in recorded and recorded["model"] in models_of(field.name, field.metadata["group"]):
-            value = recorded[field.name]
-            values[field.name] = tuple(value) if isinstance(value, list) else value
-    meant = object.__new__(Config)  # not yet refused
-    meant.__dict__.update({field.name: field.default for field in dataclasses.fields(Config)} | values)
-    log = {field.name for field in dataclasses.fields(Config) if field.metadata["group"] == "log" and not meant.data}
-    return Config(**{name: value for name, value in values.items() if meant.means_something(name) and name not in log})
+    groups = {field.name: field.metadata["group"] for field in dataclasses.fields(Config)}
+    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in recorded.items() if n in groups}
+    asked = object.__new__(Config)  # without the checks, which would refuse what means nothing
+    asked.__dict__.update({field.name: field.default for field in dataclasses.fields(Config)} | values)
+    meant = {n: v for n, v in values.items() if asked.means_something(n) and (asked.data or groups[n] != "log")}
+    return Config(**meant)

@@ -87,14 +87,17 @@ def main(argv: Sequence[str]) -> int:
         console.print(f"\n{config.workdir}", style="bold", highlight=False)
         try:
             code = run.run(config, console) if config.seeds == 1 else seeds.run_each(config, run.run, console)
-        except (ValueError, ArithmeticError, FileNotFoundError, MemoryError, RuntimeError) as error:
-            missing, memory = isinstance(error, FileNotFoundError | DatasetUnavailable), cli.out_of_memory(error)
-            if (missing and plan.experiment not in FLAG_FILES) or not (
-                missing or memory or isinstance(error, ValueError | ArithmeticError)
-            ):
+        except (FileNotFoundError, DatasetUnavailable) as error:
+            if plan.experiment not in FLAG_FILES:
                 raise
+            console.print(f"left out: {error}", highlight=False)  # a row whose data is not here is no failure
+            continue
+        except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
+            memory = cli.out_of_memory(error)
+            if isinstance(error, RuntimeError) and not memory:
+                raise  # a defect
             console.print(f"left out: {memory or error}", highlight=False)
-            failed += [] if missing else [config.workdir]  # a row whose data is not here is no failure
+            failed.append(config.workdir)
             continue
         if code:
             console.print("the same command goes on with this cell, and those after it")
@@ -151,7 +154,8 @@ def cells(plan: Plan, values: dict[str, Any], given: frozenset[str], flag_file: 
 def conclude(plan: Plan, done: Sequence[systems.Run], console: Console) -> None:
     """Write the page of results and, for cells on the same data, comparisons."""
     folder = Path(plan.out) / plan.experiment
-    write_atomically(folder / "results.md", results.page(done, heading=plan.experiment * (plan.experiment in GRIDS)))
+    heading = plan.experiment if plan.experiment in GRIDS else ""
+    write_atomically(folder / "results.md", results.page(done, heading=heading))
     console.print(f"\nresults: {folder / 'results.md'}", highlight=False)
     groups: dict[str, list[systems.Run]] = {}
     for one in done:

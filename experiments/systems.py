@@ -13,6 +13,8 @@ from experiments.commands import configuration
 from experiments.config import NOT_PART_OF_A_RUN, Config, as_json
 from experiments.table import TITLES
 
+NOT_OF_A_SYSTEM = (*NOT_PART_OF_A_RUN, "seed", "baselines", "dataset", "data")  # data is known by its checksum
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -30,8 +32,7 @@ class Run:
     @property
     def identity(self) -> str:
         """The same for two runs that differ in nothing but the seed (or where they, and equal data, lie)."""
-        ignored = (*NOT_PART_OF_A_RUN, "seed", "baselines", "dataset", "data")
-        settings = {name: value for name, value in self.config.items() if name not in ignored}
+        settings = {name: value for name, value in self.config.items() if name not in NOT_OF_A_SYSTEM}
         return json.dumps([self.result["model"], self.data, settings], sort_keys=True)
 
 
@@ -123,8 +124,7 @@ def repeated(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
 
 def differing(runs: Sequence[Run]) -> list[str]:
     """Settings in which runs of the same model differ, in the order of ``Config``."""
-    ignored = (*NOT_PART_OF_A_RUN, "seed", "baselines", "model", "dataset", "data")
-    names = [field.name for field in dataclasses.fields(Config) if field.name not in ignored]
+    names = [field.name for field in dataclasses.fields(Config) if field.name not in (*NOT_OF_A_SYSTEM, "model")]
     return [n for n in names if len({json.dumps(run.config[n]) for run in runs if run.config}) > 1]
 
 
