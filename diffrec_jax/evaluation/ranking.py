@@ -12,6 +12,8 @@ from diffrec_jax.data.rows import Rows
 
 BLOCK = 16  # items; a long row is searched by the maxima of its blocks
 LONG = 2**14  # items
+SPARE = 8  # items looked at beyond the end of a list
+_ONE = 0x7F000000  # as float32 a number so large that all integers below it, read as float32, keep their order
 
 
 def mask_seen(scores: jax.Array, seen: Rows) -> jax.Array:
@@ -19,11 +21,20 @@ def mask_seen(scores: jax.Array, seen: Rows) -> jax.Array:
     return jnp.where(seen.dense() > 0, -jnp.inf, scores)
 
 
-def top_k(scores: jax.Array, k: int, *, mesh: Mesh | None = None) -> tuple[jax.Array, jax.Array]:
+def top_k(
+    scores: jax.Array, k: int, *, place: jax.Array | None = None, mesh: Mesh | None = None
+) -> tuple[jax.Array, jax.Array]:
     """The K best items of each row of ``scores [B, I]``.
 
     On a mesh every shard ranks its own items for its own users, and only K of each cross, where ``items`` splits the
-    catalogue. Ties go to the lower item id, on any mesh.
+    catalogue. The result is the same on any mesh.
+
+    Args:
+      scores: ``[B, I]``.
+      k: K.
+      place: ``[I]`` int32, a permutation: of equal scores the lower place comes first (``standing.Standing.place``);
+        None takes the item numbers.
+      mesh: the devices.
 
     Returns:
       ``(values [B, K], items [B, K] int32)``, best first.
@@ -32,26 +43,59 @@ def top_k(scores: jax.Array, k: int, *, mesh: Mesh | None = None) -> tuple[jax.A
     if not 1 <= k <= n_items:
         raise ValueError(f"k={k} must lie between 1 and the {n_items} items of the catalogue")
     if mesh is None or mesh.size == 1:
-        return _top_k(scores, k)
+        return _top_k(scores, k, place)
+    place = jnp.arange(n_items, dtype=jnp.int32) if place is None else place
     shards = mesh.shape["items"]
     width = -(-n_items // shards)
-    scores = jnp.pad(scores, ((0, 0), (0, shards * width - n_items)), constant_values=-jnp.inf)
+    missing = shards * width - n_items
+    scores = jnp.pad(scores, ((0, 0), (0, missing)), constant_values=-jnp.inf)
+    place = jnp.pad(place, (0, missing), constant_values=n_items)
 
-    def local(part: jax.Array) -> tuple[jax.Array, jax.Array]:
-        values, items = _top_k(part, min(k, width))
+    def local(part: jax.Array, place: jax.Array) -> tuple[jax.Array, jax.Array]:
+        values, items = _top_k(part, min(k, width), place)
         if shards == 1:
             return values, items
+        places = place[items]
         items = items + jax.lax.axis_index("items") * width
-        values = jax.lax.all_gather(values, "items", axis=1, tiled=True)  # [B, shards · K], in order of item ids
-        items = jax.lax.all_gather(items, "items", axis=1, tiled=True)
-        values, place = jax.lax.top_k(values, k)
-        return values, jnp.take_along_axis(items, place, axis=1)
+        order = jnp.where(jnp.isnan(values), -jnp.inf, -values)  # what is no number comes first, as in jax.lax.top_k
+        gathered = (jax.lax.all_gather(a, "items", axis=1, tiled=True) for a in (order, places, items, values))
+        _, _, items, values = (array[:, :k] for array in jax.lax.sort(tuple(gathered), num_keys=2))
+        return values, items
 
-    return jax.shard_map(local, mesh=mesh, in_specs=P("users", "items"), out_specs=P("users"), check_vma=False)(scores)
+    specs = (P("users", "items"), P("items"))
+    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P("users"), check_vma=False)(scores, place)
 
 
-def _top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """``jax.lax.top_k``, ties included, several times faster on long rows.
+def _top_k(scores: jax.Array, k: int, place: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """``top_k`` on one device. Ties are looked at only where there are any."""
+    if place is None:
+        return _largest(scores, k)
+    place = jnp.asarray(place)
+    values, items = _largest(scores, min(k + SPARE, scores.shape[1]))  # [B, M]; M > K holds most ties at the end whole
+    last = values[:, k - 1 : k]
+    is_listed = values > -jnp.inf
+
+    def from_all(items: jax.Array, scores: jax.Array) -> jax.Array:
+        """``items`` where those of the last score are the ones with the lowest places."""
+        order = jax.lax.bitcast_convert_type(_ONE - place, jnp.float32)  # the lower the place, the larger
+        of_last = _largest(jnp.where(scores == last, order, 0.0), items.shape[1])[1]
+        above = jnp.sum(values > last, axis=1, keepdims=True)
+        rank = jnp.arange(items.shape[1])
+        return jnp.where(rank < above, items, jnp.take_along_axis(of_last, jnp.maximum(rank - above, 0), axis=1))
+
+    def by_place(items: jax.Array, scores: jax.Array) -> jax.Array:
+        if items.shape[1] < scores.shape[1]:
+            goes_on = jnp.any((last == values[:, -1:]) & is_listed[:, -1:])  # beyond the M
+            items = jax.lax.cond(goes_on, from_all, lambda items, scores: items, items, scores)
+        return jax.lax.sort((-values, place[items], items), num_keys=2)[2]
+
+    tied = jnp.any((values[:, 1:] == values[:, :-1]) & is_listed[:, 1:])
+    items = jax.lax.cond(tied, by_place, lambda items, scores: items, items, scores)
+    return values[:, :k], items[:, :k]
+
+
+def _largest(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """``jax.lax.top_k``, ties (to the lower item number) included, several times faster on long rows.
 
     The K best lie in the K blocks whose maxima are best: only these are sorted. Blocks stay in the order of their
     items, so that ties go to the lower item here too.

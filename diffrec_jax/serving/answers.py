@@ -36,14 +36,16 @@ def answer(recommender: Recommender, questions: Sequence[Question]) -> list[dict
         k = max(questions[i].k for i in together)
         histories = Histories.concatenate([questions[i].asked.histories for i in together])
         hidden = Histories.concatenate([_hidden(questions[i]) for i in together])
-        scores, items = recommender.top_k(histories, k, hidden=hidden)
+        scores, items = recommender.ranker.top_k(histories, k, hidden=hidden)
         for row, i in enumerate(together):
             lists[i] = scores[row, : questions[i].k], items[row, : questions[i].k]
     for i, question in enumerate(questions):
         if question.candidates is not None:
             allowed = np.zeros(recommender.n_items, bool)
             allowed[question.candidates] = True
-            found = recommender.top_k(question.asked.histories, question.k, hidden=_hidden(question), allowed=allowed)
+            found = recommender.ranker.top_k(
+                question.asked.histories, question.k, hidden=_hidden(question), allowed=allowed
+            )
             lists[i] = found[0][0], found[1][0]
     reasons = _reasons(recommender, questions, lists)
     return [_document(recommender, q, found, reasons.get(i)) for i, (q, found) in enumerate(zip(questions, lists))]

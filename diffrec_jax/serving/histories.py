@@ -105,7 +105,7 @@ def of_lists(
     micros = None
     if times is not None:
         micros = _micros(lists, times)
-        order = np.lexsort((micros, row))
+        order = np.lexsort((items, micros, row))  # of one moment by item, as rows are
         items, row, micros = items[order], row[order], micros[order]
     first = np.zeros(len(items), bool)
     first[np.unique(row * np.int64(vocabulary.n_items + 1) + items, return_index=True)[1]] = True

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from diffrec_jax.data.rows import Rows, make_rows
 from diffrec_jax.evaluation.ranking import mask_seen, top_k
+from diffrec_jax.evaluation.standing import Standing
 from diffrec_jax.mesh import replicated
 from diffrec_jax.models.contract import Params, Scorer, is_factored
 from diffrec_jax.serving.histories import Histories
@@ -43,23 +44,27 @@ class Ranker:
     Attributes:
       model: what ranks.
       params: its parameters, on the device(s).
+      standing: what decides between items where the model does not.
       n_items: I.
       needs_days: whether an interaction's weight depends on its time.
     """
 
-    def __init__(self, model: Scorer, params: Params, n_items: int, *, mesh: Mesh | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, model: Scorer, params: Params, standing: Standing, *, mesh: Mesh | None = None, seed: int = 0
+    ) -> None:
         """Put the parameters on the device(s) and prepare what every batch needs.
 
         Args:
           model: what ranks.
           params: its parameters.
-          n_items: I.
+          standing: of the items.
           mesh: the devices; None is the default device.
           seed: of noise at inference, where the model uses any.
         """
+        n_items = len(standing.place)
         self.model, self.n_items, self.mesh = model, n_items, mesh
         self._sharding = None if mesh is None else replicated(mesh)
-        self.params = jax.device_put(params, self._sharding)
+        self.params, self.standing = jax.device_put((params, standing), self._sharding)
         self.tables = jax.jit(model.prepare)(self.params)
         self.recency = getattr(model, "recency", None)
         self.needs_days = self.recency is not None and self.recency.kernel == "exponential"
@@ -84,7 +89,7 @@ class Ranker:
         """The K best items of each history.
 
         Args:
-          histories: n of them; an empty one is ranked like any other.
+          histories: n of them; an empty one gets the most popular items.
           k: list length, at most I.
           hidden: items that must not appear, one list for each history.
           allowed: ``[I]`` bool, the only items that may appear.
@@ -101,7 +106,8 @@ class Ranker:
             width = max(_width(part), _width(masked))  # one width for both, so that there are fewer programs
             blocked, _ = masked.padded(size, width, self.n_items)
             batch = self._on_device(part, size, width)
-            return self._top_k(self.params, self.tables, self._key, batch, self._put(blocked), mask, k=length)
+            fixed = (self.params, self.tables, self.standing, self._key)
+            return self._top_k(*fixed, batch, self._put(blocked), mask, k=length)
 
         scores = np.empty((len(histories), k), np.float32)
         items = np.empty((len(histories), k), np.int32)
@@ -200,6 +206,7 @@ class Ranker:
         self,
         params: Params,
         tables: Any,
+        standing: Standing,
         key: jax.Array,
         batch: Batch,
         blocked: jax.Array,
@@ -209,13 +216,14 @@ class Ranker:
     ) -> tuple[jax.Array, jax.Array]:
         """Top-K of one batch; ``blocked [B, S]`` holds item numbers, padded with I."""
         scores = self.model.scores(params, self._rows(batch), key=key, tables=tables)
+        scores = standing.settle(scores, batch.lengths)
         scores = jnp.where(allowed, scores, -jnp.inf)
         if self.mesh is None or self.mesh.size == 1:  # in place
             scores = scores.at[jnp.arange(scores.shape[0])[:, None], blocked].set(-jnp.inf, mode="drop")
         else:
             count = jnp.sum(blocked < self.n_items, axis=1)
             scores = mask_seen(scores, make_rows(blocked, count, n_items=self.n_items, mesh=self.mesh))
-        return top_k(scores, k, mesh=self.mesh)
+        return top_k(scores, k, place=standing.place, mesh=self.mesh)
 
     def _scores_at(
         self, params: Params, tables: Any, key: jax.Array, batch: Batch, at: jax.Array, item_vectors: jax.Array | None

@@ -21,12 +21,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffrec_jax.data.interactions import merge
+from diffrec_jax.evaluation.standing import Standing
 from diffrec_jax.models.contract import is_factored
 from diffrec_jax.serving import explain
 from diffrec_jax.serving import histories as histories_lib
 from diffrec_jax.serving.histories import Histories
 from diffrec_jax.serving.model_folder import ModelFolder
-from diffrec_jax.serving.popularity import PopularItems
 from diffrec_jax.serving.ranker import Ranker
 from diffrec_jax.serving.results import Table
 from diffrec_jax.serving.vocabulary import Vocabulary
@@ -56,10 +56,10 @@ class Recommender:
             raise ValueError(f"history={history!r} is unknown: choose one of {', '.join(HISTORIES)}")
         self.content, self.history = content, history
         seen = content.train if content.valid is None else merge(content.train, content.valid)
-        self._popular = PopularItems(seen)
         self._seen = histories_lib.of_csr(seen)
         self._history = histories_lib.of_csr(content.train) if history == "train" else self._seen
-        self.ranker = Ranker(content.model, params, content.vocabulary.n_items, mesh=mesh, seed=seed)
+        standing = Standing.of(content.vocabulary.item_ids, content.train)
+        self.ranker = Ranker(content.model, params, standing, mesh=mesh, seed=seed)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -157,7 +157,7 @@ class Recommender:
         asked = self.ask(users, histories, history_times)
         unknown: list[Any] = []
         if items is None:
-            chosen = self.top_k(asked.histories, self._checked_k(k), hidden=asked.seen)[1]
+            chosen = self.ranker.top_k(asked.histories, self._checked_k(k), hidden=asked.seen)[1]
         else:
             numbers, unknown = self.vocabulary.items(items)
             chosen = np.tile(numbers[numbers >= 0], (len(asked.histories), 1))
@@ -225,26 +225,10 @@ class Recommender:
             allowed = np.zeros(self.n_items, bool)
             allowed[numbers[numbers >= 0]] = True
         hidden = asked.seen if exclude_seen else None
-        scores, items = self.top_k(asked.histories, k, hidden=hidden, allowed=allowed)
+        scores, items = self.ranker.top_k(asked.histories, k, hidden=hidden, allowed=allowed)
         cold = np.flatnonzero(asked.histories.lengths == 0)
         columns = self._columns(asked.names, scores, items)
         return Table(columns, asked.unknown_users, tuple(unknown), tuple(asked.names[cold].tolist()))
-
-    def top_k(
-        self, histories: Histories, k: int, *, hidden: Histories | None = None, allowed: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """``Ranker.top_k``, with popularity for empty histories: ``(scores [n, K], items [n, K])``, numbers inside."""
-        lengths = histories.lengths
-        warm, cold = np.flatnonzero(lengths > 0), np.flatnonzero(lengths == 0)
-        if not len(cold):
-            return self.ranker.top_k(histories, k, hidden=hidden, allowed=allowed)
-        scores, items = np.empty((len(histories), k), np.float32), np.empty((len(histories), k), np.int32)
-        masked = None if hidden is None else hidden.take(warm)
-        scores[warm], items[warm] = self.ranker.top_k(histories.take(warm), k, hidden=masked, allowed=allowed)
-        for i in cold:
-            seen = None if hidden is None else hidden.row(int(i))
-            scores[i], items[i] = self._popular.top_k(k, hidden=seen, allowed=allowed)
-        return scores, items
 
     @functools.cached_property
     def _unit_vectors(self) -> np.ndarray:
@@ -252,15 +236,24 @@ class Recommender:
         vectors = self.ranker.item_vectors()[:, :-1]
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
+    @functools.cached_property
+    def _place(self) -> np.ndarray:
+        return np.asarray(self.ranker.standing.place)
+
+    @functools.cached_property
+    def _known(self) -> np.ndarray:
+        return np.asarray(self.ranker.standing.users) > 0
+
     def _by_cosine(self, numbers: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Cosines ``[n, K]`` and items ``[n, K]``, best first; the item itself is not among them."""
         found = np.full((len(numbers), k), -1, np.int32)
         scores = np.full((len(numbers), k), -np.inf, np.float32)
         for i, number in enumerate(numbers):
             cosine = self._unit_vectors @ self._unit_vectors[number]
+            cosine[~self._known] = cosine[self._known].min(initial=0.0)  # nothing is known of them
             cosine[number] = -np.inf
-            best = np.argpartition(-cosine, k - 1)[:k]
-            best = best[np.lexsort((best, -cosine[best]))]
+            best = np.flatnonzero(cosine >= np.partition(cosine, -k)[-k])  # all that tie with the last, too
+            best = best[np.lexsort((self._place[best], -cosine[best]))][:k]
             best = best[np.isfinite(cosine[best])]
             found[i, : len(best)], scores[i, : len(best)] = best, cosine[best]
         return scores, found

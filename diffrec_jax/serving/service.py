@@ -184,7 +184,7 @@ def warm_up(recommender: Recommender, limits: Limits | None = None) -> int:
                 continue
             times = [days * length] * rows
             asked = recommender.ask(None, [ids] * rows, times)
-            recommender.top_k(asked.histories, min(10, recommender.n_items), hidden=asked.seen)
+            recommender.ranker.top_k(asked.histories, min(10, recommender.n_items), hidden=asked.seen)
     for length in (1, 3, 12):  # explanations of short histories, such as the page asks for
         asked = recommender.ask(None, [ids[:length]], [days * min(length, len(ids))])
         question = Question(asked, min(10, recommender.n_items), explain=True)
