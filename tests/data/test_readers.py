@@ -113,8 +113,11 @@ def test_arrays():
 @settings(max_examples=60, deadline=None)
 def test_ids_round_trip_through_a_log(pairs):
     pairs = [(u.encode("utf-8", "replace").decode(), i) for u, i in pairs]
+    named = [(u.strip(), i) for u, i in pairs if u.strip()]
+    if not named:
+        return
     data = Interactions.from_arrays([u for u, _ in pairs], [i for _, i in pairs])
-    assert list(zip(map(str, data.user_ids[data.users]), data.item_ids[data.items].tolist())) == pairs
+    assert list(zip(data.user_ids[data.users], data.item_ids[data.items].tolist())) == named
 
 
 def test_usual_names_need_not_be_given(tmp_path):
