@@ -63,7 +63,7 @@ def read_log(
         raise FileNotFoundError(f"no file or folder {path} (looked in {path.parent.resolve()}).")
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     named = {"user": user, "item": item, "time": time, "rating": rating}
-    if path.is_dir() or suffix in (".parquet", ".pq"):
+    if not is_text(path):
         if path.is_dir() and is_released(path):
             raise ValueError(f"{path} is a released split, not a log; read it with read_released (--dataset).")
         for option, given in (("delimiter", delimiter), ("encoding", encoding), ("header", not header)):
@@ -78,6 +78,11 @@ def read_log(
         f"{path}: cannot tell the format from its name; use .csv, .tsv, .txt (each may end in .gz), .inter, .parquet "
         "or a folder of Parquet files, or say which delimiter= divides it."
     )
+
+
+def is_text(path: str | Path) -> bool:
+    """Whether a log is read as text: it is neither a folder nor named as Parquet."""
+    return not (Path(path).is_dir() or Path(path).suffix.lower() in (".parquet", ".pq"))
 
 
 def read_csv(

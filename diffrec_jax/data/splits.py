@@ -197,7 +197,10 @@ def diffrec(data: Interactions, *, rating: float | None = 4.0, core: int = 10, n
 
 
 def as_given(train: Interactions, valid: Interactions, test: Interactions, *, name: str = "log") -> Split:
-    """Three logs cut by somebody else, brought to one vocabulary (train's ids first) by their raw ids."""
+    """Three logs cut by somebody else, brought to one vocabulary (train's ids first) by their raw ids.
+
+    Where one holds whole numbers and another text, all ids become text: 12 and `12` are one id.
+    """
     users = shared_vocabulary([log.user_ids for log in (train, valid, test)], "user")
     items = shared_vocabulary([log.item_ids for log in (train, valid, test)], "item")
     titles = None
@@ -308,8 +311,8 @@ def _assemble(
 
 def shared_vocabulary(ids: Sequence[np.ndarray], what: str) -> tuple[np.ndarray, list[np.ndarray]]:
     """The union of raw id arrays (first seen first) and, per array, its codes in the union, int32."""
-    if len({array.dtype.kind for array in ids if len(array)}) > 1:
-        raise ValueError(f"the three logs mix integer and text {what} ids; write them one way.")
+    if len({array.dtype.kind in "iu" for array in ids if len(array)}) > 1:
+        ids = [np.array([str(id_) for id_ in array.tolist()], object) for array in ids]
     every = np.concatenate(ids)
     if every.dtype.kind not in "iu":
         every = every.astype(object)

@@ -75,4 +75,6 @@ def with_titles(data: Interactions, titles: Mapping[Any, str] | None) -> Interac
 
 def _spelled(id_: Any) -> str:
     """An id as text; whole floats, which frames make of numbers with gaps, as whole numbers."""
-    return str(int(id_)) if isinstance(id_, float) and id_.is_integer() else str(id_).strip()
+    if isinstance(id_, float) and id_.is_integer():
+        return str(int(id_))
+    return (id_.decode(errors="replace") if isinstance(id_, bytes) else str(id_)).strip()
