@@ -147,6 +147,8 @@ def _whole_numbers(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         column = column.cast(pa.float64())
         column = pc.if_else(pc.is_nan(column), None, column)
         largest = pc.max(pc.abs(column)).as_py()
+        if largest == float("inf"):
+            raise ValueError(f"column {name!r} holds infinity; ids are whole numbers or text.")
         if largest is not None and largest >= exact:
             raise ValueError(
                 f"column {name!r} holds ids as {kind} up to {largest:.17g}: from {exact} on several whole numbers are "

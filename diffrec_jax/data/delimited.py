@@ -63,7 +63,7 @@ class TextFile:
             )
         try:
             name = codecs.lookup(encoding or "utf-8").name
-            b"".decode(name)  # refuses codecs that make no text
+            b"a".decode(name, "replace")  # refuses codecs that make no text
         except LookupError:
             raise ValueError(f"encoding={encoding!r} is unknown; use utf-8, latin-1, cp1252 or utf-16, say.") from None
         return cls(path, divides, name, None if columns is None else tuple(columns), header and columns is None)
@@ -72,8 +72,11 @@ class TextFile:
         """The columns, in the order of the file."""
         if self.columns is not None:
             return list(self.columns)
-        names = self._head(quoted=True)
-        if any("\n" in name for name in names):  # a field over two lines, or a quote that never closes
+        try:
+            names = self._head(quoted=True)
+        except ValueError:  # a quote that never closes, or nothing that can be read
+            names = []
+        if not names or any("\n" in name for name in names):  # perhaps a field over two lines
             names = max(names, self._head(quoted=False), key=len)
         return names if self.header else [str(n) for n in range(len(names))]
 
@@ -93,7 +96,7 @@ class TextFile:
             self._refuse_row(names, f"its {seen.count:,} lines do not make as many rows")
         alone = self._line_by_line(names, wanted)
         if table is not None and whole:
-            return (table, ()) if alone is None else (alone, (_KEPT,))
+            return (table, ()) if alone is None or alone.equals(table) else (alone, (_KEPT,))
         with self._open() as stream:
             text = stream.read()
         stray = self._stray_quote(text)
@@ -137,8 +140,7 @@ class TextFile:
         quoted: bool = True,
         newlines: bool = False,
     ) -> pa.Table | None:
-        """The wanted columns of an open file; None where a row has other fields than the header."""
-        wrong: list[pa.csv.InvalidRow] = []
+        """The wanted columns of an open file; None where the lines cannot be parted into rows like the header."""
         convert = pa.csv.ConvertOptions(
             include_columns=list(wanted),
             column_types=dict.fromkeys(wanted, pa.string()),
@@ -148,21 +150,20 @@ class TextFile:
         )
         try:
             return pa.csv.read_csv(
-                stream, self._reading(names), self._format(wrong, quoted=quoted, newlines=newlines), convert
+                stream, self._reading(names), self._format(quoted=quoted, newlines=newlines), convert
             )
         except KeyError:  # quotes swallow the header
             return None
         except (pa.ArrowInvalid, OSError, UnicodeError) as error:
-            if wrong:
+            if isinstance(error, pa.ArrowInvalid) and "CSV conversion error" not in str(error):
                 return None
             self._refuse(_said(error, self.encoding), error)
 
     def _head(self, *, quoted: bool) -> list[str]:
         """The fields of the first line."""
         reading = pa.csv.ReadOptions(autogenerate_column_names=not self.header)
-        parse = pa.csv.ParseOptions(delimiter=self.delimiter, quote_char='"' if quoted else False)
         try:
-            with self._open() as stream, pa.csv.open_csv(stream, reading, parse) as head:
+            with self._open() as stream, pa.csv.open_csv(stream, reading, self._format([], quoted=quoted)) as head:
                 return list(head.schema.names)
         except (pa.ArrowInvalid, OSError, UnicodeError) as error:
             self._refuse(_said(error, self.encoding), error)
@@ -170,16 +171,21 @@ class TextFile:
     def _reading(self, names: Sequence[str], *, threads: bool = True) -> pa.csv.ReadOptions:
         return pa.csv.ReadOptions(column_names=None if self.header else list(names), use_threads=threads)
 
-    def _format(self, wrong: list[pa.csv.InvalidRow], *, quoted: bool, newlines: bool) -> pa.csv.ParseOptions:
-        def note(row: pa.csv.InvalidRow) -> str:
-            wrong.append(row)
-            return "error"
+    def _format(
+        self, wrong: list[pa.csv.InvalidRow] | None = None, *, quoted: bool = True, newlines: bool = False
+    ) -> pa.csv.ParseOptions:
+        """How to part rows; those with other fields than the header are an error, or are collected in `wrong`."""
+
+        def collect(row: pa.csv.InvalidRow) -> str:
+            if wrong is not None and not wrong:
+                wrong.append(row)
+            return "skip"
 
         return pa.csv.ParseOptions(
             delimiter=self.delimiter,
             quote_char='"' if quoted else False,
             newlines_in_values=newlines,
-            invalid_row_handler=note,
+            invalid_row_handler=None if wrong is None else collect,
         )
 
     def _open(self) -> pa.NativeFile:
@@ -205,10 +211,10 @@ class TextFile:
         wrong: list[pa.csv.InvalidRow] = []
         try:
             with self._open() as stream:
-                parse = self._format(wrong, quoted=True, newlines=newlines)
+                parse = self._format(wrong, newlines=newlines)
                 pa.csv.read_csv(stream, self._reading(names, threads=False), parse)
-        except (pa.ArrowInvalid, OSError, UnicodeError):
-            pass
+        except (pa.ArrowInvalid, OSError, UnicodeError) as error:
+            otherwise = _said(error, self.encoding)
         if not wrong:
             self._refuse(otherwise)
         row = wrong[0]

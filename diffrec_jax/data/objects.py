@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 Column = Callable[[str], pa.ChunkedArray]
@@ -27,10 +28,18 @@ def as_column(values: Any, what: str) -> pa.ChunkedArray:
         raise ValueError(f"{what} come in {values.ndim} dimensions; pass one value for each event, a flat array.")
     if isinstance(values, pa.ChunkedArray):
         return values
-    if not isinstance(values, pa.Array) and not hasattr(values, "__getitem__"):
+    pandas = hasattr(values, "iloc")  # PyArrow knows its missing values
+    if hasattr(values, "__array__") and not (pandas or isinstance(values, pa.Array)):
+        if not hasattr(values, "__arrow_c_stream__"):
+            values = np.asarray(values)  # JAX and others
+    elif not hasattr(values, "__getitem__"):
         values = list(values)
+    column: pa.Array | pa.ChunkedArray | None
     try:
-        column = pa.array(values, from_pandas=True)
+        if hasattr(values, "__arrow_c_stream__") and not pandas:  # a column of polars, say
+            column = pa.chunked_array(values)
+        else:
+            column = pa.array(values, from_pandas=True)
     except _TROUBLE as error:
         column = _as_text(values)
         if column is None:
