@@ -198,7 +198,8 @@ class TextFile:
         ends = rb"[\r\n" + re.escape(self.delimiter.encode()) + rb"]"
         other = ends.replace(b"[", b"[^")
         field = rb'(?:"[^"]*+(?:""[^"]*+)*+"|(?!")' + other + rb"*+)"
-        end = re.compile(rb"(?:" + field + ends + rb")*+").match(text).end()  # type: ignore[union-attr]
+        fine = re.match(rb"(?:" + field + ends + rb")*+", text)
+        end = fine.end() if fine else 0
         return None if re.compile(field).fullmatch(text, end) else end
 
     def _open_line(self, text: bytes) -> int:
