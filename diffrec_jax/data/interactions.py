@@ -249,11 +249,14 @@ class Interactions:
         time: str | None = None,
         rating: str | None = None,
         delimiter: str | None = None,
+        encoding: str | None = None,
+        header: bool = True,
     ) -> Interactions:
-        """From a csv or tsv file (.gz too) with a header; see `readers.read_csv`."""
+        """From a csv or tsv file (.gz too); see `readers.read_csv`, also for files without a header."""
         from diffrec_jax.data import readers
 
-        return readers.read_csv(path, user=user, item=item, time=time, rating=rating, delimiter=delimiter)
+        columns = {"user": user, "item": item, "time": time, "rating": rating}
+        return readers.read_csv(path, **columns, delimiter=delimiter, encoding=encoding, header=header)
 
     @classmethod
     def from_parquet(

@@ -175,8 +175,8 @@ def _pool(split: Split, ratings: Interactions, threshold: float) -> tuple[Intera
     """The events that may be trained on, over the grown vocabulary; which of them are clean, bool [N]; and the codes of
     the split's items in that vocabulary, int32 [I].
     """
-    all_users, (our_users, user_codes) = shared_vocabulary([split.user_ids, ratings.user_ids], "user")
-    item_ids, (our_items, item_codes) = shared_vocabulary([split.item_ids, ratings.item_ids], "item")
+    all_users, (our_users, user_codes) = shared_vocabulary([split.user_ids, ratings.user_ids])
+    item_ids, (our_items, item_codes) = shared_vocabulary([split.item_ids, ratings.item_ids])
     assert ratings.ratings is not None
     number = np.full(len(all_users), -1, np.int32)  # of the split's users
     number[our_users] = np.arange(split.n_users, dtype=np.int32)

@@ -86,7 +86,10 @@ def prepare(
     core: int = 0,
     history: int = 0,
 ) -> Interactions:
-    """The usual chain in its usual order: rating threshold, duplicates, k-core, minimum history.
+    """The usual chain in its usual order: rating threshold and duplicates, k-core, minimum history.
+
+    With 'last', duplicates go before the threshold: a rating that was taken back is not kept for having been high once.
+    With 'first', the first event of a pair that passes the threshold is kept.
 
     Args:
       data: the log as read.
@@ -99,7 +102,7 @@ def prepare(
     if rating is not None:
         steps.append(lambda d: min_rating(d, rating))
     if duplicates is not None:
-        steps.append(lambda d: deduplicate(d, duplicates))
+        steps.insert(0 if duplicates == "last" else len(steps), lambda d: deduplicate(d, duplicates))
     if core > 1:
         steps.append(lambda d: k_core(d, core))
     if history > 1:

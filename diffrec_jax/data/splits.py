@@ -206,9 +206,12 @@ def diffrec(data: Interactions, *, rating: float | None = 4.0, core: int = 10, n
 
 
 def as_given(train: Interactions, valid: Interactions, test: Interactions, *, name: str = "log") -> Split:
-    """Three logs cut by somebody else, brought to one vocabulary by their raw ids."""
-    users = shared_vocabulary([log.user_ids for log in (train, valid, test)], "user")
-    items = shared_vocabulary([log.item_ids for log in (train, valid, test)], "item")
+    """Three logs cut by somebody else, brought to one vocabulary by their raw ids.
+
+    Where one holds whole numbers and another text, all ids become text: 12 and `12` are one id.
+    """
+    users = shared_vocabulary([log.user_ids for log in (train, valid, test)])
+    items = shared_vocabulary([log.item_ids for log in (train, valid, test)])
     titles = None
     if any(log.item_titles is not None for log in (train, valid, test)):
         titles = np.full(len(items[0]), "", object)
@@ -315,10 +318,13 @@ def _assemble(
     return replace(split, notes=(*notes, str(leakage_report(split))))
 
 
-def shared_vocabulary(ids: Sequence[np.ndarray], what: str) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The union of raw id arrays in ascending order and, per array, its codes in the union, int32."""
-    if len({array.dtype.kind for array in ids if len(array)}) > 1:
-        raise ValueError(f"the three logs mix integer and text {what} ids; write them one way.")
+def shared_vocabulary(ids: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The union of raw id arrays in ascending order and, per array, its codes in the union, int32.
+
+    Where some are whole numbers and others text, the union is text.
+    """
+    if len({array.dtype.kind in "iu" for array in ids if len(array)}) > 1:
+        ids = [np.array([str(id_) for id_ in array.tolist()], object) for array in ids]
     every = np.concatenate(ids)
     if every.dtype.kind not in "iu":
         every = every.astype(object)

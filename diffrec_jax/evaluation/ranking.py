@@ -56,8 +56,8 @@ def top_k(
         if shards == 1:
             return values, items
         local = (values, place[items], items + jax.lax.axis_index("items") * width)
-        gathered = (jax.lax.all_gather(array, "items", axis=1, tiled=True) for array in local)
-        return _by_value_and_place(*gathered, k)
+        values, places, items = (jax.lax.all_gather(array, "items", axis=1, tiled=True) for array in local)
+        return _by_value_and_place(values, places, items, k)
 
     specs = (P("users", "items"), P("items"))
     return jax.shard_map(ranked, mesh=mesh, in_specs=specs, out_specs=P("users"), check_vma=False)(scores, place)

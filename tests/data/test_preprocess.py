@@ -47,6 +47,16 @@ def test_duplicates_without_times_are_first_or_last_in_the_file():
         data.deduplicate("any")
 
 
+def test_the_last_rating_of_a_pair_decides_and_the_first_that_passes_is_kept():
+    data = log([("u", "a"), ("u", "a"), ("u", "b"), ("u", "b"), ("v", "a")], [1, 2, 3, 4, 5], [5, 1, 1, 5, 4])
+    assert pairs_of(preprocess.prepare(data, rating=4, duplicates="last")) == [("u", "b"), ("v", "a")]
+    first = preprocess.prepare(data, rating=4, duplicates="first")
+    assert pairs_of(first) == [("u", "a"), ("u", "b"), ("v", "a")]
+    assert first.ratings.tolist() == [5, 5, 4]
+    with pytest.raises(ValueError, match=r"min_rating\(4\) left no events"):
+        preprocess.prepare(log([("u", "a")] * 2, ratings=[5, 1]), rating=4, duplicates="last")
+
+
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=60))
 @settings(max_examples=80, deadline=None)
 def test_deduplicate_agrees_with_a_dictionary(events):
