@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from diffrec_jax.data.columns import encode_times
 from diffrec_jax.data.interactions import CSR
+from diffrec_jax.serving import asked_ids
 from diffrec_jax.serving.vocabulary import Vocabulary, lists_to_codes
 
 MICROSECONDS_PER_DAY = 86_400e6
@@ -81,14 +82,14 @@ def of_csr(csr: CSR) -> Histories:
 
 def of_lists(
     vocabulary: Vocabulary,
-    lists: Sequence[Sequence[Any] | np.ndarray],
-    times: Sequence[Sequence[Any] | np.ndarray] | None = None,
+    lists: Any,
+    times: Any = None,
 ) -> tuple[Histories, list[Any]]:
     """Histories from raw item ids: unknown items are left out, the first of a repeated item is kept.
 
     Args:
       vocabulary: of the model.
-      lists: raw item ids of each person; without ``times``, oldest first.
+      lists: raw item ids of each person, in any form that ``asked_ids.lists`` reads; without ``times``, oldest first.
       times: of each item, in any form that ``data.columns.encode_times`` reads; decides the order.
 
     Returns:
@@ -97,9 +98,7 @@ def of_lists(
     Raises:
       ValueError: for a history that isn't a list of ids, or times that don't fit the histories.
     """
-    for i, given in enumerate(lists):
-        if isinstance(given, str | bytes) or not hasattr(given, "__len__"):
-            raise ValueError(f"history {i} is {given!r}, and must be a list of item ids, such as ['sku12', 'sku99']")
+    lists = [asked_ids.plain(given, "histories") for given in asked_ids.lists(lists, "histories")]
     items, lengths, unknown = lists_to_codes(vocabulary, lists)
     row = np.repeat(np.arange(len(lists)), lengths)
     micros = None
@@ -119,11 +118,12 @@ def of_lists(
     return Histories(items, offsets, np.full(len(lists), -1, np.int32), days), unknown
 
 
-def _micros(lists: Sequence[Sequence[Any] | np.ndarray], times: Sequence[Sequence[Any] | np.ndarray]) -> np.ndarray:
+def _micros(lists: Sequence[Sequence[Any]], times: Any) -> np.ndarray:
+    times = asked_ids.lists(times, "history_times")
     if len(times) != len(lists):
         raise ValueError(f"history_times has {len(times)} lists for {len(lists)} histories: give one per history")
     for i, (items, when) in enumerate(zip(lists, times)):
-        if isinstance(when, str | bytes) or not hasattr(when, "__len__") or len(when) != len(items):
+        if len(when) != len(items):
             raise ValueError(f"history_times[{i}] must be a list of {len(items)} times, one per item of history {i}")
     flat = [moment for when in times for moment in when]
     if not flat:
