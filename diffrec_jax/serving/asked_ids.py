@@ -28,14 +28,15 @@ def look_up(find: Find, given: Any, name: str) -> tuple[np.ndarray, list[Any]]:
       name: of the argument, for errors.
 
     Returns:
-      ``(numbers [n] int32, -1 where unknown; the unknown ids)``.
+      ``(numbers [n] int32, -1 where unknown; the unknown ids, each once)``.
 
     Raises:
       ValueError: for what is no list of ids.
     """
     column = opened(given, name)
     if isinstance(column, list):
-        return find(plain(column, name))
+        numbers, unknown = find(plain(column, name))
+        return numbers, list(dict.fromkeys(unknown))
     if pa.types.is_nested(column.type) or pa.types.is_temporal(column.type):
         what = f"{kind_of_ids(name)} ids are text or whole numbers"
         raise ValueError(f"{name} is a column of type {_shown(str(column.type))}: {what}")

@@ -56,6 +56,10 @@ class Histories:
             np.concatenate(days) if len(days) == len(parts) else None,
         )
 
+    def keys(self, n_items: int) -> np.ndarray:
+        """One number for each (person, item), ``[N] int64``."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), self.lengths) * n_items + self.items
+
     def padded(self, rows: int, width: int, fill: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Items ``[rows, width]`` padded with ``fill``, and days ``[rows, width]`` padded with 0."""
         lengths = self.lengths
@@ -68,6 +72,41 @@ class Histories:
         days = np.zeros((rows, width), np.float32)
         days[row, column] = self.days
         return items, days
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """The people a question is about."""
+
+    histories: Histories  # what is scored
+    seen: Histories  # what they already have
+    names: np.ndarray  # [n] raw user ids, or numbers of histories
+    unknown_users: tuple[Any, ...] = ()
+    unknown_items: tuple[Any, ...] = ()
+    rows: np.ndarray | None = None  # [n] which of those asked for each is; None: all are here
+    n_asked: int = 0  # people asked for, the unknown ones included
+
+    def places(self) -> np.ndarray:
+        """For everybody asked for, the number among these people, -1 where unknown: ``[n_asked]``."""
+        if self.rows is None:
+            return np.arange(self.n_asked)
+        places = np.full(self.n_asked, -1)
+        places[self.rows] = np.arange(len(self.rows))
+        return places
+
+
+def of_pairs(rows: np.ndarray, items: np.ndarray, n: int, n_items: int) -> Histories:
+    """Items of n people from pairs in any order, by number and each once; nobody's history, and without order."""
+    keys = np.unique(rows.astype(np.int64) * n_items + items)
+    rows, items = np.divmod(keys, n_items)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))]).astype(np.int64)
+    return Histories(items.astype(np.int32), offsets, np.full(n, -1, np.int32))
+
+
+def united(a: Histories, b: Histories, n_items: int) -> Histories:
+    """What each of the same people has in either."""
+    rows, items = np.divmod(np.concatenate([a.keys(n_items), b.keys(n_items)]), n_items)
+    return of_pairs(rows, items, len(a), n_items)
 
 
 def of_csr(csr: CSR) -> Histories:
