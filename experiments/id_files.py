@@ -1,5 +1,6 @@
 """Ids from files: one id on a line, or a table of users and items."""
 
+import re
 from pathlib import Path
 
 from diffrec_jax.data import readers
@@ -7,6 +8,7 @@ from diffrec_jax.data.interactions import Interactions
 
 TABLES = (".csv", ".tsv", ".inter", ".parquet", ".pq")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+QUOTED = re.compile(r'"(?:[^"]|"")*"')
 MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # which some editors write
 
 
@@ -33,8 +35,9 @@ def read_ids(path: str, flag: str, kind: str) -> list[str]:
         raise ValueError(f"{flag}={path} is no UTF-8 text: write one id on a line") from None
     lines = [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     ids = [line for line in lines if line]
-    if ids and Path(path).suffix.lower() in DELIMITERS and ids[0].lower() in readers.USUAL_NAMES[kind]:
-        ids = ids[1:]
+    if Path(path).suffix.lower() in DELIMITERS:  # what spreadsheets write
+        ids = [line[1:-1].replace('""', '"') if QUOTED.fullmatch(line) else line for line in ids]
+        ids = ids[1:] if ids and ids[0].lower() in readers.USUAL_NAMES[kind] else ids
     if not ids:
         raise ValueError(f"{flag}={path} holds no ids: write one id on a line")
     if any("\0" in id_ for id_ in ids):

@@ -39,7 +39,7 @@ def look_up(find: Find, given: Any, name: str) -> tuple[np.ndarray, list[Any]]:
         return numbers, list(dict.fromkeys(unknown))
     if pa.types.is_nested(column.type) or pa.types.is_temporal(column.type):
         what = f"{kind_of_ids(name)} ids are text or whole numbers"
-        raise ValueError(f"{name} is a column of type {_shown(str(column.type))}: {what}")
+        raise ValueError(f"{name} is a column of type {column.type}: {what}")
     encoded = column.dictionary_encode("encode")  # each id is looked up once, however often it stands there
     numbers, unknown = find(plain(listed(encoded.dictionary), name))
     return numbers[encoded.indices.to_numpy(zero_copy_only=False)], unknown
@@ -53,7 +53,8 @@ def opened(given: Any, name: str) -> "list[Any] | pa.Array":
     """
     if isinstance(given, list | tuple):
         return list(given)
-    if isinstance(given, str | bytes | int | float | np.generic | Mapping) or given is None:
+    given = given.item() if isinstance(given, np.generic) else given
+    if isinstance(given, str | bytes | int | float | Mapping) or given is None:
         such = "'…'" if isinstance(given, Mapping) or given is None else _shown(given)
         such = f"[[{such}]], one for each person" if name in NESTED else f"[{such}]"
         raise ValueError(f"{name}={_shown(given)} must be a list of {_content(name)}, such as {such}")
