@@ -33,6 +33,7 @@ def read_ids(path: str, flag: str, kind: str) -> list[str]:
         text = data.decode(MARKS.get(data[:2], "utf-8-sig"))
     except UnicodeDecodeError:
         raise ValueError(f"{flag}={path} is no UTF-8 text: write one id on a line") from None
+    text = text.replace("\ufeff", "")  # a mark in the middle, too: of files that were joined
     lines = [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     ids = [line for line in lines if line]
     if Path(path).suffix.lower() in DELIMITERS:  # what spreadsheets write

@@ -51,7 +51,9 @@ def test_candidates_of_each_person_give_the_lists_that_each_alone_would_get(make
             np.testing.assert_allclose(found["score"][found["user"] == user], alone["score"], atol=1e-5)
         ranks = found["rank"][found["user"] == "u0"]
         assert ranks.tolist() == list(range(1, len(ranks) + 1))
-    strangers = recommender.recommend(histories=[["sku4"], [], ["sku5"]], k=3, candidates=[["sku1", "what"], own[0], []])
+    strangers = recommender.recommend(
+        histories=[["sku4"], [], ["sku5"]], k=3, candidates=[["sku1", "what"], own[0], []]
+    )
     assert items_of(strangers, 0) == ["sku1"] and strangers.unknown_items == ("what",)
     popular = recommender.recommend(histories=[[]], k=3, candidates=own[0])
     assert items_of(strangers, 1) == popular["item"].tolist() and strangers.by_popularity == (1,)
