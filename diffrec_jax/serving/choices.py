@@ -96,7 +96,7 @@ def _left(own: Histories, hidden: Histories | None, allowed: np.ndarray | None, 
     return of_pairs(rows, own.items[keep], len(own), n_items)
 
 
-def pairs(
+def known_pairs(
     vocabulary: Vocabulary, ask: Callable[..., Asked], users: Any, items: Any, histories: Any, history_times: Any
 ) -> tuple[Asked, np.ndarray, np.ndarray, list[Any]]:
     """The known pairs of people and items that a caller names.

@@ -212,7 +212,8 @@ class Recommender:
         Raises:
           ValueError: for lists of different lengths, and as ``recommend``.
         """
-        asked, rows, numbers, unknown = choices.pairs(self.vocabulary, self.ask, users, items, histories, history_times)
+        given = (users, items, histories, history_times)
+        asked, rows, numbers, unknown = choices.known_pairs(self.vocabulary, self.ask, *given)
         scores = pairs.scores_of_pairs(self.scores_at, asked.histories, rows, numbers)
         columns = {"user": asked.names[rows], "item": self.vocabulary.item_ids[numbers], "score": scores}
         return self._table(columns, asked, unknown)
