@@ -48,6 +48,11 @@ class Fitted:
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     validation: Evaluator | None = None  # compiled, on the validation data
 
+    def __repr__(self) -> str:
+        sizes = f"{self.train.n_users:,} users, {self.train.n_items:,} items, {len(self.train.indices):,} interactions"
+        epoch = f", best epoch {self.result.progress.best_epoch}" if self.result.progress.best_epoch else ""
+        return f"Fitted({type(self.model).__name__}: {sizes}, {self.result.parameters:,} parameters{epoch})"
+
     @functools.cached_property
     def params(self) -> Any:
         """The parameters, whole on every device."""

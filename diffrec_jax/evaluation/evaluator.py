@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from diffrec_jax.data.interactions import overlap
 from diffrec_jax.data.rows import device_csr, take_rows
 from diffrec_jax.evaluation import metrics as metrics_lib
+from diffrec_jax.evaluation import shown
 from diffrec_jax.evaluation.beyond import ListCounts, beyond_accuracy
 from diffrec_jax.evaluation.ranking import hits, mask_seen, top_k
 from diffrec_jax.evaluation.standing import Standing
@@ -41,6 +42,15 @@ class Evaluation:
     ties: Mapping[str, int] = dataclasses.field(default_factory=dict)  # "20": lists of 20 whose end lies among equals
     masked: int = 0  # held-out interactions that were not to be recommended, and can't be hits
     notes: tuple[str, ...] = ()  # what a person should read
+
+    def __str__(self) -> str:
+        return "\n".join((shown.evaluation_text(self.means(), **self._sizes()), *self.notes))
+
+    def _repr_html_(self) -> str:
+        return shown.evaluation_html(self.means(), **self._sizes()) + "".join(f"<p>{note}.</p>" for note in self.notes)
+
+    def _sizes(self) -> dict[str, Any]:
+        return {"n_users": self.n_users, "n_truth": len(self.users), "beyond": self.beyond}
 
     def mean(self, protocol: metrics_lib.Protocol) -> dict[str, float]:
         """Averages by one of the two conventions of ``metrics``."""

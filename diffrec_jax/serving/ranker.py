@@ -11,7 +11,7 @@ user vector.
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,7 @@ class Ranker:
         self._key = jax.device_put(jax.random.fold_in(jax.random.key(seed), 3), self._sharding)
         self._everything = jax.device_put(np.ones(n_items, bool), self._sharding)
         self._top_k = jax.jit(self._ranked, static_argnames="k")
-        self._chosen = jax.jit(self._scores_at)
+        self._chosen = jax.jit(self._scores_at, static_argnames="as_listed")
         self._vectors = jax.jit(self._user_vectors)
         users = 1 if mesh is None else mesh.shape["users"]
         most = max(SCORES_PER_BATCH // n_items, 1)
@@ -116,8 +116,12 @@ class Ranker:
         items[np.isneginf(scores)] = -1
         return scores, items
 
-    def scores_at(self, histories: Histories, at: np.ndarray) -> np.ndarray:
-        """Scores ``[n, R]`` of chosen items ``at [n, R]`` only."""
+    def listed_scores_at(self, histories: Histories, at: np.ndarray) -> np.ndarray:
+        """The scores ``[n, R]`` that lists show of chosen items ``at [n, R]``, by the rules of ``standing``."""
+        return self.scores_at(histories, at, as_listed=True)
+
+    def scores_at(self, histories: Histories, at: np.ndarray, *, as_listed: bool = False) -> np.ndarray:
+        """Scores ``[n, R]`` of chosen items ``at [n, R]`` only: the model's own, or as lists show them."""
         width = _list_length(at.shape[1], None)
         out = np.empty(at.shape, np.float32)
 
@@ -125,7 +129,8 @@ class Ranker:
             chosen = np.zeros((size, width), np.int32)
             chosen[: len(rows), : at.shape[1]] = at[rows]
             batch = self._on_device(part, size)
-            return self._chosen(self.params, self.tables, self._key, batch, self._put(chosen), self._item_vectors)
+            fixed = (self.params, self.tables, self.standing, self._key)
+            return self._chosen(*fixed, batch, self._put(chosen), self._item_vectors, as_listed=as_listed)
 
         for rows, scores in self._batched(histories, dispatch):
             out[rows] = scores[: len(rows), : at.shape[1]]
@@ -226,15 +231,35 @@ class Ranker:
         return top_k(scores, k, place=standing.place, mesh=self.mesh)
 
     def _scores_at(
-        self, params: Params, tables: Any, key: jax.Array, batch: Batch, at: jax.Array, item_vectors: jax.Array | None
+        self,
+        params: Params,
+        tables: Any,
+        standing: Standing,
+        key: jax.Array,
+        batch: Batch,
+        at: jax.Array,
+        item_vectors: jax.Array | None,
+        *,
+        as_listed: bool,
     ) -> jax.Array:
-        rows = self._rows(batch)
-        if item_vectors is None:
-            scores = self.model.scores(params, rows, key=key, tables=tables)
+        rows, model = self._rows(batch), cast(Any, self.model)
+
+        def from_all() -> jax.Array:
+            scores = model.scores(params, rows, key=key, tables=tables)
+            scores = standing.settle(scores, batch.lengths) if as_listed else scores
             return jnp.take_along_axis(scores, at, axis=1)
-        model: Any = self.model
-        vectors = model.user_vectors(params, rows, key=key, tables=tables)
-        return jnp.einsum("bv,brv->br", vectors, item_vectors.at[at].get(mode="clip"))
+
+        def from_vectors() -> jax.Array:
+            assert item_vectors is not None
+            vectors = model.user_vectors(params, rows, key=key, tables=tables)
+            scores = jnp.einsum("bv,brv->br", vectors, item_vectors.at[at].get(mode="clip"))
+            return jnp.where((batch.lengths == 0)[:, None], standing.share[at], scores) if as_listed else scores
+
+        if item_vectors is None:
+            return from_all()
+        if not as_listed or standing.all_known:
+            return from_vectors()
+        return jax.lax.cond(jnp.all(standing.users[at] > 0), from_vectors, from_all)
 
     def _user_vectors(self, params: Params, tables: Any, key: jax.Array, batch: Batch) -> jax.Array:
         model: Any = self.model

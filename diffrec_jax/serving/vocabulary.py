@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 _WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")  # as an integer of 64 bits prints
+EXACT_IN_JAVASCRIPT = 2**53 - 1  # Number.MAX_SAFE_INTEGER
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,11 @@ class Vocabulary:
         """The title of an item number; its id where there are no titles."""
         return str((self.item_ids if self.item_titles is None else self.item_titles)[item])
 
+    def in_json(self, item: int) -> str | int:
+        """The id of an item number for JSON: text where JavaScript would not read every id of the model exactly."""
+        id_: str | int = self.item_ids[item : item + 1].tolist()[0]
+        return str(id_) if self._items_as_text else id_
+
     def search(self, text: str, *, limit: int = 20) -> list[int]:
         """Item numbers whose title (or id) holds every word of ``text``, whatever the case and accents.
 
@@ -79,6 +85,10 @@ class Vocabulary:
     @functools.cached_property
     def _item_numbers(self) -> dict[Any, int]:
         return {id_: number for number, id_ in enumerate(self.item_ids.tolist())}
+
+    @functools.cached_property
+    def _items_as_text(self) -> bool:
+        return not exact_in_javascript(self.item_ids)
 
     @functools.cached_property
     def _folded_titles(self) -> list[str]:
@@ -118,6 +128,13 @@ def read_table(path: Any) -> pa.Table:
 def id_array(ids: np.ndarray) -> pa.Array:
     """Ids as an Arrow array: int64, or text."""
     return pa.array(ids) if ids.dtype.kind in "iu" else pa.array([str(id_) for id_ in ids.tolist()], pa.string())
+
+
+def exact_in_javascript(ids: np.ndarray) -> bool:
+    """Whether JavaScript, whose numbers are all float64, reads each of these ids exactly."""
+    if ids.dtype.kind not in "iu" or not len(ids):
+        return True
+    return int(ids.max()) <= EXACT_IN_JAVASCRIPT and int(ids.min()) >= -EXACT_IN_JAVASCRIPT
 
 
 def _ids(column: pa.ChunkedArray) -> np.ndarray:
