@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.dataset
 
-from diffrec_jax.data.columns import encode_ids, encode_ratings, encode_times
+from diffrec_jax.data.columns import encode_ids, encode_ratings, encode_times, times_array
 from diffrec_jax.data.interactions import Interactions
 from diffrec_jax.data.preprocess import keep_events
 from diffrec_jax.data.released import is_released, read_released
@@ -204,7 +204,7 @@ def from_arrays(
         if values is None:
             continue
         try:
-            columns[role] = pa.chunked_array([pa.array(values)])
+            columns[role] = pa.chunked_array([times_array(values) if role == "time" else pa.array(values)])
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise ValueError(f"{role} values mix types ({error}); ids are all text or all whole numbers.") from error
         if len(columns[role]) != len(columns["user"]):
