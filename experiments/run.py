@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from diffrec_jax import api, files
-from diffrec_jax.data.splits import Split
+from diffrec_jax.data.splits import Split, leakage_report
 from diffrec_jax.mesh import parse_mesh
 from diffrec_jax.models.baselines import NO_TIMES
 from diffrec_jax.processes import is_writer
@@ -147,7 +147,8 @@ def announce(config: Config, split: Split, console: Console) -> None:
         console.print(f"  memory on the host to fit {config.model}: at most {size:,.0f} MiB", highlight=False)
     if not len(split.valid) and is_trained(config.model):
         console.print("  No validation interactions: training goes on for all --epochs, and the last one counts.")
-    if config.eval_history == "train+valid" and split.rule in ("released", "diffrec"):
+    later = split.rule in ("released", "diffrec")
+    if config.eval_history == "train+valid" and (later or leakage_report(split).valid_after_test):
         console.print(
             "  warning: validation is later than test in this split: --eval_history=train+valid leaks the future."
         )

@@ -78,11 +78,11 @@ def encode_times(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, str]:
         )
     if not len(micros):
         return micros, f"times ({name}): none."
-    check_calendar(micros, name)
-    doubts = doubt(micros)
+    first, last = check_calendar(micros, name)
+    doubts = doubt(micros, first, last)
     if doubts:
         warnings.warn(f"times ({name}): {doubts}", DoubtfulTimesWarning, stacklevel=5)  # where a log is asked for
-    span = f"from {describe_time(micros.min())} to {describe_time(micros.max())} UTC"
+    span = f"from {describe_time(first)} to {describe_time(last)} UTC"
     return micros, " ".join(filter(None, (f"times ({name}): {how}; {span}.", doubts)))
 
 

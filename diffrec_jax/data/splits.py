@@ -7,7 +7,7 @@ repeated or invented. Times decide the order within a user, file order breaks ti
 |---|---|---|
 | `temporal` | per user, by share of his events | train <= valid <= test in time for every user |
 | `leave_one_out` | per user, the last and the one before | the same |
-| `global_time` | two moments for everybody | no training event later than any test event |
+| `global_time` | two moments for everybody, by share or given | no training event later than any test event |
 | `random` | per user, seeded | none in time |
 | `diffrec` | the authors' recipe for ML-1M, in the released order | their sizes; **valid is later than test** |
 | `released`, `as_given` | as the files say | none |
@@ -17,10 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from diffrec_jax.data import preprocess
+from diffrec_jax.data.cuts import cut_moments, parts_at
 from diffrec_jax.data.interactions import Interactions, row_order
 from diffrec_jax.data.leakage import Leakage, check
 
@@ -112,17 +114,27 @@ def leave_one_out(data: Interactions, *, name: str = "log") -> Split:
 
 
 def global_time(
-    data: Interactions, *, train: float = 0.7, valid: float = 0.1, test: float = 0.2, name: str = "log"
+    data: Interactions,
+    *,
+    train: float = 0.7,
+    valid: float = 0.1,
+    test: float = 0.2,
+    cuts: Sequence[Any] | None = None,
+    name: str = "log",
 ) -> Split:
     """Two moments for everybody, placed so that the shares of events come out as near as ties in time allow.
 
-    Events at a cut moment go to the later part, so equal times never straddle it. Users and items first seen after the
-    first cut are cold in train; the leakage check counts them. Raises `ValueError` without times, or where ties leave
-    train or test empty.
+    With `cuts`, the moments are given instead (see `cut_moments`): two begin valid and test, one begins test and leaves
+    no validation part. Events at a cut moment go to the later part, so equal times never straddle it. Users and items
+    first seen after the first cut are cold in train; the leakage check counts them. Raises `ValueError` without times,
+    or where ties, or cuts outside of the log, leave train or test empty (with two cuts, valid).
     """
     shares = _shares((train, valid, test))
     if data.times is None:
         raise ValueError("split 'global_time' needs times and this log has none; name the time column.")
+    if cuts is not None:
+        part, said = parts_at(data.times, cut_moments(cuts))
+        return _by_time(data, part, name, extra=(said,))
     ordered = np.sort(data.times)
     n = len(ordered)
     first, second = (ordered[min(n - 1, round(n * share))] for share in (shares[0], shares[0] + shares[1]))
@@ -134,6 +146,11 @@ def global_time(
             f"split 'global_time' leaves train or test empty: too many of the {n:,} events share one time; "
             "use split 'temporal' or finer times."
         )
+    return _by_time(data, part, name)
+
+
+def _by_time(data: Interactions, part: np.ndarray, name: str, *, extra: tuple[str, ...] = ()) -> Split:
+    """The split whose part of event `n` is `part[n]`, by moments that hold for everybody."""
     order = _order(data)
     return _assemble(
         data,
@@ -142,6 +159,7 @@ def global_time(
         name=name,
         rule="global_time",
         guarantee="No training event is later than any validation or test event, across all users.",
+        extra=extra,
     )
 
 
@@ -196,8 +214,12 @@ def diffrec(data: Interactions, *, rating: float | None = 4.0, core: int = 10, n
     )
 
 
-def as_given(train: Interactions, valid: Interactions, test: Interactions, *, name: str = "log") -> Split:
-    """Three logs cut by somebody else, brought to one vocabulary (train's ids first) by their raw ids."""
+def as_given(train: Interactions, valid: Interactions | None, test: Interactions, *, name: str = "log") -> Split:
+    """Three logs cut by somebody else, brought to one vocabulary (train's ids first) by their raw ids.
+
+    Without a validation log (None) that part is empty, and training goes on for all its epochs.
+    """
+    valid = train.select(np.empty(0, np.int64)) if valid is None else valid
     users = shared_vocabulary([log.user_ids for log in (train, valid, test)], "user")
     items = shared_vocabulary([log.item_ids for log in (train, valid, test)], "item")
     titles = None

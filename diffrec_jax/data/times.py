@@ -67,19 +67,21 @@ def unix_micros(values: np.ndarray, name: str) -> tuple[np.ndarray, str]:
     return micros, f"unix {unit}"
 
 
-def check_calendar(micros: np.ndarray, name: str) -> None:
-    """Raise `ValueError` naming the row whose time [N] no event can have: before 1900 or after 2200."""
-    for row in (int(np.argmin(micros)), int(np.argmax(micros))) if len(micros) else ():
+def check_calendar(micros: np.ndarray, name: str) -> tuple[int, int]:
+    """The first and the last of the times [N >= 1]; raises `ValueError` naming a row before 1900 or after 2200."""
+    low, high = int(np.argmin(micros)), int(np.argmax(micros))
+    for row in (low, high):
         if not _YEAR_1900 <= micros[row] < _YEAR_2200:
             raise ValueError(
                 f"row {row + 1:,} in column {name!r} has the time {describe_time(micros[row])}, which no event has: "
                 "give its real time (unix seconds, milliseconds or microseconds, or ISO 8601), or drop the row."
             )
+    return int(micros[low]), int(micros[high])
 
 
-def doubt(micros: np.ndarray) -> str | None:
+def doubt(micros: np.ndarray, first: int, last: int) -> str | None:
     """A sentence about times [N] before 1980 beside later ones, which often stand for none; None without any."""
-    if not len(micros) or micros.max() < _ORDER_BELOW * _SECOND or micros.min() >= _YEAR_1980:
+    if last < _ORDER_BELOW * _SECOND or first >= _YEAR_1980:
         return None
     early = micros < _YEAR_1980
     row = int(np.argmax(early))
