@@ -97,6 +97,9 @@ def test_a_run_leaves_a_folder_that_explains_itself_and_shows_its_table_again(co
     assert code == 0 and "standard protocol (mean over users with held-out items)" in standard
     code, from_flags = command(f"--flagfile={folder / 'flags.txt'}", workdir=None, small=False)
     assert code == 0 and "is finished" in from_flags
+    folder.rename(tmp_path / "moved")
+    code, moved = command(f"--flagfile={tmp_path / 'moved' / 'flags.txt'}", workdir=None, small=False)
+    assert code == 0 and f"{tmp_path / 'moved'} is finished" in moved and not folder.exists()
 
 
 def test_the_recorded_flags_are_the_configuration(tmp_path):
@@ -105,6 +108,28 @@ def test_the_recorded_flags_are_the_configuration(tmp_path):
     )
     (tmp_path / "flags.txt").write_text(as_flags(config))
     assert cli.parse(["run.py", f"--flagfile={tmp_path / 'flags.txt'}"], usage="") == config
+
+
+def test_the_flags_of_a_run_folder_mean_that_folder_wherever_it_lies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "b"
+    folder.mkdir(parents=True)
+    (folder / "flags.txt").write_text(as_flags(Config(workdir="runs/a", epochs=7)))
+    workdir = lambda *flags: cli.parse(["run.py", *flags], usage="").workdir  # noqa: E731
+    assert workdir("--flagfile=runs/b/flags.txt") == "runs/a"  # a flag file like any other
+    (folder / "config.json").write_text("{}")
+    assert workdir("--flagfile=runs/b/flags.txt") == "runs/b"
+    assert workdir("--flagfile", "runs/b/flags.txt", "--seed=3") == "runs/b"
+    assert workdir(f"-flagfile={folder / 'flags.txt'}") == str(folder)
+    assert workdir("--flagfile=runs/b/flags.txt", "--workdir=c") == "c"
+    assert workdir("--workdir", "c", "--flagfile=runs/b/flags.txt") == "c"
+    (tmp_path / "more.flags").write_text("--epochs=3\n--workdir=d\n")
+    assert workdir("--flagfile=runs/b/flags.txt", "--flagfile=more.flags") == "d"
+    assert workdir("--flagfile=more.flags", "--flagfile=runs/b/flags.txt") == "runs/b"
+    (folder / "best.flags").write_text("--epochs=3\n")
+    assert workdir("--flagfile=runs/b/best.flags") == "runs/b-best-s0"
+    monkeypatch.chdir(folder)
+    assert workdir("--flagfile=flags.txt") == "."
 
 
 def test_lists_booleans_and_default_folders_are_read_as_typed(tmp_path, monkeypatch):
