@@ -32,6 +32,7 @@ from experiments.config import Config
 from experiments.kinds import is_trained
 from experiments.progress import RunObserver
 from experiments.run_folder import RunFolder
+from experiments.standing import standing
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,17 +49,21 @@ def run(config: Config, console: Console) -> int:
     """Train, or go on, or show what was found: whatever the run folder calls for."""
     started = time.perf_counter()
     folder = RunFolder(epath.Path(config.workdir))
-    result = folder.found(config)
-    if result is not None:
+    found = standing(config, folder)
+    if found.remark:
+        console.print(found.remark, highlight=False)
+    if found.result is not None:
         console.print(f"{folder.path} is finished; its result:", highlight=False)
-        table.show(result, protocol=config.protocol, console=console)
+        table.show(found.result, protocol=config.protocol, console=console)
         return 0
+    files_now = source.state_of_files(config)
     split = source.load(config)
     check(config, split)
     mesh = parse_mesh(config.mesh)
     with folder.locked() if is_writer() else nullcontext():
         if is_writer():
-            folder.claim(config, source.fingerprint(split))
+            events = [len(part) for part in split]
+            folder.claim(config, source.fingerprint(split), files=files_now, events=events)
         return train(config, split, folder, mesh, console, started=started)
 
 
@@ -90,7 +95,7 @@ def train(config: Config, split: Split, folder: RunFolder, mesh: Mesh, console: 
         return cli.EXIT_INTERRUPTED if by_hand else cli.EXIT_RUN_AGAIN
     result = measured(config, split, fitted, started=started)
     if is_writer():
-        folder.finish(result)
+        folder.finish(result, config)
         table.show(result, protocol=config.protocol, console=console)
         if not files.is_remote(folder.path):
             report.of_run(Path(folder.path), console=console)
@@ -163,14 +168,14 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
     elif len(split.valid):
         valid = api.evaluate(fitted, split.valid, seed=config.seed)
     test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.seed)
-    if is_writer():
-        evidence.write(epath.Path(config.workdir), test, split, with_valid=with_valid)
     total, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     fingerprint = source.fingerprint(split)
     baselines: dict[str, Any] = {}
     notes: list[str] = []
     if config.baselines and is_writer():
         baselines, notes = evidence.baselines(config, split, fitted, fingerprint=fingerprint)
+    if is_writer():  # last, so that what an earlier result rests on stays until this one is complete
+        evidence.write(epath.Path(config.workdir), test, split, with_valid=with_valid)
     outcome = fitted.result
     seconds = {
         "train": outcome.progress.train_seconds,

@@ -2,13 +2,12 @@
 
 import dataclasses
 import hashlib
+from pathlib import Path
 
-import numpy as np
-
-from diffrec_jax.data import catalog, noise, preprocess, readers, splits
+from diffrec_jax.data import catalog, noise, preprocess, readers, released, splits
 from diffrec_jax.data.interactions import Interactions
 from diffrec_jax.data.splits import Split
-from experiments import own_splits
+from experiments import fingerprints, own_splits
 from experiments.config import Config
 
 
@@ -30,12 +29,30 @@ def check_noise(config: Config) -> None:
 
 def fingerprint(split: Split) -> str:
     """A checksum of the interactions and their ids, so that a run is never taken up with other data."""
+    return fingerprints.fingerprint(split)
+
+
+def state_of_files(config: Config) -> str | None:
+    """Tells whether the files of the data were changed, without reading them: a checksum of their sizes and times.
+
+    Named public sets, which are verified when they are fetched, have none (empty); None if a file is not there.
+    """
+    if config.data:
+        places = [Path(path) for path in (config.data, config.valid_data, config.test_data) if path]
+    else:
+        folders = (Path(config.dataset), Path(config.data_dir) / config.dataset)
+        folder = next((folder for folder in folders if folder.is_dir()), None)
+        if folder is None:
+            return "" if config.dataset in catalog.CATALOGUE else None
+        places = [folder / f"{part}_list.npy" for part in released.PARTS]
     digest = hashlib.sha256()
-    for part in split:
-        for array in (part.users, part.items, part.times):
-            digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
-    for ids in (split.user_ids, split.item_ids):
-        digest.update("\n".join(map(str, ids.tolist())).encode())
+    for place in places:
+        if not place.exists():
+            return None
+        for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if file.is_file() and not file.name.startswith((".", "_")):
+                found, name = file.stat(), file.relative_to(place).as_posix()
+                digest.update(f"{name} {found.st_size} {found.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -129,6 +129,7 @@ def fit(
       profile: of a few steps.
 
     Raises:
+      ValueError: if the run found there has more than ``epochs`` behind it.
       NonFiniteLossError: with the step whose loss was not finite; the last checkpoint is from before it.
       InterruptedRunError: if asked to stop.
       OSError: if a checkpoint cannot be written; the earlier ones are kept.
@@ -145,6 +146,11 @@ def fit(
     state, progress, best_params = _begin(trainer, checkpoints)
     earlier_seconds = progress.train_seconds + progress.evaluate_seconds
     step = int(state.step)
+    if checkpoints is not None and step > epochs * per_epoch:
+        raise ValueError(
+            f"epochs={epochs}: the run in {checkpoints.folder} has {step / per_epoch:.3g} epochs behind it; allow as "
+            "many, or more to go on, or choose another workdir"
+        )
     observer.started(epoch=step // per_epoch, step=step, warnings=checkpoints.warnings if checkpoints else [])
     steps_per_dispatch, seconds, epoch_began = 1, 0.0, 0.0
 

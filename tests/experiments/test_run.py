@@ -228,7 +228,8 @@ def test_changed_data_is_refused(data_dir, tmp_path, capsys, monkeypatch):
     assert cli.guarded(run.main) == 0
     pairs = np.load(tmp_path / "changing" / "train_list.npy")
     np.save(tmp_path / "changing" / "train_list.npy", pairs[:-1])
-    assert cli.guarded(run.main) == 0  # a finished run shows its result, and needs no data
+    assert cli.guarded(run.main) == 2
+    assert "is finished, on data that have changed since" in capsys.readouterr().err
     (tmp_path / "run" / "result.json").unlink()
     assert cli.guarded(run.main) == 2
     assert "holds a run on other interactions" in capsys.readouterr().err
