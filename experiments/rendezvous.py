@@ -5,13 +5,14 @@ are there, process 0 stops listening and answers ``go``, and JAX takes over the 
 """
 
 import contextlib
+import os
 import selectors
 import socket
 import time
 
 GREETING = "diffrec_jax"
 PAUSE = 0.2  # seconds between two looks
-LONGEST = 200  # bytes of a message
+LONGEST = 2**16  # bytes of a message
 
 
 def gather(address: str, count: int, seconds: int) -> None:
@@ -27,19 +28,21 @@ def gather(address: str, count: int, seconds: int) -> None:
             listener = opened.enter_context(_listener(port))
         except OSError as error:
             raise OSError(
-                f"process 0 cannot listen at {address} ({error.strerror or error}): choose a free port for --coordinator"
+                f"process 0 cannot listen at {address} ({os.strerror(error.errno or 0)}): choose another port for "
+                "--coordinator"
             ) from None
         deadline = time.monotonic() + seconds
         with selectors.DefaultSelector() as ready:
             ready.register(listener, selectors.EVENT_READ)
             while len(came) < count - 1 and time.monotonic() < deadline:
                 for key, _ in ready.select(min(PAUSE, max(0.0, deadline - time.monotonic()))):
-                    if key.fileobj is listener:
-                        connection = opened.enter_context(listener.accept()[0])
-                        connection.settimeout(1.0)
-                        ready.register(connection, selectors.EVENT_READ)
-                        continue
                     connection = key.fileobj
+                    assert isinstance(connection, socket.socket)
+                    if connection is listener:
+                        newcomer = opened.enter_context(listener.accept()[0])
+                        newcomer.settimeout(1.0)
+                        ready.register(newcomer, selectors.EVENT_READ)
+                        continue
                     number = None if connection in came.values() else _number(connection, count, came)
                     if number is None:  # gone again, or nobody of ours
                         ready.unregister(connection)
@@ -138,7 +141,7 @@ def _number(connection: socket.socket, count: int, came: dict[int, socket.socket
 def _line(connection: socket.socket) -> str:
     """What is said up to the end of a line, or of the connection."""
     said = b""
-    while not said.endswith(b"\n") and len(said) < 2 * LONGEST:
+    while not said.endswith(b"\n") and len(said) < LONGEST:
         more = connection.recv(LONGEST)
         if not more:
             break
