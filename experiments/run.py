@@ -11,6 +11,7 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,6 +23,7 @@ from rich.console import Console
 
 from diffrec_jax import api, files
 from diffrec_jax.data.splits import Split, leakage_report
+from diffrec_jax.data.times import DoubtfulTimesWarning
 from diffrec_jax.mesh import parse_mesh
 from diffrec_jax.models.baselines import NO_TIMES
 from diffrec_jax.processes import is_writer
@@ -57,7 +59,9 @@ def run(config: Config, console: Console) -> int:
         table.show(found.result, protocol=config.protocol, console=console)
         return 0
     files_now = source.state_of_files(config)
-    split = source.load(config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DoubtfulTimesWarning)  # which the notes of the split say, too
+        split = source.load(config)
     check(config, split)
     mesh = parse_mesh(config.mesh)
     with folder.locked() if is_writer() else nullcontext():

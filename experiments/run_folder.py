@@ -116,14 +116,14 @@ class RunFolder:
         """
         recorded = self._read("config.json")
         if recorded is not None:
-            if is_older(recorded["data"]) and not is_older(fingerprint):
+            if is_older(recorded.get("data", "")) and not is_older(fingerprint):
                 raise ValueError(
                     f"{self.path} holds the unfinished run of an older version, which numbered users and items "
                     "otherwise: finish it with that version, or choose another --workdir"
                 )
-            if recorded["data"] != fingerprint:
+            if recorded.get("data") != fingerprint:
                 raise ValueError(
-                    f"{self.path} holds a run on other interactions (checksum {recorded['data']}, now "
+                    f"{self.path} holds a run on other interactions (checksum {recorded.get('data')}, now "
                     f"{fingerprint}): the data has changed since; choose another --workdir"
                 )
             if config.differences(recorded["config"]):

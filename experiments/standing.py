@@ -65,12 +65,12 @@ def _remark_on_data(config: Config, folder: RunFolder, result: dict[str, Any]) -
         return "its data are not where they were, so whether they have changed is not known"
     if recorded.get("files") == now:
         return ""
-    if fingerprints.is_older(recorded["data"]) and result.get("split") != "released":
+    if fingerprints.is_older(recorded.get("data", "")) and result.get("split") != "released":
         return (
             "it was made by an older version, from whose record it cannot be told whether the data have changed since"
         )
     split = source.load(config)
-    if source.fingerprint(split) != recorded["data"]:
+    if source.fingerprint(split) != recorded.get("data"):
         raise ValueError(
             f"{folder.path} is finished, on data that have changed since{_growth(recorded, split)}: its result, in "
             f"{folder.path / 'report.md'}, is of the data as they were; for a run on those of today choose another "

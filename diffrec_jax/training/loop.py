@@ -136,21 +136,22 @@ def fit(
     """
     observer = Observer() if observer is None else observer
     profile = Profile.none() if profile is None else profile
+    per_epoch = trainer.steps_per_epoch
+    behind = max(checkpoints.steps(), default=0) / per_epoch if checkpoints is not None else 0.0
+    if behind > epochs:
+        raise ValueError(
+            f"epochs={epochs}: the run found here has {behind:.4g} epochs behind it already: allow as many, or more to "
+            "go on, or choose another workdir"
+        )
     start = time.perf_counter()
     program = trainer.compile(csr)
     compile_seconds = time.perf_counter() - start
-    per_epoch = trainer.steps_per_epoch
     plan = _plan(trainer, csr, program, compile_seconds)
     observer.planned(plan)
 
     state, progress, best_params = _begin(trainer, checkpoints)
     earlier_seconds = progress.train_seconds + progress.evaluate_seconds
     step = int(state.step)
-    if checkpoints is not None and step > epochs * per_epoch:
-        raise ValueError(
-            f"epochs={epochs}: the run in {checkpoints.folder} has {step / per_epoch:.3g} epochs behind it; allow as "
-            "many, or more to go on, or choose another workdir"
-        )
     observer.started(epoch=step // per_epoch, step=step, warnings=checkpoints.warnings if checkpoints else [])
     steps_per_dispatch, seconds, epoch_began = 1, 0.0, 0.0
 
