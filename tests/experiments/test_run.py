@@ -110,28 +110,6 @@ def test_the_recorded_flags_are_the_configuration(tmp_path):
     assert cli.parse(["run.py", f"--flagfile={tmp_path / 'flags.txt'}"], usage="") == config
 
 
-def test_the_flags_of_a_run_folder_mean_that_folder_wherever_it_lies(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "runs" / "b"
-    folder.mkdir(parents=True)
-    (folder / "flags.txt").write_text(as_flags(Config(workdir="runs/a", epochs=7)))
-    workdir = lambda *flags: cli.parse(["run.py", *flags], usage="").workdir  # noqa: E731
-    assert workdir("--flagfile=runs/b/flags.txt") == "runs/a"  # a flag file like any other
-    (folder / "config.json").write_text("{}")
-    assert workdir("--flagfile=runs/b/flags.txt") == "runs/b"
-    assert workdir("--flagfile", "runs/b/flags.txt", "--seed=3") == "runs/b"
-    assert workdir(f"-flagfile={folder / 'flags.txt'}") == str(folder)
-    assert workdir("--flagfile=runs/b/flags.txt", "--workdir=c") == "c"
-    assert workdir("--workdir", "c", "--flagfile=runs/b/flags.txt") == "c"
-    (tmp_path / "more.flags").write_text("--epochs=3\n--workdir=d\n")
-    assert workdir("--flagfile=runs/b/flags.txt", "--flagfile=more.flags") == "d"
-    assert workdir("--flagfile=more.flags", "--flagfile=runs/b/flags.txt") == "runs/b"
-    (folder / "best.flags").write_text("--epochs=3\n")
-    assert workdir("--flagfile=runs/b/best.flags") == "runs/b-best-s0"
-    monkeypatch.chdir(folder)
-    assert workdir("--flagfile=flags.txt") == "."
-
-
 def test_lists_booleans_and_default_folders_are_read_as_typed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for text in ("[200,600]", "200,600", "[200, 600]"):

@@ -15,7 +15,7 @@ from diffrec_jax.data import splits, synthetic
 from diffrec_jax.data.interactions import Interactions
 from experiments import cli, fingerprints, run, source
 from experiments.budget import not_more
-from experiments.config import Config
+from experiments.config import Config, as_flags
 
 LOG = synthetic.generate(n_users=60, n_items=30, mean_events=20, seed=6).deduplicate()
 SMALL = ["--dims=[8]", "--steps=3", "--eval_every=2", "--batch_size=32", "--baselines=false"]
@@ -129,6 +129,28 @@ def test_released_splits_of_older_versions_are_known_again(command):
     assert code == 0 and "older version" not in text and "files" in record("config.json")
     make_old("0123456789abcdef")
     assert command(*flags)[0] == 2
+
+
+def test_the_flags_of_a_run_folder_mean_that_folder_wherever_it_lies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "b"
+    folder.mkdir(parents=True)
+    (folder / "flags.txt").write_text(as_flags(Config(workdir="runs/a", epochs=7)))
+    workdir = lambda *flags: cli.parse(["run.py", *flags], usage="").workdir  # noqa: E731
+    assert workdir("--flagfile=runs/b/flags.txt") == "runs/a"  # a flag file like any other
+    (folder / "config.json").write_text("{}")
+    assert workdir("--flagfile=runs/b/flags.txt") == "runs/b"
+    assert workdir("--flagfile", "runs/b/flags.txt", "--seed=3") == "runs/b"
+    assert workdir(f"-flagfile={folder / 'flags.txt'}") == str(folder)
+    assert workdir("--flagfile=runs/b/flags.txt", "--workdir=c") == "c"
+    assert workdir("--workdir", "c", "--flagfile=runs/b/flags.txt") == "c"
+    (tmp_path / "more.flags").write_text("--epochs=3\n--workdir=d\n")
+    assert workdir("--flagfile=runs/b/flags.txt", "--flagfile=more.flags") == "d"
+    assert workdir("--flagfile=more.flags", "--flagfile=runs/b/flags.txt") == "runs/b"
+    (folder / "best.flags").write_text("--epochs=3\n")
+    assert workdir("--flagfile=runs/b/best.flags") == "runs/b-best-s0"
+    monkeypatch.chdir(folder)
+    assert workdir("--flagfile=flags.txt") == "."
 
 
 # The checksum -------------------------------------------------------------------------------------------------------
