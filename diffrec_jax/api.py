@@ -108,7 +108,8 @@ def fit(
       train: training interactions.
       valid: validation interactions of the same users and items; None trains for all ``epochs``.
       workdir: where the run lives, here or on ``gs://``: checkpoints, and what ``load`` needs beside them. The same
-        call again goes on where it was. None keeps everything in memory.
+        call again goes on where it was; with more ``epochs`` (``patience``, ``train_minutes``) a finished run goes on
+        from its last state, with fewer it is refused. None keeps everything in memory.
       seed: of everything random; the same seed gives the same parameters.
       batch_size: users per step.
       epochs: at most this many.

@@ -16,6 +16,7 @@ from absl import flags
 from experiments.config import Config
 
 FLAG_FILES = Path(__file__).parent / "flags"
+RECORDED_FLAGS = "flags.txt"  # of a run folder, beside its config.json
 EXIT_INTERRUPTED = 130  # by Ctrl-C
 EXIT_RUN_AGAIN = 75  # by SIGTERM: EX_TEMPFAIL of sysexits.h, "try again later"
 
@@ -82,6 +83,7 @@ def read(argv: Sequence[str], *kinds: Any, usage: str) -> tuple[dict[str, Any], 
         _define(field, values)
     flags.DEFINE_boolean("help", False, "show this text", short_name="h", flag_values=values)
     argv, flag_file = find_flag_files(argv)
+    argv = _in_their_folders(argv)
     try:
         rest = values(argv)
     except (flags.Error, OSError) as error:
@@ -118,6 +120,31 @@ def find_flag_files(argv: Sequence[str]) -> tuple[list[str], str | None]:
         argv[place] = f"{key}={path}" if equals else str(path)
         name = f"{path.resolve().parent.name}-best" if path.name == "best.flags" else path.stem
     return argv, name
+
+
+def _in_their_folders(argv: Sequence[str]) -> list[str]:
+    """A flag file of a run folder means that folder, wherever it lies now; a --workdir that is typed comes first."""
+    typed = [value for _, value in _typed(argv, "workdir")]
+    found = list(argv)
+    for place, value in reversed(_typed(argv, "flagfile")):
+        path = Path(value)
+        if path.name == RECORDED_FLAGS and (path.parent / "config.json").is_file():
+            found.insert(place + 1, f"--workdir={typed[-1] if typed else path.parent}")
+    return found
+
+
+def _typed(argv: Sequence[str], name: str) -> list[tuple[int, str]]:
+    """The values that a flag is given on the command line, each with the place where it ends."""
+    found = []
+    for place, argument in enumerate(argv):
+        key, equals, value = argument.partition("=")
+        if key not in (f"--{name}", f"-{name}"):
+            continue
+        if equals:
+            found.append((place, value))
+        elif place + 1 < len(argv):
+            found.append((place + 1, argv[place + 1]))
+    return found
 
 
 def guarded(main: Callable[[Sequence[str]], int]) -> int:

@@ -14,6 +14,7 @@ from diffrec_jax.models.baselines import EASE
 from diffrec_jax.models.denoiser import ACTIVATIONS
 from diffrec_jax.models.linear_path import LinearPath
 from diffrec_jax.training.step import DTYPES
+from experiments import own_splits
 from experiments.kinds import KINDS, LATENT, RECENCY, TIME_AWARE, hyper_parameters, models_of
 
 PRNG_IMPLS = ("threefry2x32", "rbg", "unsafe_rbg")
@@ -47,6 +48,8 @@ class Config:
     # data
     dataset: str = option("ml-100k", "a named dataset, or a folder in the released layout (path, or below --data_dir)")
     data: str = option("", "your own log instead of --dataset: csv, tsv (.gz), .inter, Parquet file or folder")
+    valid_data: str = option("", "validation part of your own split, with --test_data", group="log")
+    test_data: str = option("", "test part of your own split, whose training part is --data", group="log")
     data_dir: str = option("data", "where --dataset=NAME is looked for")
     user_col: str = option("", "user column of --data", group="log")
     item_col: str = option("", "item column of --data", group="log")
@@ -70,6 +73,8 @@ class Config:
         "ML-1M with its own filters, ratings >= 4 (or --min_rating) and 10-core",
         choices=("", *SPLITS),
     )
+    split_shares: str = option("", "train,valid,test of a split, such as 80,10,10 or 80,0,20; 70,10,20 unless said")
+    split_dates: str = option("", "of global_time: VALID,TEST begin these parts, or TEST, without a validation part")
     data_seed: int = option(0, "of random splits and of noise, so that runs of several seeds share their data")
     noise: str = option("", "train on noise: random:SHARE, natural:all or natural:similar_size")
     # model
@@ -214,6 +219,8 @@ class Config:
             model = "lt_diffrec" if self.model in LATENT else "t_diffrec"
             raise ValueError(f"recency={self.recency} makes the model time-aware: say --model={model}, or drop it")
         self._refuse_what_means_nothing()
+        own_splits.check(self)
+        object.__setattr__(self, "split_shares", own_splits.shares_text(self.split_shares))
         if self.data_seed < 0:
             raise ValueError(f"data_seed={self.data_seed} must not be negative")
         if self.data and self.noise.startswith("natural") and self.min_rating is None:
@@ -312,6 +319,8 @@ class Config:
     def data_name(self) -> str:
         """The name of the data, for tables and default folders."""
         path = self.data or self.dataset
+        if self.test_data and "/" in path.rstrip("/"):  # train.csv says less than its folder
+            path = path.rstrip("/").rsplit("/", 1)[0]
         return path.rstrip("/").rsplit("/", 1)[-1].split(".")[0]
 
     def differences(self, other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -11,6 +11,7 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,7 +22,8 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from diffrec_jax import api, files
-from diffrec_jax.data.splits import Split
+from diffrec_jax.data.splits import Split, leakage_report
+from diffrec_jax.data.times import DoubtfulTimesWarning
 from diffrec_jax.mesh import parse_mesh
 from diffrec_jax.models.baselines import NO_TIMES
 from diffrec_jax.processes import is_writer
@@ -32,6 +34,7 @@ from experiments.config import Config
 from experiments.kinds import is_trained
 from experiments.progress import RunObserver
 from experiments.run_folder import RunFolder
+from experiments.standing import standing
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,17 +51,23 @@ def run(config: Config, console: Console) -> int:
     """Train, or go on, or show what was found: whatever the run folder calls for."""
     started = time.perf_counter()
     folder = RunFolder(epath.Path(config.workdir))
-    result = folder.found(config)
-    if result is not None:
+    found = standing(config, folder)
+    if found.remark:
+        console.print(found.remark, highlight=False)
+    if found.result is not None:
         console.print(f"{folder.path} is finished; its result:", highlight=False)
-        table.show(result, protocol=config.protocol, console=console)
+        table.show(found.result, protocol=config.protocol, console=console)
         return 0
-    split = source.load(config)
+    files_now = source.state_of_files(config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DoubtfulTimesWarning)  # which the notes of the split say, too
+        split = source.load(config)
     check(config, split)
     mesh = parse_mesh(config.mesh)
     with folder.locked() if is_writer() else nullcontext():
         if is_writer():
-            folder.claim(config, source.fingerprint(split))
+            events = [len(part) for part in split]
+            folder.claim(config, source.fingerprint(split), files=files_now, events=events)
         return train(config, split, folder, mesh, console, started=started)
 
 
@@ -90,7 +99,7 @@ def train(config: Config, split: Split, folder: RunFolder, mesh: Mesh, console: 
         return cli.EXIT_INTERRUPTED if by_hand else cli.EXIT_RUN_AGAIN
     result = measured(config, split, fitted, started=started)
     if is_writer():
-        folder.finish(result)
+        folder.finish(result, config)
         table.show(result, protocol=config.protocol, console=console)
         if not files.is_remote(folder.path):
             report.of_run(Path(folder.path), console=console)
@@ -147,7 +156,8 @@ def announce(config: Config, split: Split, console: Console) -> None:
         console.print(f"  memory on the host to fit {config.model}: at most {size:,.0f} MiB", highlight=False)
     if not len(split.valid) and is_trained(config.model):
         console.print("  No validation interactions: training goes on for all --epochs, and the last one counts.")
-    if config.eval_history == "train+valid" and split.rule in ("released", "diffrec"):
+    later = split.rule in ("released", "diffrec")
+    if config.eval_history == "train+valid" and (later or leakage_report(split).valid_after_test):
         console.print(
             "  warning: validation is later than test in this split: --eval_history=train+valid leaks the future."
         )
@@ -162,14 +172,14 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
     elif len(split.valid):
         valid = api.evaluate(fitted, split.valid, seed=config.seed)
     test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.seed)
-    if is_writer():
-        evidence.write(epath.Path(config.workdir), test, split, with_valid=with_valid)
     total, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     fingerprint = source.fingerprint(split)
     baselines: dict[str, Any] = {}
     notes: list[str] = []
     if config.baselines and is_writer():
         baselines, notes = evidence.baselines(config, split, fitted, fingerprint=fingerprint)
+    if is_writer():  # last, so that what an earlier result rests on stays until this one is complete
+        evidence.write(epath.Path(config.workdir), test, split, with_valid=with_valid)
     outcome = fitted.result
     seconds = {
         "train": outcome.progress.train_seconds,

@@ -19,8 +19,12 @@ from etils import epath
 from diffrec_jax import files
 from diffrec_jax.files import write_atomically
 from diffrec_jax.training import EpochReport
+from experiments.budget import BUDGET, not_more
 from experiments.config import Config, as_flags, as_json
 from experiments.curves import Curves
+from experiments.fingerprints import is_older
+
+SHORTER = "; a run can be trained for longer, not for less"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +68,8 @@ class RunFolder:
             yield
 
     def found(self, config: Config) -> dict[str, Any] | None:
-        """The result, if the folder holds a finished run of this configuration; None if there is work to do.
+        """The result, if the folder holds a finished run of this configuration, or of one that allows less of what a
+        run may take (``budget``); None if there is work to do.
 
         Raises:
           ValueError: if it holds a run with another configuration, or a damaged record.
@@ -74,17 +79,36 @@ class RunFolder:
             if (self.path / "checkpoints").exists():
                 raise ValueError(f"{self.path} holds checkpoints but no config.json: choose another --workdir")
             return None
-        differences = config.differences(recorded.get("config", {}))
+        differences = not_more(config.differences(recorded.get("config", {})))
         if differences:
             listed = "; ".join(f"{k}: {a!r} there, {b!r} now" for k, (a, b) in differences.items())
             raise ValueError(
                 f"{self.path} holds a run with another configuration ({listed}): choose another --workdir, or the "
-                "flags of that run"
+                f"flags of that run{SHORTER if set(differences) <= set(BUDGET) else ''}"
             )
         return self._read("result.json")
 
-    def claim(self, config: Config, fingerprint: str) -> None:
+    def configuration(self) -> dict[str, Any]:
+        """The recorded configuration; empty without any."""
+        return (self._read("config.json") or {}).get("config", {})
+
+    def recorded_data(self) -> dict[str, Any]:
+        """What is recorded of the data: ``data``, their checksum, and of newer runs ``files`` and ``events``."""
+        recorded = self._read("config.json") or {}
+        return {name: recorded[name] for name in ("data", "files", "events") if name in recorded}
+
+    def remember_files(self, files: str) -> None:
+        """Record the state in which the files hold what the run was made of."""
+        write_atomically(self.path / "config.json", _as_text({**(self._read("config.json") or {}), "files": files}))
+
+    def claim(self, config: Config, fingerprint: str, **more: Any) -> None:
         """Make the folder, or take up the run that it holds.
+
+        Args:
+          config: of the run; where more is allowed than before, ``flags.txt`` says so at once, and ``config.json`` when
+            there is no result any more that it belongs to.
+          fingerprint: the checksum of its data.
+          more: what else is recorded of the data.
 
         Raises:
           ValueError: if it holds a run on other data.
@@ -92,16 +116,25 @@ class RunFolder:
         """
         recorded = self._read("config.json")
         if recorded is not None:
+            if is_older(recorded.get("data", "")) and not is_older(fingerprint):
+                raise ValueError(
+                    f"{self.path} holds the unfinished run of an older version, which numbered users and items "
+                    "otherwise: finish it with that version, or choose another --workdir"
+                )
             if recorded.get("data") != fingerprint:
                 raise ValueError(
                     f"{self.path} holds a run on other interactions (checksum {recorded.get('data')}, now "
                     f"{fingerprint}): the data has changed since; choose another --workdir"
                 )
+            if config.differences(recorded["config"]):
+                write_atomically(self.path / "flags.txt", as_flags(config))
+                if not (self.path / "result.json").is_file():
+                    write_atomically(self.path / "config.json", _as_text({**recorded, "config": as_json(config)}))
             return
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path / "flags.txt", as_flags(config))
-        document = {"config": as_json(config), "data": fingerprint}
-        write_atomically(self.path / "config.json", json.dumps(document, indent=2) + "\n")
+        document = {"config": as_json(config), "data": fingerprint, **more}
+        write_atomically(self.path / "config.json", _as_text(document))
 
     def _read(self, name: str) -> dict[str, Any] | None:
         """A JSON file of the folder; None if it isn't there."""
@@ -111,9 +144,12 @@ class RunFolder:
         except ValueError as error:
             raise ValueError(f"{file} is damaged ({error}): delete it, or choose another --workdir") from None
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """Record the result, which marks the run as finished."""
-        write_atomically(self.path / "result.json", json.dumps(result, indent=2) + "\n")
+    def finish(self, result: dict[str, Any], config: Config | None = None) -> None:
+        """Record the result, which marks the run as finished, and the configuration, if more was allowed for it."""
+        write_atomically(self.path / "result.json", _as_text(result))
+        if config is not None and config.differences(self.configuration()):
+            document = {**(self._read("config.json") or {}), "config": as_json(config)}
+            write_atomically(self.path / "config.json", _as_text(document))
 
     def cut_metrics(self, epoch: int) -> list[dict[str, Any]]:
         """Drop lines of ``metrics.jsonl`` after ``epoch``, written by a process that died later; return the rest."""
@@ -156,3 +192,7 @@ class RunFolder:
     def curves(self, from_step: int) -> Curves:
         """TensorBoard curves; what an earlier process wrote after ``from_step`` is hidden."""
         return Curves(self.path / "tensorboard", purge_step=from_step + 1)
+
+
+def _as_text(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2) + "\n"

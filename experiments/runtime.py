@@ -1,12 +1,11 @@
 """What JAX is told before its first array: where programs are kept, and which processes work together."""
 
 import os
-import socket
-import time
 
 import jax
 import pooch
 
+from experiments import rendezvous
 from experiments.config import Config
 
 KEPT_FROM_SECONDS = 0.2  # of compilation, for a program to be kept
@@ -57,7 +56,10 @@ def join(config: Config) -> None:
     if not 0 <= number < count:
         raise ValueError(f"process_id={number} must lie between 0 and process_count - 1 = {count - 1}")
     if number:
-        _wait_for(host, int(port), config.join_timeout)
+        rendezvous.attend(address, number, count, config.join_timeout)
+        rendezvous.wait_for(host, int(port), config.join_timeout).close()  # JAX's own service, which comes next
+    else:
+        rendezvous.gather(address, count, config.join_timeout)
     try:
         jax.distributed.initialize(address, count, number, initialization_timeout=config.join_timeout)
     except RuntimeError as error:
@@ -75,20 +77,3 @@ def _number(name: str, given: int | None) -> int | None:
     if not found.isdigit():
         raise ValueError(f"JAX_{name.upper()}={found!r} is no whole number")
     return int(found)
-
-
-def _wait_for(host: str, port: int, seconds: int) -> None:
-    """Wait until somebody listens there."""
-    deadline = time.monotonic() + seconds
-    reason: Exception | None = None
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection((host, port), timeout=1.0).close()
-            return
-        except OSError as error:
-            reason = error
-            time.sleep(0.2)
-    raise OSError(
-        f"no coordinator answers at {host}:{port} within {seconds} s ({reason}): start process 0 there, or correct "
-        "--coordinator"
-    )

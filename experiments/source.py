@@ -2,12 +2,12 @@
 
 import dataclasses
 import hashlib
+from pathlib import Path
 
-import numpy as np
-
-from diffrec_jax.data import catalog, noise, preprocess, readers, splits
+from diffrec_jax.data import catalog, noise, preprocess, readers, released, splits
 from diffrec_jax.data.interactions import Interactions
 from diffrec_jax.data.splits import Split
+from experiments import fingerprints, own_splits
 from experiments.config import Config
 
 
@@ -29,12 +29,30 @@ def check_noise(config: Config) -> None:
 
 def fingerprint(split: Split) -> str:
     """A checksum of the interactions and their ids, so that a run is never taken up with other data."""
+    return fingerprints.fingerprint(split)
+
+
+def state_of_files(config: Config) -> str | None:
+    """Tells whether the files of the data were changed, without reading them: a checksum of their sizes and times.
+
+    Named public sets, which are verified when they are fetched, have none (empty); None if a file is not there.
+    """
+    if config.data:
+        places = [Path(path) for path in (config.data, config.valid_data, config.test_data) if path]
+    else:
+        folders = (Path(config.dataset), Path(config.data_dir) / config.dataset)
+        folder = next((folder for folder in folders if folder.is_dir()), None)
+        if folder is None:
+            return "" if config.dataset in catalog.CATALOGUE else None
+        places = [folder / f"{part}_list.npy" for part in released.PARTS]
     digest = hashlib.sha256()
-    for part in split:
-        for array in (part.users, part.items, part.times):
-            digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
-    for ids in (split.user_ids, split.item_ids):
-        digest.update("\n".join(map(str, ids.tolist())).encode())
+    for place in places:
+        if not place.exists():
+            return None
+        for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if file.is_file() and not file.name.startswith((".", "_")):
+                found, name = file.stat(), file.relative_to(place).as_posix()
+                digest.update(f"{name} {found.st_size} {found.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -42,42 +60,78 @@ def _dataset(config: Config) -> Split:
     entry = catalog.CATALOGUE.get(config.dataset)
     if entry is not None and entry.reader is None:  # a released folder, not a log
         entry = None
-    if config.split and entry is None:
-        raise ValueError(f"split={config.split} cannot change {config.dataset}, which comes split: drop it")
-    if not config.split:
+    rule = own_splits.rule(config)
+    if rule and entry is None:
+        said = next(name for name in ("split", "split_shares", "split_dates") if getattr(config, name))
+        raise ValueError(f"{said}={getattr(config, said)} cannot change {config.dataset}, which comes split: drop it")
+    if not rule:
         split = catalog.load(config.dataset, data_dir=config.data_dir)
-    if entry is None or not (config.split or config.noise):
+    if entry is None or not (rule or config.noise):
         return _noisy(config, split, None, 4.0)
     raw = catalog.read(config.dataset, data_dir=config.data_dir)
-    if config.split:
+    if rule:
         split = dataclasses.replace(_split(config, raw, rating=entry.rating, core=entry.core), name=config.dataset)
     return _noisy(config, split, raw, 4.0 if entry.rating is None else entry.rating)
 
 
 def _log(config: Config) -> Split:
-    titles = _titles(config)
-    raw = readers.read_log(
-        config.data,
+    if config.test_data:
+        return _three_files(config)
+    raw = _titled(config, _read(config, config.data))
+    split = dataclasses.replace(
+        _split(config, raw, rating=config.min_rating, core=config.k_core), name=config.data_name
+    )
+    return _noisy(config, split, raw, 4.0 if config.min_rating is None else config.min_rating)
+
+
+def _read(config: Config, path: str) -> Interactions:
+    """One log, with the columns that the flags name."""
+    return readers.read_log(
+        path,
         user=config.user_col or None,
         item=config.item_col or None,
         time=config.time_col or None,
         rating=config.rating_col or None,
         delimiter=config.delimiter or None,
-        encoding=_encoding(config, config.data),
+        encoding=_encoding(config, path),
         header=config.header,
     )
-    if titles is not None:
-        raw = readers.with_titles(raw, titles)
-        if not any(str(id_) in titles for id_ in raw.item_ids.tolist()):
-            raise ValueError(
-                f"titles={config.titles} has no title of any item of {config.data}: its ids are like "
-                f"{next(iter(titles), '(none)')!r} and the log's like {str(raw.item_ids[0])!r}; name their column "
-                "(--title_item_col)"
-            )
-    split = dataclasses.replace(
-        _split(config, raw, rating=config.min_rating, core=config.k_core), name=config.data_name
-    )
-    return _noisy(config, split, raw, 4.0 if config.min_rating is None else config.min_rating)
+
+
+def _three_files(config: Config) -> Split:
+    """A split of one's own: each file filtered for itself, ids shared; without --valid_data no validation part."""
+    parts: list[Interactions | None] = []
+    notes = []
+    for path in (config.data, config.valid_data, config.test_data):
+        if not path:
+            parts.append(None)
+            continue
+        try:
+            raw = _read(config, path)
+            raw = _titled(config, raw) if path == config.data else readers.with_titles(raw, _titles(config))
+            part = preprocess.prepare(raw, rating=config.min_rating, duplicates=config.duplicates)
+        except ValueError as error:
+            raise ValueError(str(error) if path in str(error) else f"{path}: {error}") from error
+        notes += [f"{path}: {step}" for step in part.provenance if step.rows_after < step.rows_before]
+        parts.append(part)
+    train, valid, test = parts
+    assert train is not None and test is not None
+    split = splits.as_given(train, valid, test, name=config.data_name)
+    return _noisy(config, dataclasses.replace(split, notes=(*notes, *split.notes)), None, 4.0)
+
+
+def _titled(config: Config, raw: Interactions) -> Interactions:
+    """The log with the titles of a file, if one is named."""
+    titles = _titles(config)
+    if titles is None:
+        return raw
+    if not any(str(id_) in titles for id_ in raw.item_ids.tolist()):
+        raise ValueError(
+            f"titles={config.titles} has no title of any item of {config.data}: its ids are like "
+            f"{next(iter(titles), '(none)')!r} and the log's like {str(raw.item_ids[0])!r}; name their column "
+            "(--title_item_col)"
+        )
+    return readers.with_titles(raw, titles)
 
 
 def _titles(config: Config) -> dict[str, str] | None:
@@ -106,10 +160,13 @@ def _split(config: Config, raw: Interactions, *, rating: float | None, core: int
         threshold = 4.0 if rating is None else rating
         return splits.diffrec(raw, rating=None if raw.ratings is None else threshold)
     data = preprocess.prepare(raw, rating=rating, duplicates=config.duplicates, core=core, history=config.min_history)
-    if config.split == "random":
-        return splits.random(data, seed=config.data_seed)
-    if config.split == "leave_one_out":
+    rule = own_splits.rule(config)
+    if rule == "leave_one_out":
         return splits.leave_one_out(data)
-    if config.split == "global_time":
-        return splits.global_time(data)
-    return splits.temporal(data)
+    if config.split_dates:
+        return splits.global_time(data, cuts=own_splits.dates(config.split_dates))
+    train, valid, test = own_splits.shares(config.split_shares or "70,10,20")
+    if rule == "random":
+        return splits.random(data, train=train, valid=valid, test=test, seed=config.data_seed)
+    cut = splits.global_time if rule == "global_time" else splits.temporal
+    return cut(data, train=train, valid=valid, test=test)

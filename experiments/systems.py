@@ -13,7 +13,10 @@ from experiments.commands import configuration
 from experiments.config import NOT_PART_OF_A_RUN, Config, as_json
 from experiments.table import TITLES
 
-NOT_OF_A_SYSTEM = (*NOT_PART_OF_A_RUN, "seed", "baselines", "dataset", "data")  # data is known by its checksum
+NOT_OF_A_SYSTEM = (
+    *(*NOT_PART_OF_A_RUN, "seed", "baselines"),
+    *("dataset", "data", "valid_data", "test_data"),  # known by their checksum
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,14 +8,16 @@ written integer of 64 bits becomes integer ids, so that `12` in a csv and 12 in 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import warnings
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Unix times are told apart by size: the limits are the year 5138 read as seconds and 1973 read as milliseconds.
-_UNITS = (("seconds", 1e11, 1_000_000), ("milliseconds", 1e14, 1_000), ("microseconds", 1e17, 1))
+from diffrec_jax.data.times import DoubtfulTimesWarning, check_calendar, describe_time, doubt, unix_micros
+
+_UNUSUAL_UNITS = ("[Y]", "[M]", "[W]", "[h]", "[m]")  # of NumPy's datetimes, which Arrow does not know
 
 
 def encode_ids(column: pa.ChunkedArray, name: str, *, typed: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -55,11 +57,12 @@ def encode_ids(column: pa.ChunkedArray, name: str, *, typed: bool = False) -> tu
 
 
 def encode_times(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, str]:
-    """Times as int64 unix microseconds [N], and one sentence saying how they were read.
+    """Times as int64 unix microseconds [N], and a note that says how they were read, and what is doubtful about them.
 
     Accepts unix seconds, milliseconds or microseconds (integers, floats, or digits as text), ISO 8601 text with or
-    without a zone (without: UTC), Arrow dates and timestamps. Raises `ValueError` naming the row (counted from 1,
-    header excluded) and the value that cannot be read.
+    without a zone (`Z`, `UTC`, `+01:00`; without: UTC), Arrow dates and timestamps. Small numbers are an order. Raises
+    `ValueError` naming the row (counted from 1, header excluded) and the value that cannot be read or be the time of an
+    event: units that are mixed, a date written as a number, years before 1900 or after 2200.
     """
     column = _plain(column)
     kind = column.type
@@ -72,12 +75,10 @@ def encode_times(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, str]:
         how = str(kind)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         zoned = pa.types.is_timestamp(kind) and kind.tz is not None
-        stamps = column.cast(pa.timestamp("us", tz=kind.tz if zoned else None), safe=False)
-        micros = _to_numpy(stamps.cast(pa.int64()))
+        micros = _timestamps(column, kind, name)
         how = f"{how}, {'zone given' if zoned else 'no zone given, taken as UTC'}"
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        micros, unit = _unix(_to_numpy(column.cast(pa.float64()) if pa.types.is_decimal(kind) else column), name)
-        how = f"unix {unit}"
+        micros, how = unix_micros(_to_numpy(column.cast(pa.float64()) if pa.types.is_decimal(kind) else column), name)
     else:
         raise ValueError(
             f"column {name!r} is of type {kind}, which is no time; use unix seconds, milliseconds or microseconds, "
@@ -85,16 +86,29 @@ def encode_times(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, str]:
         )
     if not len(micros):
         return micros, f"times ({name}): none."
-    return micros, f"times ({name}): {how}; from {describe_time(micros.min())} to {describe_time(micros.max())} UTC."
+    first, last = check_calendar(micros, name)
+    doubts = doubt(micros, first, last)
+    if doubts:
+        warnings.warn(f"times ({name}): {doubts}", DoubtfulTimesWarning, stacklevel=5)  # where a log is asked for
+    span = f"from {describe_time(first)} to {describe_time(last)} UTC"
+    return micros, " ".join(filter(None, (f"times ({name}): {how}; {span}.", doubts)))
 
 
-def describe_time(micros: int | np.integer) -> str:
-    """A unix time in microseconds as ISO 8601, to the second; out-of-calendar values as the number itself."""
+def times_array(values: Any) -> Any:
+    """Times that came as a list or an array, in Arrow, and any others as they are; raises `ValueError` for what cannot
+    be times.
+    """
+    if not isinstance(values, list | tuple | np.ndarray):
+        return values
+    if isinstance(values, np.ndarray) and values.dtype.kind == "M" and values.dtype.str[3:] in _UNUSUAL_UNITS:
+        values = values.astype("datetime64[s]")
     try:
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(micros))
-    except OverflowError:
-        return f"{int(micros)} us"
-    return moment.strftime("%Y-%m-%dT%H:%M:%S")
+        return pa.array(values)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"times cannot be read ({str(error).splitlines()[0]}): write all of them one way, as unix seconds, ISO "
+            "8601 text or datetimes, with a zone or all without."
+        ) from error
 
 
 def encode_ratings(column: pa.ChunkedArray, name: str) -> np.ndarray:
@@ -213,8 +227,18 @@ def _canonical_integers(values: pa.Array) -> pa.Array | None:
         return None
 
 
+def _timestamps(column: pa.ChunkedArray, kind: pa.DataType, name: str) -> np.ndarray:
+    """Arrow's dates and timestamps as microseconds; what is finer is cut off, what does not fit is refused."""
+    target = pa.timestamp("us", tz=kind.tz if pa.types.is_timestamp(kind) else None)
+    try:
+        stamps = column.cast(options=pc.CastOptions(target, allow_time_truncate=True))
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"column {name!r} holds a time beyond all calendars ({error}); drop its row.") from error
+    return _to_numpy(stamps.cast(pa.int64()))
+
+
 def _parse_text(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, pa.DataType, str]:
-    column = pc.utf8_trim_whitespace(column)
+    column = said = pc.utf8_trim_whitespace(column)
     first = column[0].as_py() if len(column) else "0"
     targets: list[tuple[pa.DataType, str]]
     if _reads(column.slice(0, 1), pa.float64()):
@@ -222,6 +246,8 @@ def _parse_text(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, pa
     else:
         iso = "ISO 8601 text"
         targets = [(pa.timestamp(unit, zone), iso) for zone in (None, "UTC") for unit in ("us", "ns")]
+        if not any(_reads(column, target) for target, _ in targets):
+            column = _zones_respelled(column)
     targets = [(target, how) for target, how in targets if _reads(column.slice(0, 1), target)]
     row = 0
     for target, how in targets:
@@ -229,9 +255,15 @@ def _parse_text(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, pa
         if failure is None:
             return column.cast(target), target, how
         row = max(row, failure)
-    value = column[row].as_py()
+    value = said[row].as_py()
     hint = f"the rows before it are like {first!r}" if row else "times may be unix numbers or ISO 8601 text"
     raise ValueError(f"row {row + 1:,}: cannot read {value!r} in column {name!r} as a time; {hint}.")
+
+
+def _zones_respelled(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """`10:00:00 UTC` and `10:00:00 +01:00`, as databases and version control write them, as Arrow reads them."""
+    column = pc.replace_substring_regex(column, r"(?i)(:[0-9.]+) *(UTC|GMT|Z)$", r"\1Z")
+    return pc.replace_substring_regex(column, r"(:[0-9.]+) +([+-][0-9]{2}:?[0-9]{2})$", r"\1\2")
 
 
 def _reads(column: pa.ChunkedArray, target: pa.DataType) -> bool:
@@ -254,28 +286,3 @@ def _first_failure(column: pa.ChunkedArray, target: pa.DataType) -> int | None:
         else:
             high = middle
     return low
-
-
-def _unix(values: np.ndarray, name: str) -> tuple[np.ndarray, str]:
-    if not len(values):
-        return values.astype(np.int64), "seconds"
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        row = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise ValueError(f"row {row + 1:,}: {values[row]} in column {name!r} is not a time.")
-    low, high = int(np.argmin(values)), int(np.argmax(values))
-    size = max(abs(float(values[low])), abs(float(values[high])))
-    fitting = [(unit, factor) for unit, limit, factor in _UNITS if size < limit]
-    if not fitting:
-        row = high if abs(float(values[high])) == size else low
-        raise ValueError(
-            f"row {row + 1:,}: {values[row]} in column {name!r} is too large for unix time, even in microseconds."
-        )
-    unit, factor = fitting[0]
-    if values[low] > 1e8 and values[low] * 500 < values[high] and factor != 1_000_000:
-        raise ValueError(
-            f"column {name!r} mixes units: row {low + 1:,} holds {values[low]} and row {high + 1:,} {values[high]}; "
-            "write all times in one unit."
-        )
-    if values.dtype.kind == "f":
-        return np.rint(values.astype(np.float64) * factor).astype(np.int64), unit
-    return values.astype(np.int64) * factor, unit

@@ -146,14 +146,15 @@ def merge(a: CSR, b: CSR) -> CSR:
     )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Interactions:
     """A log of events in file order, with integer codes inside and raw ids outside.
 
     `users[n]` and `items[n]` index `user_ids` and `item_ids`, which hold what the person's files hold: strings
     (object arrays of `str`) or int64. The vocabularies are always in ascending order, so that no number depends on the
     order of rows; a log that is made with others is renumbered. `provenance` lists the filters that were applied,
-    `notes` what a person should know about how the log was read (recognised time unit, dropped rows, …).
+    `notes` what a person should know about how the log was read (recognised time unit, dropped rows, …); both are
+    shown where a log is (`repr`).
     """
 
     users: np.ndarray  # int32 [N]
@@ -197,6 +198,9 @@ class Interactions:
 
     def __str__(self) -> str:
         return f"{len(self):,} events of {self.n_users:,} users and {self.n_items:,} items"
+
+    def __repr__(self) -> str:
+        return "\n  ".join((f"Interactions: {self}", *self.notes, *map(str, self.provenance)))
 
     @property
     def n_users(self) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 
-from diffrec_jax.data.columns import encode_ids, encode_ratings, encode_times
+from diffrec_jax.data.columns import encode_ids, encode_ratings, encode_times, times_array
 from diffrec_jax.data.delimited import TEXT_SUFFIXES, TextFile
 from diffrec_jax.data.interactions import Interactions
 from diffrec_jax.data.naming import Names, listed, resolve
@@ -203,7 +203,7 @@ def from_arrays(
     """Equally long arrays or lists of raw ids, and optional times and ratings; titles by raw item id."""
     given = {"user": users, "item": items, "time": times, "rating": ratings}
     columns = {
-        role: as_column(values, f"{role} values")
+        role: as_column(times_array(values) if role == "time" else values, f"{role} values")
         for role, values in given.items()
         if values is not None or role in ("user", "item")
     }

@@ -8,7 +8,7 @@ repeated or invented. Times decide the order within a user, the item breaks ties
 |---|---|---|
 | `temporal` | per user, by share of his events | train <= valid <= test in time for every user |
 | `leave_one_out` | per user, the last and the one before | the same |
-| `global_time` | two moments for everybody | no training event later than any test event |
+| `global_time` | two moments for everybody, by share or given | no training event later than any test event |
 | `random` | per user, seeded | none in time |
 | `diffrec` | the authors' recipe for ML-1M, in the released order | their sizes; **valid is later than test** |
 | `released`, `as_given` | as the files say | none |
@@ -18,10 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from diffrec_jax.data import preprocess
+from diffrec_jax.data.cuts import cut_moments, parts_at
 from diffrec_jax.data.interactions import Interactions
 from diffrec_jax.data.leakage import Leakage, check
 from diffrec_jax.data.order import pair_keys, row_order
@@ -117,19 +119,29 @@ def leave_one_out(data: Interactions, *, name: str = "log") -> Split:
 
 
 def global_time(
-    data: Interactions, *, train: float = 0.7, valid: float = 0.1, test: float = 0.2, name: str = "log"
+    data: Interactions,
+    *,
+    train: float = 0.7,
+    valid: float = 0.1,
+    test: float = 0.2,
+    cuts: Sequence[Any] | None = None,
+    name: str = "log",
 ) -> Split:
     """Two moments for everybody, placed so that the shares of events come out as near as ties in time allow.
 
-    Events at a cut moment go to the later part, so equal times never straddle it. Users and items first seen after the
-    first cut are cold in train; the leakage check counts them. Raises `ValueError` without times, or where ties leave
-    train or test empty.
+    With `cuts`, the moments are given instead (see `cut_moments`): two begin valid and test, one begins test and leaves
+    no validation part. Events at a cut moment go to the later part, so equal times never straddle it. Users and items
+    first seen after the first cut are cold in train; the leakage check counts them. Raises `ValueError` without times,
+    or where ties, or cuts outside of the log, leave train or test empty (with two cuts, valid).
     """
     shares = _shares((train, valid, test))
     if data.times is None:
         raise ValueError("split 'global_time' needs times and this log has none; name the time column.")
     data = without_repeats(data)
     assert data.times is not None
+    if cuts is not None:
+        part, said = parts_at(data.times, cut_moments(cuts))
+        return _by_time(data, part, name, extra=(said,))
     ordered = np.sort(data.times)
     n = len(ordered)
     first, second = (ordered[min(n - 1, round(n * share))] for share in (shares[0], shares[0] + shares[1]))
@@ -141,6 +153,11 @@ def global_time(
             f"split 'global_time' leaves train or test empty: too many of the {n:,} events share one time; "
             "use split 'temporal' or finer times."
         )
+    return _by_time(data, part, name)
+
+
+def _by_time(data: Interactions, part: np.ndarray, name: str, *, extra: tuple[str, ...] = ()) -> Split:
+    """The split whose part of event `n` is `part[n]`, by moments that hold for everybody."""
     order = _order(data)
     return _assemble(
         data,
@@ -149,6 +166,7 @@ def global_time(
         name=name,
         rule="global_time",
         guarantee="No training event is later than any validation or test event, across all users.",
+        extra=extra,
     )
 
 
@@ -205,11 +223,13 @@ def diffrec(data: Interactions, *, rating: float | None = 4.0, core: int = 10, n
     )
 
 
-def as_given(train: Interactions, valid: Interactions, test: Interactions, *, name: str = "log") -> Split:
+def as_given(train: Interactions, valid: Interactions | None, test: Interactions, *, name: str = "log") -> Split:
     """Three logs cut by somebody else, brought to one vocabulary by their raw ids.
 
-    Where one holds whole numbers and another text, all ids become text: 12 and `12` are one id.
+    Where one holds whole numbers and another text, all ids become text: 12 and `12` are one id. Without a validation
+    log (None) that part is empty, and training goes on for all its epochs.
     """
+    valid = train.select(np.empty(0, np.int64)) if valid is None else valid
     users = shared_vocabulary([log.user_ids for log in (train, valid, test)])
     items = shared_vocabulary([log.item_ids for log in (train, valid, test)])
     titles = None

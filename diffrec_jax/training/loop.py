@@ -129,16 +129,23 @@ def fit(
       profile: of a few steps.
 
     Raises:
+      ValueError: if the run found there has more than ``epochs`` behind it.
       NonFiniteLossError: with the step whose loss was not finite; the last checkpoint is from before it.
       InterruptedRunError: if asked to stop.
       OSError: if a checkpoint cannot be written; the earlier ones are kept.
     """
     observer = Observer() if observer is None else observer
     profile = Profile.none() if profile is None else profile
+    per_epoch = trainer.steps_per_epoch
+    behind = max(checkpoints.steps(), default=0) / per_epoch if checkpoints is not None else 0.0
+    if behind > epochs:
+        raise ValueError(
+            f"epochs={epochs}: the run found here has {behind:.4g} epochs behind it already: allow as many, or more to "
+            "go on, or choose another workdir"
+        )
     start = time.perf_counter()
     program = trainer.compile(csr)
     compile_seconds = time.perf_counter() - start
-    per_epoch = trainer.steps_per_epoch
     plan = _plan(trainer, csr, program, compile_seconds)
     observer.planned(plan)
 

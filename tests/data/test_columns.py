@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffrec_jax.data.columns import describe_time, encode_ids, encode_ratings, encode_times
+from diffrec_jax.data.times import DoubtfulTimesWarning
 
 SECOND = 1_700_000_000  # 2023-11-14T22:13:20 UTC
 MICROS = SECOND * 1_000_000
@@ -39,8 +40,21 @@ def _times(values, kind=None):
     ([datetime.date(2023, 11, 14)], pa.date32(), MICROS - 80_000_000_000, "date32"),
     ([SECOND], pa.timestamp("s"), MICROS, "timestamp"),
     ([SECOND * 1000], pa.timestamp("ms", "Europe/Berlin"), MICROS, "zone given"),
-    ([0, 5], pa.int32(), 0, "unix seconds"),
+    ([0, 5], pa.int32(), 0, "taken as an order and read as unix seconds (if they count days or minutes"),
+    ([0, 0], pa.int64(), 0, "taken as an order"),
+    ([18292, 18293], pa.int64(), 18_292_000_000, "taken as an order"),
+    ([43861.4], pa.float64(), 43_861_400_000, "taken as an order"),
     ([-86400], pa.int64(), -86_400_000_000, "unix seconds"),
+    ([3, -4], pa.int8(), 3_000_000, "taken as an order"),
+    ([SECOND, SECOND - 600_000_000], pa.int32(), MICROS, "unix seconds; from 2004-11-09"),
+    ([SECOND], pa.uint32(), MICROS, "unix seconds;"),
+    ([float(SECOND)], pa.float32(), MICROS, "unix seconds, rounded: they came as float32"),
+    ([1, 2], pa.float16(), 1_000_000, "taken as an order"),
+    (["2023-11-14 22:13:20 UTC", "2023-11-14T22:13:20Z"], pa.string(), MICROS, "ISO 8601 text, zone given"),
+    (["2023-11-14 22:13:20.5 utc"], pa.string(), MICROS + 500_000, "zone given"),
+    (["2023-11-14 22:13 GMT"], pa.string(), MICROS - 20_000_000, "zone given"),
+    (["2023-11-14 23:13:20 +0100"], pa.string(), MICROS, "zone given"),
+    (["2023-11-14 22:13:20 Z"], pa.string_view(), MICROS, "zone given"),
 ])  # fmt: skip
 def test_times_are_recognised_and_said(values, kind, expected, how):
     micros, sentence = _times(values, kind)
@@ -58,12 +72,61 @@ def test_times_are_recognised_and_said(values, kind, expected, how):
     ([1700000000, None], "row 2 has no time"),
     ([1700000000.0, float("inf")], "row 2: inf"),
     ([1700000000, 1700000000000], "mixes units: row 1 holds 1700000000 and row 2 1700000000000"),
-    ([10**18], "too large"),
+    ([0, 1112486027, 1112486028000], "mixes units: row 2 holds 1112486027 and row 3 1112486028000 .seconds and milli"),
+    (["5", "1112486028000", "1112486027"], "mixes units: row 3 holds 1112486027 and row 2 1112486028000"),
+    ([SECOND * 1000.0] * 99 + [float(SECOND)] + [SECOND * 10.0**6], "row 100 holds 1700000000.0 and row 1 1700"),
+    ([10**18], "too large for unix time, even in microseconds; divide nanoseconds by 1,000"),
+    (np.array([2**63], np.uint64), "too large"),
+    ([20200131], r"row 1: 20200131 in column 'ts' is a date written as a number \(yyyymmdd\), not a unix time: write"),
+    (["20200131", "20200201"], "yyyymmdd"),
+    ([0, 20200131.0, 20200201.0], r"row 2: 20200131.0 .*yyyymmdd\)"),
+    ([20200131235959], "yyyymmddhhmmss"),
+    ([202001312359], r"yyyymmddhhmm\)"),
+    ([2020013123], r"yyyymmddhh\)"),
+    ([202001, 202012], r"yyyymm\)"),
+    ([2019, 2020, 2021], r"yyyy\)"),
+    ([SECOND, 9_999_999_999], "row 2 in column 'ts' has the time 2286-11-20T17:46:39, which no event has"),
+    ([SECOND, -62135596800], "row 2 in column 'ts' has the time 0001-01-01T00:00:00"),
+    (["2023-11-14", "9999-12-31"], "row 2 .* 9999-12-31"),
+    ([13_220_000_000_000_000], "2388"),
+    (["2023-11-14 22:13:20 CET"], "cannot read '2023-11-14 22:13:20 CET'"),
+    (["2023-11-14 22:13:20", "2023-11-14 22:13:20 UTC"], "row 2: cannot read '2023-11-14 22:13:20 UTC'"),
     ([True], "bool, which is no time"),
 ])  # fmt: skip
 def test_unreadable_times_name_row_and_value(values, sentence):
     with pytest.raises(ValueError, match=sentence):
         _times(values)
+
+
+def test_positions_that_look_like_dates_now_and_then_stay_an_order():
+    for values in (np.arange(1000, 4000), np.arange(0, 21_000_000, 1000), np.arange(201_000, 203_000)):
+        assert encode_times(_column(values), "ts")[0].tolist() == (values * 1_000_000).tolist()
+
+
+@pytest.mark.parametrize(("values", "kind", "sentence"), [
+    ([5], pa.duration("s"), r"duration\[s\], which is no time"),
+    ([5], pa.time32("s"), "time32"),
+    ([[5]], pa.list_(pa.int64()), "list"),
+    ([b"2020"], pa.binary(), "binary"),
+    ([10**17], pa.timestamp("s"), "beyond all calendars"),
+])  # fmt: skip
+def test_types_that_are_no_times_are_one_sentence(values, kind, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        _times(values, kind)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["int8", "int32", "uint8", "uint32", "float16", "float32", "uint64"])
+def test_no_numpy_warning_for_any_width(kind):
+    _times(np.array([1, 3, 120], kind))
+    if kind in ("int32", "uint32", "uint64", "float32"):
+        _times(np.array([SECOND, SECOND - 600_000_000], kind))
+
+
+def test_a_missing_time_among_real_ones_is_doubted_aloud():
+    with pytest.warns(DoubtfulTimesWarning, match="1 of 3 times lie before 1980, the first in row 2"):
+        _, sentence = _times([SECOND, 0, SECOND])
+    assert "1 of 3 times lie before 1980" in sentence and "if they stand for no time" in sentence
 
 
 def test_the_failing_row_is_found_among_many():

@@ -214,3 +214,30 @@ def test_the_gowalla_log(real_data):
 def _made(folder):
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def test_a_log_shows_how_its_times_were_read():
+    log = Interactions.from_arrays([1, 1], [2, 3], times=[0, 1]).deduplicate()
+    shown = repr(log).splitlines()
+    assert shown[0] == "Interactions: 2 events of 1 users and 2 items"
+    assert shown[1].startswith("  times (time): small numbers, taken as an order and read as unix seconds")
+    assert shown[2].startswith("  deduplicate(first): 2 -> 2 events")
+    with pytest.warns(UserWarning, match="lie before 1980") as warned:
+        Interactions.from_arrays([1, 1], [2, 3], times=[0, 1_500_000_000])
+    assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "times", [[2**70, 1], [1j, 1], [object(), 1], ["a", 1], [None, 1], np.array([1, 2], "m8[s]"), 5]
+)
+def test_times_of_unusual_types_are_one_sentence(times):
+    with pytest.raises(ValueError, match="time") as error:
+        Interactions.from_arrays([1, 2], [3, 4], times=times)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("unit", "text"), [("M", "2020-02"), ("h", "2020-02-01T00"), ("W", "2020-01-30")])
+def test_numpy_datetimes_of_every_unit_are_read(unit, text):
+    times = np.array([text, text], f"datetime64[{unit}]")
+    log = Interactions.from_arrays([1, 2], [3, 4], times=times)
+    assert log.times.tolist() == times.astype("datetime64[us]").astype(np.int64).tolist()

@@ -1,5 +1,6 @@
 """Splits: counts by hand, nothing lost or invented, order where promised, and the leakage check by brute force."""
 
+import datetime
 from collections import Counter
 
 import numpy as np
@@ -99,6 +100,52 @@ def test_global_time_keeps_ties_together_and_counts_cold_users():
         splits.global_time(Interactions.from_arrays([1, 1, 1], [1, 2, 3], times=[5, 5, 5]))
     with pytest.raises(ValueError, match="'global_time' needs times"):
         splits.global_time(Interactions.from_arrays([1, 1, 1], [1, 2, 3]))
+
+
+CLICKS = ["2020-01-30", "2020-01-31T23:59:59Z", "2020-02-01", "2020-02-02", "2020-03-01 10:00:00 UTC", "2020-03-02"]
+
+
+def clicks():
+    stamps = [np.datetime64(text.removesuffix("Z").removesuffix(" UTC"), "s") for text in CLICKS]
+    return Interactions.from_arrays(list("abcabc"), range(6), times=np.array(stamps))
+
+
+@pytest.mark.parametrize(("cuts", "expected"), [
+    (["2020-02-01", "2020-03-01"], [[0, 1], [2, 3], [4, 5]]),
+    (["2020-02-01"], [[0, 1], [], [2, 3, 4, 5]]),
+    (["2020-02-01T00:00:01+00:00", "2020-03-02"], [[0, 1, 2], [3, 4], [5]]),
+    ([datetime.date(2020, 2, 1), np.datetime64("2020-03-01T10:00:00")], [[0, 1], [2, 3], [4, 5]]),
+    ([1_580_515_200], [[0, 1], [], [2, 3, 4, 5]]),
+])  # fmt: skip
+def test_global_time_cuts_where_it_is_told(cuts, expected):
+    split = splits.global_time(clicks(), cuts=cuts)
+    assert [sorted(split.item_ids[part.items].tolist()) for part in split] == expected
+    assert any(note.startswith("Cut at 2020-02-01T00:00:0") for note in split.notes)
+    assert any("no validation part" in note for note in split.notes) == (len(cuts) == 1)
+
+
+@pytest.mark.parametrize(("cuts", "sentence"), [
+    (["2020-03-01", "2020-02-01"], "cuts 2020-03-01 and 2020-02-01 are not in order"),
+    (["2020-03-01", "2020-03-01"], "not in order"),
+    (["soon"], "the cut 'soon' is no time: write it like 2020-01-31"),
+    ([20200201], "the cut '20200201' is no time"),
+    ([None], "no time"),
+    ([object()], "no time"),
+    ([], "one moment, which begins test, or two"),
+    ("2020-03-01", "one moment"),
+    (["2021-01-01"], "leaves 6 events to train, 0 to valid and 0 to test: cut within the log, from 2020-01-30T00"),
+    (["2019-01-01", "2020-02-01"], "leaves 0 events to train"),
+    (["2020-02-03", "2020-02-04"], "leaves 4 events to train, 0 to valid and 2 to test"),
+])  # fmt: skip
+def test_cuts_that_cut_nothing_are_refused(cuts, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        splits.global_time(clicks(), cuts=cuts)
+
+
+def test_as_given_needs_no_validation():
+    train, test = Interactions.from_arrays(["u", "v"], [10, 20]), Interactions.from_arrays(["v"], [10])
+    split = splits.as_given(train, None, test)
+    assert counts(split) == (2, 0, 1) and split.valid.n_users == split.n_users == 2
 
 
 def test_random_is_seeded_and_has_the_sizes_of_temporal():

@@ -97,6 +97,9 @@ def test_a_run_leaves_a_folder_that_explains_itself_and_shows_its_table_again(co
     assert code == 0 and "standard protocol (mean over users with held-out items)" in standard
     code, from_flags = command(f"--flagfile={folder / 'flags.txt'}", workdir=None, small=False)
     assert code == 0 and "is finished" in from_flags
+    folder.rename(tmp_path / "moved")
+    code, moved = command(f"--flagfile={tmp_path / 'moved' / 'flags.txt'}", workdir=None, small=False)
+    assert code == 0 and f"{tmp_path / 'moved'} is finished" in moved and not folder.exists()
 
 
 def test_the_recorded_flags_are_the_configuration(tmp_path):
@@ -209,7 +212,8 @@ def test_changed_data_is_refused(data_dir, tmp_path, capsys, monkeypatch):
     assert cli.guarded(run.main) == 0
     pairs = np.load(tmp_path / "changing" / "train_list.npy")
     np.save(tmp_path / "changing" / "train_list.npy", pairs[:-1])
-    assert cli.guarded(run.main) == 0  # a finished run shows its result, and needs no data
+    assert cli.guarded(run.main) == 2
+    assert "is finished, on data that have changed since" in capsys.readouterr().err
     (tmp_path / "run" / "result.json").unlink()
     assert cli.guarded(run.main) == 2
     assert "holds a run on other interactions" in capsys.readouterr().err

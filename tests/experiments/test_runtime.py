@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import json
 import os
 import re
@@ -10,13 +11,14 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
 import pytest
 from test_run import ROOT
 
-from experiments import cli, run, runtime
+from experiments import cli, rendezvous, run, runtime
 from experiments.config import Config, as_flags
 
 SMALL = ["--dims=[8]", "--steps=3", "--epochs=4", "--eval_every=2", "--batch_size=32", "--baselines=false"]
@@ -99,6 +101,63 @@ def test_a_coordinator_nobody_answers_is_named(command):
     flags = [f"--coordinator={address}", "--process_id=1", "--process_count=2", "--join_timeout=1"]
     code, text = command("--multihost", *flags)
     assert code == 2 and f"no coordinator answers at {address} within 1 s" in text
+
+
+def test_a_partner_that_never_comes_is_named_by_process_0(command):
+    address = f"localhost:{free_port()}"
+    flags = [f"--coordinator={address}", "--process_id=0", "--process_count=3", "--join_timeout=1"]
+    code, text = command("--multihost", *flags)
+    assert code == 2 and text == (
+        f"error: of 3 processes, number 1, 2 did not come to the coordinator at {address} within 1 s: start all of "
+        "them, with the same --coordinator and --process_count\n"
+    )
+
+
+def together(*calls):
+    """What each of some functions said, run at once; empty where all went well."""
+
+    def said(call):
+        try:
+            call()
+        except OSError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return list(threads.map(said, calls))
+
+
+def test_processes_meet_in_any_order_and_are_told_what_is_the_matter():
+    address = f"localhost:{free_port()}"
+    attend = functools.partial(rendezvous.attend, address)
+    gather = functools.partial(rendezvous.gather, address)
+    assert together(lambda: attend(2, 3, 9), lambda: attend(1, 3, 9), lambda: gather(3, 9)) == ["", "", ""]
+    alone, missed = together(lambda: attend(1, 3, 9), lambda: gather(3, 1))
+    assert alone == missed and "number 2 did not come" in missed
+    twice = together(lambda: attend(1, 3, 9), lambda: attend(1, 3, 9), lambda: gather(3, 1))
+    assert "process_id=1 has come to process 0 already" in "".join(twice[:2])
+    counted = together(lambda: attend(1, 4, 9), lambda: gather(3, 1))
+    assert counted[0] == "process_count=4 here, and 3 at process 0: say the same to all processes"
+    waiting = together(lambda: attend(1, 3, 1), lambda: gather(3, 2))
+    assert "still waits for other processes after 1 s" in waiting[0] and "number 1, 2 did not come" in waiting[1]
+
+
+def test_strangers_at_the_address_are_told_apart():
+    with socket.create_server(("localhost", 0)) as other:
+        address = f"localhost:{other.getsockname()[1]}"
+        (said,) = together(lambda: rendezvous.gather(address, 2, 1))
+        assert f"process 0 cannot listen at {address} (Address already in use)" in said
+        said, _ = together(lambda: rendezvous.attend(address, 1, 2, 1), lambda: other.accept()[0].close())
+        assert f"what answers at {address} is no process 0" in said
+    address = f"localhost:{free_port()}"
+
+    def stranger():
+        with rendezvous.wait_for("localhost", int(address.partition(":")[2]), 9) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+
+    assert together(stranger, lambda: rendezvous.gather(address, 2, 1))[1].startswith(
+        "of 2 processes, number 1 did not"
+    )
 
 
 def test_what_belongs_to_the_machine_is_recorded_in_no_flag_file():

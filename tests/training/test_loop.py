@@ -108,6 +108,18 @@ def test_the_whole_state_resumes_bit_for_bit(split, one_device, tmp_path):
     assert same(a, b)
 
 
+def test_more_epochs_go_on_from_the_last_state_and_fewer_are_refused(split, one_device, tmp_path):
+    whole, first, more = Recorder(), Recorder(), Recorder()
+    fit(split, one_device, whole, epochs=5)
+    fit(split, one_device, first, epochs=3, workdir=tmp_path)
+    longer = fit(split, one_device, more, epochs=5, workdir=tmp_path)
+    assert more.starts[0][0] == 3 and longer.result.epochs_run == 5
+    assert [loss for _, loss, _ in first.reports + more.reports] == [loss for _, loss, _ in whole.reports]
+    with pytest.raises(ValueError, match="epochs=4: the run found here has 5 epochs behind it already"):
+        fit(split, one_device, epochs=4, workdir=tmp_path)
+    assert fit(split, one_device, epochs=5, workdir=tmp_path).result.progress == longer.result.progress
+
+
 def test_without_a_workdir_the_result_is_the_same(split, one_device, tmp_path):
     in_memory = fit(split, one_device)
     assert same(in_memory.params, fit(split, one_device, workdir=tmp_path).params)

@@ -1,0 +1,75 @@
+"""Splits of one's own, as flags say them: shares, cut dates, or three files; what contradicts itself is refused."""
+
+from typing import TYPE_CHECKING
+
+from diffrec_jax.data.cuts import cut_moments
+
+if TYPE_CHECKING:
+    from experiments.config import Config
+
+SHARED = ("temporal", "global_time", "random")  # splits that shares mean something to
+
+
+def shares(text: str) -> tuple[float, float, float]:
+    """``80,10,10`` or ``.8,.1,.1`` as fractions of train, validation (0: none) and test.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    try:
+        values = [float(part) for part in text.strip("[] ").split(",")]
+    except ValueError:
+        values = []
+    for whole in (1.0, 100.0):
+        if len(values) == 3 and abs(sum(values) - whole) < 1e-6 * whole and min(values) >= 0 < values[0] * values[2]:
+            return values[0] / whole, values[1] / whole, values[2] / whole
+    raise ValueError(
+        f"split_shares={text} is no division into train, validation and test: write three numbers that add up to 100 "
+        "(or 1) such as 80,10,10, the middle one 0 for no validation"
+    )
+
+
+def shares_text(text: str) -> str:
+    """The same shares in one spelling, so that a run is found again; empty stays empty."""
+    return ",".join(f"{share:.9g}" for share in shares(text)) if text else ""
+
+
+def dates(text: str) -> list[str]:
+    """The cut dates of ``2020-01-01,2020-02-01``; none of an empty text."""
+    return [part.strip() for part in text.split(",")] if text else []
+
+
+def rule(config: "Config") -> str:
+    """The split by its name; empty where the dataset brings its own."""
+    implied = "global_time" if config.split_dates else "temporal" if config.split_shares else ""
+    return config.split or implied
+
+
+def check(config: "Config") -> None:
+    """Refuse flags that say two splits, or half of one.
+
+    Raises:
+      ValueError: with the flag, and what to drop or say.
+    """
+    shares_text(config.split_shares)
+    if config.split_dates:
+        cut_moments(dates(config.split_dates))
+    if config.split_shares and config.split_dates:
+        raise ValueError("split_shares and split_dates are two ways to cut a log: drop one of them")
+    if config.split_shares and rule(config) not in SHARED:
+        raise ValueError(
+            f"split_shares means nothing to split={config.split}: drop it, or say --split={' or '.join(SHARED)}"
+        )
+    if config.split_dates and rule(config) != "global_time":
+        raise ValueError(f"split_dates means nothing to split={config.split}: drop it, or say --split=global_time")
+    if config.valid_data and not config.test_data:
+        raise ValueError(f"valid_data={config.valid_data} is a part of a split: name the last one, too, by --test_data")
+    if not config.test_data:
+        return
+    for name in ("split", "split_shares", "split_dates", "k_core", "min_history"):
+        if getattr(config, name) != getattr(type(config), name):
+            raise ValueError(
+                f"{name} means nothing to a split of your own files, kept as given: drop it or --test_data"
+            )
+    if config.noise.startswith("natural"):
+        raise ValueError(f"noise={config.noise} needs the one log that a split was made of: drop it or --test_data")
