@@ -14,6 +14,7 @@ WORDS = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_MIN_LOG_LEVEL": "3",
 }
+OF_THE_PACKAGES = ("TPU_SKIP_MDS_QUERY", "TPU_LIBRARY_PATH")  # which JAX and libtpu set when they are imported
 DEVICES = ("dev/accel*", "dev/vfio/[0-9]*")
 PCI_VENDORS = "sys/bus/pci/devices/*/vendor"
 GOOGLE = "0x1ae0"
@@ -24,7 +25,7 @@ def quieten(environ: MutableMapping[str, str] = os.environ, *, root: Path = Path
 
     On a machine with a TPU, or where anything about TPUs is set already, nothing is touched.
     """
-    said = [name for name in environ if name.startswith("TPU_") and name != "TPU_SKIP_MDS_QUERY"]  # JAX sets that one
+    said = [name for name in environ if name.startswith("TPU_") and name not in OF_THE_PACKAGES]
     if not said and "JAX_FORCE_TPU_INIT" not in environ and not has_tpu(root):
         for name, value in WORDS.items():
             environ.setdefault(name, value)

@@ -1,6 +1,8 @@
 """Planning for TPUs: what is counted here, and a plan from the command line where their compiler is installed."""
 
+import os
 import re
+import subprocess
 import sys
 
 import jax
@@ -137,9 +139,19 @@ def test_what_the_compiler_refuses_is_no_native_traceback(monkeypatch):
 
 
 def test_without_a_tpu_its_runtime_is_told_so(tmp_path):
-    environ = {"HOME": "/home/a", "TPU_SKIP_MDS_QUERY": "1"}  # which JAX sets itself
+    environ = {"HOME": "/home/a", "TPU_SKIP_MDS_QUERY": "1", "TPU_LIBRARY_PATH": "a.so"}  # as the packages leave it
     no_tpu.quieten(environ, root=tmp_path)
-    assert environ == {"HOME": "/home/a", **no_tpu.WORDS}
+    assert environ == {"HOME": "/home/a", "TPU_LIBRARY_PATH": "a.so", **no_tpu.WORDS}
+
+
+def test_a_command_with_the_compiler_installed_begins_without_its_warnings(tmp_path):
+    pytest.importorskip("libtpu")
+    if no_tpu.has_tpu():
+        pytest.skip("there is a TPU")
+    command = "from experiments import cli; import jax; cli.guarded(lambda argv: print(len(jax.devices())))"
+    usual = {name: value for name, value in os.environ.items() if not name.startswith(("TPU_", "JAX_PLATFORMS"))}
+    found = subprocess.run([sys.executable, "-c", command], env=usual, capture_output=True, text=True, check=True)
+    assert found.stdout.strip().isdigit() and "TPU" not in found.stderr
 
 
 @pytest.mark.parametrize("device", ["dev/accel0", "dev/vfio/0", "sys/bus/pci/devices/0000:00:05.0/vendor"])
