@@ -16,6 +16,7 @@ from diffrec_jax.data.interactions import CSR, Interactions, checksum, merge
 from diffrec_jax.data.rows import device_csr
 from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
 from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS
+from diffrec_jax.finite import check_parameters
 from diffrec_jax.mesh import Layout, make_mesh, replicated
 from diffrec_jax.models.baselines import EASE
 from diffrec_jax.models.contract import Catalogue, ClosedForm, Model, item_axes, shapes
@@ -131,6 +132,7 @@ def fit(
     if isinstance(model, ClosedForm):
         began = time.perf_counter()
         params = jax.block_until_ready(jax.device_put(model.fit(train), replicated(mesh)))
+        check_parameters(params, model)
         progress = Progress(train_seconds=time.perf_counter() - began)
         result = FitResult(params, progress, 0, sum(leaf.size for leaf in jax.tree.leaves(params)))
         if workdir is not None and is_writer():
@@ -194,6 +196,7 @@ def _with_path(fitted: Fitted, model: LinearPath) -> Fitted:
     """The linear path fitted beside the network of ``fitted``."""
     began = time.perf_counter()
     linear = jax.block_until_ready(jax.device_put(model.linear.fit(fitted.train), replicated(fitted.mesh)))
+    check_parameters(linear, model.linear)
     seconds = fitted.result.progress.train_seconds + time.perf_counter() - began
     params = {"network": fitted.params, "linear": linear}
     result = dataclasses.replace(

@@ -36,8 +36,7 @@ class RefusedTopologyError(ValueError):
 
     def __init__(self, topology: str, reason: str) -> None:
         super().__init__(
-            f"the installed TPU compiler refuses topology={topology} ({reason}): choose another one, or another version "
-            "of libtpu"
+            f"the installed TPU compiler refuses topology={topology} ({reason}): choose another one, or another libtpu"
         )
         self.topology, self.reason = topology, reason
 

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from diffrec_jax.data.rows import Rows, make_rows
 from diffrec_jax.evaluation.ranking import mask_seen, top_k
+from diffrec_jax.finite import check_parameters, check_scores, rankable, unranked
 from diffrec_jax.mesh import replicated
 from diffrec_jax.models.contract import Params, Scorer, is_factored
 from diffrec_jax.serving.histories import Histories
@@ -56,10 +57,14 @@ class Ranker:
           n_items: I.
           mesh: the devices; None is the default device.
           seed: of noise at inference, where the model uses any.
+
+        Raises:
+          NonFiniteParametersError: if a parameter is no number.
         """
         self.model, self.n_items, self.mesh = model, n_items, mesh
         self._sharding = None if mesh is None else replicated(mesh)
         self.params = jax.device_put(params, self._sharding)
+        check_parameters(self.params, model)
         self.tables = jax.jit(model.prepare)(self.params)
         self.recency = getattr(model, "recency", None)
         self.needs_days = self.recency is not None and self.recency.kernel == "exponential"
@@ -91,6 +96,9 @@ class Ranker:
 
         Returns:
           ``(scores [n, K] float32, items [n, K] int32)``, best first; where fewer than K items remain, -inf and -1.
+
+        Raises:
+          NonFiniteScoresError: if the scores of a history are no numbers.
         """
         length = _list_length(k, self.n_items)
         mask = self._everything if allowed is None else self._put(np.asarray(allowed, bool))
@@ -107,6 +115,7 @@ class Ranker:
         items = np.empty((len(histories), k), np.int32)
         for rows, (best, which) in self._batched(histories, dispatch):
             scores[rows], items[rows] = best[: len(rows), :k], which[: len(rows), :k]
+        check_scores(unranked(scores), self.model)
         items[np.isneginf(scores)] = -1
         return scores, items
 
@@ -123,6 +132,7 @@ class Ranker:
 
         for rows, scores in self._batched(histories, dispatch):
             out[rows] = scores[: len(rows), : at.shape[1]]
+        check_scores(np.any(np.isnan(out) | np.isposinf(out), axis=1), self.model)
         return out
 
     def user_vectors(self, histories: Histories) -> np.ndarray:
@@ -208,7 +218,7 @@ class Ranker:
         k: int,
     ) -> tuple[jax.Array, jax.Array]:
         """Top-K of one batch; ``blocked [B, S]`` holds item numbers, padded with I."""
-        scores = self.model.scores(params, self._rows(batch), key=key, tables=tables)
+        scores = rankable(self.model.scores(params, self._rows(batch), key=key, tables=tables))
         scores = jnp.where(allowed, scores, -jnp.inf)
         if self.mesh is None or self.mesh.size == 1:  # in place
             scores = scores.at[jnp.arange(scores.shape[0])[:, None], blocked].set(-jnp.inf, mode="drop")

@@ -1,5 +1,6 @@
 """From parameters to trained parameters: the step, the loop, the mesh, the checkpoints."""
 
+from diffrec_jax.finite import NonFiniteParametersError
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.training.checkpoint import Checkpoints, Progress
 from diffrec_jax.training.loop import EpochReport, FitResult, InterruptedRunError, NonFiniteLossError, Observer, Plan
@@ -11,6 +12,7 @@ __all__ = [
     "FitResult",
     "InterruptedRunError",
     "NonFiniteLossError",
+    "NonFiniteParametersError",
     "Observer",
     "Plan",
     "Progress",
