@@ -101,6 +101,28 @@ def test_scores_that_are_no_numbers_are_not_served(split):
         fitted.recommender.explain(users=split.user_ids[:1], items=split.item_ids[:1])
 
 
+@pytest.mark.parametrize("bad", [-np.float32(np.nan), -np.inf])
+def test_scores_that_are_no_numbers_are_not_evaluated(split, bad):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Divides(dr.EASE):
+        def scores(self, params, rows, *, key=None, tables=None):
+            return jnp.where((rows.users == 5)[:, None], bad, super().scores(params, rows))  # of one user alone
+
+    fitted = dr.fit(Divides(), split.train, split.valid, mesh=one_device())
+    truth = split.test.select(split.test.users != 5)
+    assert (
+        dr.evaluate(fitted, truth).per_user.keys() == dr.evaluate(fitted, truth, ks=(10, 20, 50, 100)).per_user.keys()
+    )
+    with pytest.raises(NonFiniteScoresError, match=r"Divides gives scores that are no numbers .* to 1 of \d+ users"):
+        dr.evaluate(fitted, split.test)
+
+
+def test_a_run_whose_first_validation_is_no_number_ends_with_a_sentence(split, tmp_path):
+    model = dr.DiffRec(dims=(8,), steps=2, lr=1e20)
+    with pytest.raises(NonFiniteScoresError, match="DiffRec gives scores that are no numbers"):
+        dr.fit(model, split.train, split.valid, mesh=one_device(), workdir=tmp_path, **TOO_FAST)
+
+
 def test_damaged_parameters_are_not_served(split):
     good = dr.fit(dr.EASE(), split.train, mesh=one_device()).recommender
     params = good.ranker.params.at[3, 1].set(jnp.nan)

@@ -14,10 +14,12 @@ from diffrec_jax.data.rows import device_csr, take_rows
 from diffrec_jax.evaluation import metrics as metrics_lib
 from diffrec_jax.evaluation.beyond import ListCounts, beyond_accuracy
 from diffrec_jax.evaluation.ranking import hits, mask_seen, top_k
+from diffrec_jax.finite import check_scores, rankable, unranked
 from diffrec_jax.mesh import Layout, replicated
 from diffrec_jax.models.contract import Catalogue, Model, Scorer, item_axes, shapes
 
 KS = (10, 20, 50, 100)
+UNRANKED = "unranked"  # among the metrics of a batch, until they are fetched: whose scores are no numbers
 AHEAD = 8  # batches given to the device beyond the one it works on, so that an evaluation can be given up
 
 
@@ -101,6 +103,9 @@ class Evaluator:
         Args:
           params: of the model.
           between_batches: called before every batch; may raise, to give the evaluation up.
+
+        Raises:
+          NonFiniteScoresError: if the scores of a user are no numbers.
         """
         if not self._batches:
             return Evaluation(users=self.users, per_user={}, n_users=self.n_users)
@@ -117,6 +122,7 @@ class Evaluator:
         fetched, beyond, per_item = jax.device_get((batches, *summarise(counts, self._popularity)))
         seconds = time.perf_counter() - start
         per_user = {name: np.concatenate([part[name] for part in fetched])[: len(self.users)] for name in fetched[0]}
+        check_scores(per_user.pop(UNRANKED), self.model)
         order = np.argsort(self.users)
         per_user = {name: values[order] for name, values in per_user.items()}
         if self._popularity is not None:
@@ -165,7 +171,8 @@ class Evaluator:
         """Metrics of one batch of users, and the counts with its lists added."""
         rows = take_rows(history, users, recency=getattr(self.model, "recency", None), mesh=self.mesh)
         scores = self.model.scores(params, rows, key=key, tables=tables)
-        scores = mask_seen(scores, take_rows(seen, users, mesh=self.mesh))
+        masked = take_rows(seen, users, mesh=self.mesh)
+        scores = mask_seen(rankable(scores), masked)
         k = min(max(self.ks), scores.shape[1])
         values, items = top_k(scores, k, mesh=self.mesh)
         held_out = take_rows(truth, users, mesh=self.mesh)
@@ -176,7 +183,8 @@ class Evaluator:
             everywhere = jax.lax.with_sharding_constraint((items, found, real), replicated(self.mesh))
             counts = counts.add(*everywhere, self.ks)
         found = jnp.pad(found, ((0, 0), (0, max(self.ks) - k)))
-        return metrics_lib.ranking_metrics(found, held_out.lengths, self.ks), counts
+        metrics = metrics_lib.ranking_metrics(found, held_out.lengths, self.ks)
+        return {**metrics, UNRANKED: unranked(values, self._catalogue.n_items - masked.lengths)}, counts
 
     def _no_counts(self) -> ListCounts | None:
         if self._popularity is None:
