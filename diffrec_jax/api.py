@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from diffrec_jax.data.interactions import CSR, Interactions, checksum, merge
 from diffrec_jax.data.rows import device_csr
 from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
-from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS
+from diffrec_jax.evaluation.metrics import PROTOCOLS, list_lengths, parse_metric
 from diffrec_jax.finite import check_parameters
 from diffrec_jax.mesh import Layout, make_mesh, replicated
 from diffrec_jax.models.baselines import EASE
@@ -84,6 +84,7 @@ def fit(
     patience: int = 20,
     train_minutes: float = 0.0,
     selection: tuple[str, str] = ("official", "recall@20"),
+    ks: Sequence[int] = KS,
     mesh: Mesh | None = None,
     prng_impl: str = "threefry2x32",
     ema_decay: float = 0.0,
@@ -108,7 +109,8 @@ def fit(
       eval_every: epochs between validations (and checkpoints).
       patience: epochs without improvement before training ends.
       train_minutes: of training and validation, at most (but for the first epoch); 0: no limit.
-      selection: protocol and metric that choose the epoch.
+      selection: protocol and metric that choose the epoch, such as ``("official", "ndcg@10")``.
+      ks: list lengths that validation reports, beside that of ``selection``.
       mesh: the devices; None takes all, rows spread over them.
       prng_impl: JAX generator of the training noise; ``rbg`` is faster on TPU.
       ema_decay: of an exponential moving average of the parameters, which is then what is validated, kept as the best
@@ -146,16 +148,14 @@ def fit(
             raise ValueError(f"{name}={value} must be at least 1")
     if not train_minutes >= 0.0:
         raise ValueError(f"train_minutes={train_minutes} must not be negative: 15, say, or 0 for no limit")
-    known = [f"{metric}@{k}" for metric in METRICS for k in KS]
-    if selection[0] not in PROTOCOLS or selection[1] not in known:
-        raise ValueError(f"selection={selection} is unknown: choose one of {PROTOCOLS} and one of {', '.join(known)}")
+    validated = _validated(selection, ks)
     catalogue = Catalogue(n_items=train.n_items, n_users=train.n_users)
     precision = {"dtype": dtype, "mu_dtype": mu_dtype}
     batch_size = min(batch_size, train.n_users)
     trainer = Trainer(trained, catalogue, batch_size, seed, mesh, prng_impl, ema_decay, **precision)
     evaluator = None
     if valid is not None and valid.n_interactions:
-        evaluator = Evaluator(trained, history=train, seen=train, truth=valid, mesh=mesh, seed=seed)
+        evaluator = Evaluator(trained, history=train, seen=train, truth=valid, mesh=mesh, seed=seed, ks=validated)
         evaluator.compile(trainer.abstract_state().params)
     checkpoints = None
     if workdir is not None:
@@ -190,6 +190,16 @@ def fit(
         result = dataclasses.replace(result, compile_seconds=result.compile_seconds + evaluator.compile_seconds)
     fitted = Fitted(trained, result.params, train, valid, mesh, result, vocabulary, about, evaluator)
     return _with_path(fitted, model) if isinstance(model, LinearPath) else fitted
+
+
+def _validated(selection: tuple[str, str], ks: Sequence[int]) -> tuple[int, ...]:
+    """The list lengths of validation: those asked for, and that of the metric that chooses the epoch."""
+    if isinstance(selection, str) or len(selection) != 2 or selection[0] not in PROTOCOLS:
+        raise ValueError(
+            f"selection={selection!r} must be a protocol ({' or '.join(PROTOCOLS)}) and a metric, such as "
+            "('official', 'ndcg@10')"
+        )
+    return list_lengths([*list_lengths(ks), parse_metric(selection[1])[1]])
 
 
 def _with_path(fitted: Fitted, model: LinearPath) -> Fitted:
@@ -239,7 +249,7 @@ def evaluate(
         truth=truth,
         mesh=fitted.mesh,
         seed=seed,
-        ks=ks,
+        ks=list_lengths(ks),
         popularity=np.bincount(fitted.train.indices, minlength=fitted.train.n_items),
     )
     return evaluator(fitted.stored)

@@ -6,7 +6,7 @@ are made ``rankable`` before they are sorted: NaN becomes +inf, and the head of 
 Letters: B users, I items, K list length.
 """
 
-from typing import Any, TypeAlias
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import numpy as np
 ADVICE = "lower the learning rate, or look at the data and the hyper-parameters, and train it again"
 
 
-Array: TypeAlias = jax.Array | np.ndarray
+Array = TypeVar("Array", jax.Array, np.ndarray)
 
 
 class NonFiniteParametersError(ArithmeticError):
@@ -70,7 +70,7 @@ def unranked(values: Array, n_left: Array | None = None) -> Array:
     return bad if n_left is None else bad | ((values[:, 0] == -jnp.inf) & (n_left > 0))
 
 
-def check_scores(bad: Array, model: Any) -> None:
+def check_scores(bad: np.ndarray, model: Any) -> None:
     """Refuse lists by scores that are no numbers.
 
     Args:

@@ -18,7 +18,7 @@ from diffrec_jax.evaluation.significance import TESTS
 from diffrec_jax.files import write_atomically
 from experiments import cli, compare_report, systems
 from experiments.comparison import Comparison, check_comparable, compare
-from experiments.published import COLUMNS
+from experiments.published import columns
 
 FORMATS = (".md", ".tex", ".csv")
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         runs += kept_baselines(runs)
     found = compare(
         systems.group(runs),
-        metrics=[name.strip() for name in args.metrics.split(",") if name.strip()],
+        metrics=asked_metrics(args.metrics, runs),
         protocol=args.protocol,
         test=args.test,
         level=args.level,
@@ -69,7 +69,7 @@ def arguments() -> argparse.ArgumentParser:
     usage = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m experiments.compare", description=__doc__, formatter_class=usage)
     parser.add_argument("runs", nargs="+", help="run folders, the reference first")
-    parser.add_argument("--metrics", default=",".join(COLUMNS), help="separated by commas (default: %(default)s)")
+    parser.add_argument("--metrics", help="separated by commas (default: the paper's four, or what all runs have)")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="official", help="default: %(default)s")
     parser.add_argument("--test", choices=TESTS, default="wilcoxon", help="default: %(default)s")
     parser.add_argument("--level", type=float, default=0.95, help="of the intervals (default: %(default)s)")
@@ -77,6 +77,13 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--report", default="", help="folder of report.html and report.md; comparison/ beside the runs")
     parser.add_argument("--out", default="", help="also write the tables to a .md, .tex or .csv file")
     return parser
+
+
+def asked_metrics(said: str | None, runs: Sequence[systems.Run]) -> list[str]:
+    """The metrics of ``--metrics``; unless said, those that tables of these runs show."""
+    if said is None:
+        return list(columns(*(run.result["test"]["official"] for run in runs)))
+    return [name.strip() for name in said.split(",") if name.strip()]
 
 
 def check_out(out: str) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 
 from diffrec_jax.data.recency import KERNELS, Recency
 from diffrec_jax.diffusion.schedule import NOISE_SCHEDULES
-from diffrec_jax.evaluation.metrics import PROTOCOLS
+from diffrec_jax.evaluation import KS
+from diffrec_jax.evaluation.metrics import PROTOCOLS, list_lengths
 from diffrec_jax.mesh import mesh_sizes
 from diffrec_jax.models.baselines import EASE
 from diffrec_jax.models.denoiser import ACTIVATIONS
 from diffrec_jax.models.linear_path import LinearPath
 from diffrec_jax.training.step import DTYPES
+from experiments import selection
 from experiments.kinds import KINDS, LATENT, RECENCY, TIME_AWARE, hyper_parameters, models_of
 
 PRNG_IMPLS = ("threefry2x32", "rbg", "unsafe_rbg")
@@ -22,7 +24,7 @@ EVAL_HISTORIES = ("train", "train+valid")
 STAYS_UNSAID = ("beta_fixed", "fit_weighted")  # the model's own default holds; other unsaid flags are filled in
 FIT_OPTIONS = (
     "seed", "batch_size", "epochs", "eval_every", "patience", "train_minutes", "prng_impl", "ema_decay", "dtype",
-    "mu_dtype",
+    "mu_dtype", "ks",
 )  # fmt: skip
 MACHINE = ("compile_cache", "profile_steps", "multihost", "coordinator", "process_id", "process_count", "join_timeout")
 NOT_PART_OF_A_RUN = (
@@ -31,6 +33,8 @@ NOT_PART_OF_A_RUN = (
     "data_dir",
     "protocol",
     "seeds",
+    "segments",
+    "quiet",
     *MACHINE,
 )  # may differ when a run is taken up again
 
@@ -143,7 +147,7 @@ class Config:
     batch_size: int = option(400, "users per step", group="trained")
     epochs: int = option(1000, "at most this many", group="trained")
     eval_every: int = option(5, "epochs between validations, each followed by a checkpoint", group="trained")
-    patience: int = option(20, "epochs without better validation recall@20 before training ends", group="trained")
+    patience: int = option(20, "epochs without better validation, by --select, before training ends", group="trained")
     train_minutes: float = option(
         0.0, "no epoch begins that would end after this much training and validation; 0: no limit", group="trained"
     )
@@ -169,11 +173,17 @@ class Config:
     )
     # evaluation and output
     protocol: str = option("official", "convention of the printed table; both are recorded", choices=PROTOCOLS)
+    select: str = option(
+        selection.DEFAULT, "validation metric that chooses the epoch: ndcg@10, say, or standard:ndcg@10"
+    )
+    ks: tuple[int, ...] = option(KS, "list lengths K that are evaluated and recorded, such as 1,5,20")
+    segments: str = option("", "also say metrics by user group: a table with the columns user and group")
     eval_history: str = option("train", "what the test history holds", choices=EVAL_HISTORIES)
     baselines: bool = option(True, "also evaluate popularity and EASE")
     workdir: str = option("", "the run folder; runs/<flag file or dataset>-s<seed> if empty")
 
     # the machine; recorded in no flag file
+    quiet: bool = option(False, "print nothing but errors and, at the end, where the result is")
     compile_cache: bool = option(False, "keep compiled programs for the next run, in the person's own cache folder")
     profile_steps: str = option(
         "", "FIRST:LAST, as in 10:15: trace these training steps, for TensorBoard", group="trained"
@@ -207,6 +217,8 @@ class Config:
         if self.recency and self.model in ("diffrec", "l_diffrec"):
             model = "lt_diffrec" if self.model in LATENT else "t_diffrec"
             raise ValueError(f"recency={self.recency} makes the model time-aware: say --model={model}, or drop it")
+        selection.parse(self.select)
+        object.__setattr__(self, "ks", list_lengths(self.ks))
         self._refuse_what_means_nothing()
         if self.data_seed < 0:
             raise ValueError(f"data_seed={self.data_seed} must not be negative")
@@ -260,7 +272,7 @@ class Config:
 
     def fit_options(self) -> dict[str, Any]:
         """What ``diffrec_jax.fit`` calls by the same names."""
-        return {name: getattr(self, name) for name in FIT_OPTIONS}
+        return {name: getattr(self, name) for name in FIT_OPTIONS} | {"selection": selection.parse(self.select)}
 
     def build_model(self) -> Any:
         """The model of this configuration, latent ones without their clusters; refuses values that make none."""
@@ -330,5 +342,5 @@ def flag_text(value: Any) -> str:
 def as_flags(config: Config) -> str:
     """The configuration as a flag file."""
     values = as_json(config).items()
-    known = {name: value for name, value in values if value is not None and name not in MACHINE}
+    known = {name: value for name, value in values if value is not None and name not in ("quiet", *MACHINE)}
     return "".join(f"--{name}={flag_text(value)}\n" for name, value in known.items())

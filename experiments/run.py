@@ -27,7 +27,7 @@ from diffrec_jax.models.baselines import NO_TIMES
 from diffrec_jax.processes import is_writer
 from diffrec_jax.training import InterruptedRunError
 from diffrec_jax.training.profile import Profile
-from experiments import cli, evidence, item_clusters, report, runtime, seeds, source, table
+from experiments import cli, evidence, item_clusters, report, runtime, seeds, selection, source, table
 from experiments.config import Config
 from experiments.kinds import is_trained
 from experiments.progress import RunObserver
@@ -47,6 +47,8 @@ def main(argv: Sequence[str]) -> int:
 def run(config: Config, console: Console) -> int:
     """Train, or go on, or show what was found: whatever the run folder calls for."""
     started = time.perf_counter()
+    if config.select != Config.select and not is_trained(config.model):
+        raise ValueError(f"select={config.select} means nothing to {config.model}, which is fitted in one go: drop it")
     folder = RunFolder(epath.Path(config.workdir))
     result = folder.found(config)
     if result is not None:
@@ -127,7 +129,7 @@ def about(config: Config, split: Split) -> dict[str, Any]:
         "guarantee": split.guarantee,
         "notes": [str(step) for step in split.train.provenance] + list(split.notes),
         "seed": config.seed,
-        "selected_by": "validation recall@20, official protocol" if is_trained(config.model) else "fitted in one go",
+        "selected_by": selection.words(config.select) if is_trained(config.model) else "fitted in one go",
     }
 
 
@@ -160,8 +162,8 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
     if fitted.validation is not None:
         valid = fitted.validation(fitted.stored)  # compiled while training
     elif len(split.valid):
-        valid = api.evaluate(fitted, split.valid, seed=config.seed)
-    test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.seed)
+        valid = api.evaluate(fitted, split.valid, seed=config.seed, ks=config.ks)
+    test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.seed, ks=config.ks)
     if is_writer():
         evidence.write(epath.Path(config.workdir), test, split, with_valid=with_valid)
     total, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -184,6 +186,7 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
         "dataset": split.name,
         "seed": config.seed,
         "best_epoch": outcome.progress.best_epoch,
+        "selected_by": about(config, split)["selected_by"],
         "valid": valid.means() if valid is not None else {},
         "test": test.means(),
         "beyond": test.beyond,

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from experiments import selection
 from experiments.commands import configuration
 from experiments.config import NOT_PART_OF_A_RUN, Config, as_json
+from experiments.published import list_length
 from experiments.table import TITLES
 
-NOT_OF_A_SYSTEM = (*NOT_PART_OF_A_RUN, "seed", "baselines", "dataset", "data")  # data is known by its checksum
+NOT_OF_A_SYSTEM = (*NOT_PART_OF_A_RUN, "seed", "baselines", "ks", "dataset", "data")  # data is known by its checksum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +30,11 @@ class Run:
     def data(self) -> str:
         """Checksum of the interactions."""
         return self.result["data"]
+
+    @property
+    def select(self) -> str:
+        """What chose the epoch; of a baseline kept in a run folder, and of lists: what usually does."""
+        return self.config.get("select", selection.DEFAULT)
 
     @property
     def identity(self) -> str:
@@ -120,6 +127,11 @@ def repeated(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
         if same.path != run.path:
             found.append((run, same))
     return found
+
+
+def shared_list_length(among: Sequence[System]) -> int:
+    """The K at which these systems are shown side by side."""
+    return list_length(*(run.result["test"]["official"] for system in among for run in system.runs))
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
