@@ -47,6 +47,7 @@ class Comparison:
     level: float
     n_users: int  # with held-out items
     cells: dict[tuple[str, str], Cell]  # by name of the system, and metric
+    more: tuple[Sheet, ...] = ()  # after the tests, such as the systems by user group
 
     @property
     def title(self) -> str:
@@ -67,7 +68,7 @@ class Comparison:
 
     def sheets(self) -> list[Sheet]:
         """Quality, tests, lists and cost."""
-        return [self._quality(), self._tests(), self._beyond(), self._costs()]
+        return [self._quality(), self._tests(), *self.more, self._beyond(), self._costs()]
 
     def _quality(self) -> Sheet:
         best = {m: max(self.cells[s.name, m].mean for s in self.systems) for m in self.metrics}

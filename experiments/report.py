@@ -18,7 +18,7 @@ from rich.console import Console
 
 from diffrec_jax.evaluation import BEYOND
 from diffrec_jax.files import write_atomically
-from experiments import cli, evidence, groups, pictures, selection, systems
+from experiments import cli, evidence, groups, pictures, segments, selection, systems
 from experiments.commands import command
 from experiments.published import columns, published
 from experiments.sheet import Sheet
@@ -121,7 +121,8 @@ def made(run: Run) -> Report:
     kept = [baseline for baseline in kept if baseline.result["model"] != result["model"]]
     alone = System(title, (run,))
     baselines = [System(TITLES.get(b.result["model"], b.result["model"]), (b,)) for b in kept]
-    sheets = (_quality(result), *(_beyond([alone, *baselines]) if "beyond" in result else ()))
+    by_user_group = (segments.sheet(result),) if "segments" in result else ()
+    sheets = (_quality(result), *by_user_group, *(_beyond([alone, *baselines]) if "beyond" in result else ()))
     return Report(
         f"{title} on {result['dataset']}",
         tuple(facts),

@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 from rich.console import Console
@@ -27,7 +28,7 @@ from diffrec_jax.models.baselines import NO_TIMES
 from diffrec_jax.processes import is_writer
 from diffrec_jax.training import InterruptedRunError
 from diffrec_jax.training.profile import Profile
-from experiments import cli, evidence, item_clusters, report, runtime, seeds, selection, source, table
+from experiments import cli, evidence, item_clusters, report, runtime, seeds, segments, selection, source, table
 from experiments.config import Config
 from experiments.kinds import is_trained
 from experiments.progress import RunObserver
@@ -50,22 +51,39 @@ def run(config: Config, console: Console) -> int:
     if config.select != Config.select and not is_trained(config.model):
         raise ValueError(f"select={config.select} means nothing to {config.model}, which is fitted in one go: drop it")
     folder = RunFolder(epath.Path(config.workdir))
+    groups = segments.read(config.segments) if config.segments else None
     result = folder.found(config)
     if result is not None:
+        if groups is not None and is_writer():
+            result = segments.added(result, groups, folder.path)
+            folder.finish(result)
+            if not files.is_remote(folder.path):
+                report.of_run(Path(folder.path))
         console.print(f"{folder.path} is finished; its result:", highlight=False)
-        table.show(result, protocol=config.protocol, console=console)
+        show(config, result, console)
         return 0
     split = source.load(config)
     check(config, split)
+    if groups is not None:
+        segments.check(groups, split.user_ids[np.unique(split.test.users)])
     mesh = parse_mesh(config.mesh)
     with folder.locked() if is_writer() else nullcontext():
         if is_writer():
             folder.claim(config, source.fingerprint(split))
-        return train(config, split, folder, mesh, console, started=started)
+        return train(config, split, folder, mesh, console, groups, started=started)
 
 
-def train(config: Config, split: Split, folder: RunFolder, mesh: Mesh, console: Console, *, started: float) -> int:
-    """Train, or go on, and evaluate; the exit code."""
+def train(
+    config: Config,
+    split: Split,
+    folder: RunFolder,
+    mesh: Mesh,
+    console: Console,
+    groups: segments.Groups | None = None,
+    *,
+    started: float,
+) -> int:
+    """Train, or go on, and evaluate, also by user group if there are any; the exit code."""
     announce(config, split, console)
     profile = None
     if config.profiled:
@@ -92,8 +110,9 @@ def train(config: Config, split: Split, folder: RunFolder, mesh: Mesh, console: 
         return cli.EXIT_INTERRUPTED if by_hand else cli.EXIT_RUN_AGAIN
     result = measured(config, split, fitted, started=started)
     if is_writer():
+        result = result if groups is None else segments.added(result, groups, folder.path)
         folder.finish(result)
-        table.show(result, protocol=config.protocol, console=console)
+        show(config, result, console)
         if not files.is_remote(folder.path):
             report.of_run(Path(folder.path), console=console)
     if profile is not None:
@@ -104,6 +123,14 @@ def train(config: Config, split: Split, folder: RunFolder, mesh: Mesh, console: 
             highlight=False,
         )
     return 0
+
+
+def show(config: Config, result: dict[str, Any], console: Console) -> None:
+    """Print a result, by user group too if it says anything of groups."""
+    table.show(result, protocol=config.protocol, console=console)
+    if "segments" in result:
+        console.print()
+        console.print(segments.sheet(result).drawn())
 
 
 def check(config: Config, split: Split) -> None:
