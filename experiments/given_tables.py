@@ -60,8 +60,8 @@ def _text(path: Path, delimiter: str, flag: str) -> pa.Table:
         if pc.any(pc.match_substring(table.column(name), "\n")).as_py():
             row = pc.index(pc.match_substring(table.column(name), "\n"), True).as_py()
             raise ValueError(
-                f"{flag}={path}, row {row + 1:,}: column {name!r} holds a line break in quotes, so a stray quote may have "
-                "swallowed rows: mend that line"
+                f"{flag}={path}, row {row + 1:,}: column {name!r} holds a line break in quotes, so that a stray "
+                "quote may have swallowed rows: mend that line"
             )
     return table
 

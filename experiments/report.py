@@ -103,7 +103,9 @@ def of_run(folder: Path, *, console: Console | None = None) -> None:
 def made(run: Run) -> Report:
     """The report of one run."""
     if not run.config:
-        raise ValueError(f"{run.path} holds a baseline: its report is that of the run it lies in")
+        of_lists = "lists of somebody else: they are seen in a comparison"
+        of_baseline = "a baseline: its report is that of the run it lies in"
+        raise ValueError(f"{run.path} holds {of_lists if 'lists' in run.result else of_baseline}")
     result, title = run.result, TITLES.get(run.result["model"], run.result["model"])
     noise = f" with noise {result['noise']}" if result.get("noise") else ""
     seconds = result["seconds"]

@@ -24,7 +24,7 @@ class Run:
 
     path: Path
     result: dict[str, Any]  # result.json
-    config: dict[str, Any]  # as JSON, defaults filled in; of a baseline kept in a run folder: empty
+    config: dict[str, Any]  # as JSON, defaults filled in; of a baseline kept in a run folder, and of lists: empty
 
     @property
     def data(self) -> str:
@@ -40,7 +40,7 @@ class Run:
     def identity(self) -> str:
         """The same for two runs that differ in nothing but the seed (or where they, and equal data, lie)."""
         settings = {name: value for name, value in self.config.items() if name not in NOT_OF_A_SYSTEM}
-        return json.dumps([self.result["model"], self.data, settings], sort_keys=True)
+        return json.dumps([self.result["model"], self.data, settings, self.result.get("lists")], sort_keys=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,8 @@ def read(path: Any) -> Run:
     if result is None:
         raise ValueError(f"{path} holds no result.json: it is no run folder, or its run is not finished")
     try:
-        config = {} if recorded is None else as_json(configuration({**as_json(Config()), **recorded["config"]}))
+        of_run = None if recorded is None or "lists" in recorded else recorded  # others' lists have no configuration
+        config = {} if of_run is None else as_json(configuration({**as_json(Config()), **of_run["config"]}))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path / 'config.json'} holds what this version refuses: {error}") from None
     result.setdefault("data", "" if recorded is None else recorded["data"])

@@ -2,6 +2,7 @@
 
 from diffrec_jax.evaluation.beyond import BEYOND, beyond_accuracy
 from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
+from diffrec_jax.evaluation.lists import ListsEvaluation, evaluate_lists
 from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS, average, ranking_metrics
 from diffrec_jax.evaluation.ranking import hits, mask_seen, top_k
 
@@ -12,8 +13,10 @@ __all__ = [
     "PROTOCOLS",
     "Evaluation",
     "Evaluator",
+    "ListsEvaluation",
     "average",
     "beyond_accuracy",
+    "evaluate_lists",
     "hits",
     "mask_seen",
     "ranking_metrics",
