@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
+from rich.console import Console
 
 from diffrec_jax.data.interactions import CSR, Interactions, checksum, merge
 from diffrec_jax.data.rows import device_csr
@@ -28,6 +29,7 @@ from diffrec_jax.training.checkpoint import Checkpoints, Progress
 from diffrec_jax.training.loop import FitResult, Observer
 from diffrec_jax.training.loop import fit as run_training
 from diffrec_jax.training.profile import Profile
+from diffrec_jax.training.progress import ProgressLines
 from diffrec_jax.training.step import Trainer
 
 
@@ -90,6 +92,7 @@ def fit(
     ema_decay: float = 0.0,
     dtype: str = "float32",
     mu_dtype: str = "float32",
+    progress: bool = False,
     observer: Observer | None = None,
     about: Mapping[str, Any] | None = None,
     profile: Profile | None = None,
@@ -118,6 +121,7 @@ def fit(
       dtype: what training computes in, ``float32`` or ``bfloat16``; parameters, optimizer state, loss and ranking are
         float32 either way.
       mu_dtype: what the first moments of the optimizer are kept in, likewise.
+      progress: print a line for each validation, in a script or a notebook.
       observer: is told what happens.
       profile: of a few training steps.
       about: what a model card should say of data, split and protocol (JSON values).
@@ -135,8 +139,10 @@ def fit(
         began = time.perf_counter()
         params = jax.block_until_ready(jax.device_put(model.fit(train), replicated(mesh)))
         check_parameters(params, model)
-        progress = Progress(train_seconds=time.perf_counter() - began)
-        result = FitResult(params, progress, 0, sum(leaf.size for leaf in jax.tree.leaves(params)))
+        spent = Progress(train_seconds=time.perf_counter() - began)
+        result = FitResult(params, spent, 0, sum(leaf.size for leaf in jax.tree.leaves(params)))
+        if progress and is_writer():
+            Console(highlight=False).print(f"fitted in {spent.train_seconds:.1f} s: {result.parameters:,} parameters")
         if workdir is not None and is_writer():
             kept = params if getattr(model, "keeps_params", False) else None
             ModelFolder(model, vocabulary, train, valid, about, kept).write(epath.Path(workdir) / FOLDER)
@@ -149,6 +155,8 @@ def fit(
     if not train_minutes >= 0.0:
         raise ValueError(f"train_minutes={train_minutes} must not be negative: 15, say, or 0 for no limit")
     validated = _validated(selection, ks)
+    if progress:
+        observer = ProgressLines(selection, eval_every, epochs, observer)
     catalogue = Catalogue(n_items=train.n_items, n_users=train.n_users)
     precision = {"dtype": dtype, "mu_dtype": mu_dtype}
     batch_size = min(batch_size, train.n_users)

@@ -169,7 +169,9 @@ def claim(folder: epath.Path, result: dict[str, Any]) -> None:
     Raises:
       ValueError: if so.
     """
-    if (folder / "checkpoints").exists() or (folder / "model").exists():
+    begun = folder / "config.json"
+    of_a_run = begun.is_file() and "lists" not in json.loads(begun.read_text())
+    if of_a_run or (folder / "checkpoints").exists() or (folder / "model").exists():
         raise ValueError(f"{folder} holds a run: choose another --workdir for these lists")
     file = folder / "result.json"
     if not file.is_file():

@@ -75,6 +75,7 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError("multihost is for a single run: start the commands that --dry_run says in every process")
     runtime.prepare(Config(**values))
     console = Console(width=None if sys.stdout.isatty() else 120, soft_wrap=not sys.stdout.isatty())
+    console.quiet = values["quiet"] and not plan.dry_run
     made = cells(plan, values, given, flag_file)
     if plan.dry_run:
         for config in made:
@@ -110,6 +111,8 @@ def main(argv: Sequence[str]) -> int:
             )
         raise ValueError("no cell could be run, for want of data: say --data_dir=FOLDER")
     conclude(plan, done, console)
+    if console.quiet:
+        print(Path(plan.out) / plan.experiment / "results.md")
     if failed:
         raise ValueError(f"{len(failed)} of {len(made)} cells failed, as said above: {', '.join(failed)}")
     return 0

@@ -32,7 +32,7 @@ class RunObserver(Observer):
             TextColumn(f"loss {{task.fields[loss]}} valid {self._metric} {{task.fields[valid]}} {{task.fields[best]}}"),
             TimeRemainingColumn(compact=True),
             console=console,
-            disable=not console.is_terminal,
+            disable=console.quiet or not console.is_terminal,
             transient=True,
         )
         self._task = self._line.add_task("", total=None, loss="-", valid="-", best="(compiling)")

@@ -235,8 +235,11 @@ def main(argv: Sequence[str]) -> int:
             runs.append(systems.read(path))
         except ValueError as error:  # of an older version, or damaged
             print(f"left out: {error}")
+    for run in [run for run in runs if not run.config]:
+        print(f"left out: {run.path} holds lists of somebody else, which have no command: see them in a comparison")
+        runs.remove(run)
     if not runs:
-        raise ValueError("none of these runs can be read, as said above")
+        raise ValueError("none of these runs can stand on the page, as said above")
     for run, same in systems.repeated(runs):
         print(f"left out: {run.path} has the configuration and the seed of {same.path}")
     text = page(runs, protocol=args.protocol, heading=args.heading)

@@ -39,10 +39,13 @@ def main(argv: Sequence[str]) -> int:
     """Run what the command line asks for; the exit code."""
     config = cli.parse(argv, usage=__doc__ or "")
     runtime.prepare(config)
-    console = Console(
-        width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty(), quiet=not is_writer()
-    )
-    return run(config, console) if config.seeds == 1 else seeds.run_each(config, run, console)
+    quiet = config.quiet or not is_writer()
+    console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty(), quiet=quiet)
+    code = run(config, console) if config.seeds == 1 else seeds.run_each(config, run, console)
+    if config.quiet and code == 0 and is_writer():
+        for one in seeds.each(config) if config.seeds > 1 else [config]:
+            print(epath.Path(one.workdir) / "result.json")
+    return code
 
 
 def run(config: Config, console: Console) -> int:
@@ -105,7 +108,10 @@ def train(
     except InterruptedRunError as stop:
         again = shlex.join(["python", "-m", "experiments.run", f"--flagfile={folder.path / 'flags.txt'}"])
         again = "run the same command again" if files.is_remote(folder.path) else again
-        console.print(f"{stop}, state saved; to go on: {again}", highlight=False)
+        said = f"{stop}, state saved; to go on: {again}"
+        if config.quiet:
+            print(said, file=sys.stderr)
+        console.print(said, highlight=False)
         by_hand = observer is not None and observer.asked_by == signal.SIGINT  # None: another process was asked
         return cli.EXIT_INTERRUPTED if by_hand else cli.EXIT_RUN_AGAIN
     result = measured(config, split, fitted, started=started)

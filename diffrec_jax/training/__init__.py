@@ -4,6 +4,7 @@ from diffrec_jax.finite import NonFiniteParametersError
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.training.checkpoint import Checkpoints, Progress
 from diffrec_jax.training.loop import EpochReport, FitResult, InterruptedRunError, NonFiniteLossError, Observer, Plan
+from diffrec_jax.training.progress import ProgressLines
 from diffrec_jax.training.step import Trainer, TrainState, train_step
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Observer",
     "Plan",
     "Progress",
+    "ProgressLines",
     "TrainState",
     "Trainer",
     "make_mesh",
