@@ -16,7 +16,7 @@ from rich.console import Console
 from diffrec_jax.data.interactions import CSR, Interactions, checksum, merge
 from diffrec_jax.data.rows import device_csr
 from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
-from diffrec_jax.evaluation.metrics import PROTOCOLS, list_lengths, parse_metric
+from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS, list_lengths, parse_metric
 from diffrec_jax.finite import check_parameters
 from diffrec_jax.mesh import Layout, make_mesh, replicated
 from diffrec_jax.models.baselines import EASE
@@ -112,7 +112,8 @@ def fit(
       eval_every: epochs between validations (and checkpoints).
       patience: epochs without improvement before training ends.
       train_minutes: of training and validation, at most (but for the first epoch); 0: no limit.
-      selection: protocol and metric that choose the epoch, such as ``("official", "ndcg@10")``.
+      selection: protocol and metric that choose the epoch, such as ``("official", "ndcg@10")``; its list length is a
+        usual one, or one of ``ks``.
       ks: list lengths that validation reports, beside that of ``selection``.
       mesh: the devices; None takes all, rows spread over them.
       prng_impl: JAX generator of the training noise; ``rbg`` is faster on TPU.
@@ -202,12 +203,14 @@ def fit(
 
 def _validated(selection: tuple[str, str], ks: Sequence[int]) -> tuple[int, ...]:
     """The list lengths of validation: those asked for, and that of the metric that chooses the epoch."""
-    if isinstance(selection, str) or len(selection) != 2 or selection[0] not in PROTOCOLS:
+    ks = list_lengths(ks)
+    known = [f"{metric}@{k}" for metric in METRICS for k in list_lengths([*KS, *ks])]
+    if isinstance(selection, str) or len(selection) != 2 or selection[0] not in PROTOCOLS or selection[1] not in known:
         raise ValueError(
-            f"selection={selection!r} must be a protocol ({' or '.join(PROTOCOLS)}) and a metric, such as "
-            "('official', 'ndcg@10')"
+            f"selection={selection!r} is unknown: choose one of {PROTOCOLS} and one of {', '.join(known)}, or name "
+            "other list lengths in ks"
         )
-    return list_lengths([*list_lengths(ks), parse_metric(selection[1])[1]])
+    return list_lengths([*ks, parse_metric(selection[1])[1]])
 
 
 def _with_path(fitted: Fitted, model: LinearPath) -> Fitted:

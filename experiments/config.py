@@ -9,7 +9,7 @@ from typing import Any
 from diffrec_jax.data.recency import KERNELS, Recency
 from diffrec_jax.diffusion.schedule import NOISE_SCHEDULES
 from diffrec_jax.evaluation import KS
-from diffrec_jax.evaluation.metrics import PROTOCOLS, list_lengths
+from diffrec_jax.evaluation.metrics import PROTOCOLS, list_lengths, parse_metric
 from diffrec_jax.mesh import mesh_sizes
 from diffrec_jax.models.baselines import EASE
 from diffrec_jax.models.denoiser import ACTIVATIONS
@@ -24,7 +24,7 @@ EVAL_HISTORIES = ("train", "train+valid")
 STAYS_UNSAID = ("beta_fixed", "fit_weighted")  # the model's own default holds; other unsaid flags are filled in
 FIT_OPTIONS = (
     "seed", "batch_size", "epochs", "eval_every", "patience", "train_minutes", "prng_impl", "ema_decay", "dtype",
-    "mu_dtype", "ks",
+    "mu_dtype",
 )  # fmt: skip
 MACHINE = ("compile_cache", "profile_steps", "multihost", "coordinator", "process_id", "process_count", "join_timeout")
 NOT_PART_OF_A_RUN = (
@@ -272,7 +272,9 @@ class Config:
 
     def fit_options(self) -> dict[str, Any]:
         """What ``diffrec_jax.fit`` calls by the same names."""
-        return {name: getattr(self, name) for name in FIT_OPTIONS} | {"selection": selection.parse(self.select)}
+        chosen_by = selection.parse(self.select)
+        ks = (*self.ks, parse_metric(chosen_by[1])[1])
+        return {name: getattr(self, name) for name in FIT_OPTIONS} | {"selection": chosen_by, "ks": ks}
 
     def build_model(self) -> Any:
         """The model of this configuration, latent ones without their clusters; refuses values that make none."""

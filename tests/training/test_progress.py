@@ -35,22 +35,23 @@ class Kept(Observer):
 def test_the_epoch_is_the_best_by_the_metric_that_was_asked_for(split, mesh, selection):
     kept = Kept()
     fitted = dr.fit(
-        MODEL, split.train, split.valid, mesh=mesh, selection=selection, ks=[7, 1], observer=kept, **OPTIONS
+        MODEL, split.train, split.valid, mesh=mesh, selection=selection, ks=[7, 3, 1], observer=kept, **OPTIONS
     )
     values = [valid[selection[0]][selection[1]] for valid in kept.valid]
     assert fitted.result.progress.best_epoch == 1 + int(np.argmax(values))
     assert fitted.result.progress.best_value == max(values)
     evaluated = {int(name.partition("@")[2]) for name in kept.valid[0]["official"]}
-    assert evaluated == {1, 7, int(selection[1].partition("@")[2])}
+    assert evaluated == {1, 3, 7, int(selection[1].partition("@")[2])}
 
 
 @pytest.mark.parametrize(
     "more, sentence",
     [
-        ({"selection": ("official", "ndcg@ten")}, "metric 'ndcg@ten' is unknown: say one of precision, recall, ndcg"),
-        ({"selection": ("official", "auc@10")}, "metric 'auc@10' is unknown"),
-        ({"selection": ("mine", "ndcg@10")}, r"must be a protocol \(official or standard\) and a metric"),
-        ({"selection": "ndcg@10"}, r"selection='ndcg@10' must be a protocol"),
+        ({"selection": ("official", "ndcg@ten")}, r"selection=\('official', 'ndcg@ten'\) is unknown: .* in ks"),
+        ({"selection": ("official", "auc@10")}, r"selection=\('official', 'auc@10'\) is unknown"),
+        ({"selection": ("official", "ndcg@3"), "ks": (1, 5)}, r"'ndcg@3'\) is unknown: .*ndcg@1, ndcg@5"),
+        ({"selection": ("mine", "ndcg@10")}, r"selection=\('mine', 'ndcg@10'\) is unknown"),
+        ({"selection": "ndcg@10"}, r"selection='ndcg@10' is unknown"),
         ({"ks": 20}, "ks=20 must be list lengths"),
         ({"ks": [0]}, r"ks=\[0\] must be list lengths"),
         ({"ks": []}, r"ks=\[\] must be list lengths"),
@@ -64,7 +65,7 @@ def test_what_cannot_choose_is_refused_before_anything_is_written(split, mesh, t
 
 
 def test_progress_is_a_line_for_each_validation_and_off_by_default(split, mesh, capsys):
-    options = {**OPTIONS, "epochs": 5, "eval_every": 2, "selection": ("standard", "mrr@3")}
+    options = {**OPTIONS, "epochs": 5, "eval_every": 2, "selection": ("standard", "mrr@3"), "ks": (3,)}
     kept = Kept()
     dr.fit(MODEL, split.train, split.valid, mesh=mesh, progress=True, observer=kept, **options)
     lines = capsys.readouterr().out.splitlines()
