@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 from rich.console import Console
@@ -17,7 +17,9 @@ from diffrec_jax.data.interactions import CSR, Interactions, checksum, merge
 from diffrec_jax.data.rows import device_csr
 from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
 from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS, list_lengths, parse_metric
+from diffrec_jax.evaluation.standing import Standing
 from diffrec_jax.finite import check_parameters
+from diffrec_jax.held_out import checked_log, is_part, masked, numbered, union, vocabulary_of
 from diffrec_jax.mesh import Layout, make_mesh, replicated
 from diffrec_jax.models.baselines import EASE
 from diffrec_jax.models.contract import Catalogue, ClosedForm, Model, item_axes, shapes
@@ -45,8 +47,14 @@ class Fitted:
     result: FitResult
 
     vocabulary: Vocabulary
+    standing: Standing  # what decides between items where the model does not
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     validation: Evaluator | None = None  # compiled, on the validation data
+
+    def __repr__(self) -> str:
+        sizes = f"{self.train.n_users:,} users, {self.train.n_items:,} items, {len(self.train.indices):,} interactions"
+        epoch = f", best epoch {self.result.progress.best_epoch}" if self.result.progress.best_epoch else ""
+        return f"Fitted({type(self.model).__name__}: {sizes}, {self.result.parameters:,} parameters{epoch})"
 
     @functools.cached_property
     def params(self) -> Any:
@@ -130,10 +138,11 @@ def fit(
     Returns:
       The model with the parameters of its best epoch.
     """
-    _check_shared(train, valid)
-    vocabulary, about = _vocabulary(train), dict(about or {})
-    train, valid = _csr(train), None if valid is None else _csr(valid)
+    vocabulary, about = vocabulary_of(checked_log(train, "train")), dict(about or {})
+    train = numbered(vocabulary, train, "train")
+    valid = None if valid is None else numbered(vocabulary, valid, "valid")
     mesh = make_mesh() if mesh is None else mesh
+    standing = Standing.of(vocabulary.item_ids, train)
     if isinstance(model, EASE | LinearPath):
         model.check_size(train.n_items)
     if isinstance(model, ClosedForm):
@@ -147,7 +156,7 @@ def fit(
         if workdir is not None and is_writer():
             kept = params if getattr(model, "keeps_params", False) else None
             ModelFolder(model, vocabulary, train, valid, about, kept).write(epath.Path(workdir) / FOLDER)
-        return Fitted(model, params, train, valid, mesh, result, vocabulary, about)
+        return Fitted(model, params, train, valid, mesh, result, vocabulary, standing, about)
     trained = model.network if isinstance(model, LinearPath) else model
     counts = {"batch_size": batch_size, "epochs": epochs, "eval_every": eval_every, "patience": patience}
     for name, value in counts.items():
@@ -164,7 +173,9 @@ def fit(
     trainer = Trainer(trained, catalogue, batch_size, seed, mesh, prng_impl, ema_decay, **precision)
     evaluator = None
     if valid is not None and valid.n_interactions:
-        evaluator = Evaluator(trained, history=train, seen=train, truth=valid, mesh=mesh, seed=seed, ks=validated)
+        evaluator = Evaluator(
+            trained, history=train, seen=train, truth=valid, standing=standing, mesh=mesh, seed=seed, ks=validated
+        )
         evaluator.compile(trainer.abstract_state().params)
     checkpoints = None
     if workdir is not None:
@@ -197,7 +208,7 @@ def fit(
             checkpoints.close()
     if evaluator is not None:
         result = dataclasses.replace(result, compile_seconds=result.compile_seconds + evaluator.compile_seconds)
-    fitted = Fitted(trained, result.params, train, valid, mesh, result, vocabulary, about, evaluator)
+    fitted = Fitted(trained, result.params, train, valid, mesh, result, vocabulary, standing, about, evaluator)
     return _with_path(fitted, model) if isinstance(model, LinearPath) else fitted
 
 
@@ -233,66 +244,53 @@ def evaluate(
     fitted: Fitted,
     truth: CSR | Interactions,
     *,
+    seen: CSR | Interactions | Sequence[CSR | Interactions] | None = None,
     with_valid: bool = False,
     seed: int = 0,
     ks: Sequence[int] = KS,
 ) -> Evaluation:
     """Rank the whole catalogue for every user with held-out items.
 
+    What is evaluated is what is served: the lists are those of ``fitted.recommend`` (``evaluation.standing`` says what
+    decides where the model does not).
+
     Args:
-      fitted: the model; items of its training and validation data are not recommended, unless they are the truth.
-      truth: held-out interactions; the validation data itself is recognised, and not masked.
+      fitted: the model.
+      truth: held-out interactions, by the raw ids of the training data.
+      seen: what is not recommended, one log or several; ``[]`` masks nothing. Unless given, it follows from the pairs:
+        interactions that all are validation data are ranked with the training data masked, as in training; those that
+        all are training data with nothing masked; any others with both masked. Truth that is masked can't be hit: it
+        is counted (``Evaluation.masked``), and a warning says so.
       with_valid: also feed the validation interactions into the history. On the released splits validation lies
         *after* test in time, so that this leaks the future there.
       seed: of noise at inference.
       ks: list lengths.
+
+    Raises:
+      ValueError: for held-out ids that are not in the training data, or list lengths that are none.
     """
-    _check_shared(fitted.vocabulary, truth)
-    truth = _csr(truth)
-    seen = history = fitted.train
-    if fitted.valid is not None and checksum(truth) != checksum(fitted.valid):
-        seen = merge(fitted.train, fitted.valid)
-        history = seen if with_valid else history
+    if isinstance(ks, int) or not ks or any(isinstance(k, bool) or k != int(k) or k < 1 for k in ks):
+        raise ValueError(f"ks={ks!r} must be a list of lengths, whole numbers from 1 on, such as (10, 20)")
+    truth = numbered(fitted.vocabulary, truth, "truth")
+    train, valid = fitted.train, fitted.valid
+    history = train
+    if with_valid and valid is not None and not is_part(truth, valid):
+        history = merge(train, valid)
     evaluator = Evaluator(
         fitted.model,
         history=history,
-        seen=seen,
+        seen=masked(train, valid, truth) if seen is None else union(fitted.vocabulary, seen, "seen"),
         truth=truth,
+        standing=fitted.standing,
         mesh=fitted.mesh,
         seed=seed,
         ks=list_lengths(ks),
-        popularity=np.bincount(fitted.train.indices, minlength=fitted.train.n_items),
+        beyond=True,
     )
-    return evaluator(fitted.stored)
-
-
-def _csr(data: CSR | Interactions) -> CSR:
-    return data.csr() if isinstance(data, Interactions) else data
-
-
-def _vocabulary(data: CSR | Interactions) -> Vocabulary:
-    if isinstance(data, Interactions):
-        return Vocabulary(data.user_ids, data.item_ids, data.item_titles)
-    return Vocabulary.numbers(data.n_users, data.n_items)
-
-
-def _check_shared(train: CSR | Interactions | Vocabulary, other: CSR | Interactions | None) -> None:
-    """Refuse held-out data whose numbers mean other users or items than those of the training data."""
-    if other is None:
-        return
-    if isinstance(other, Interactions) and isinstance(train, Interactions | Vocabulary):
-        pairs = ((train.user_ids, other.user_ids), (train.item_ids, other.item_ids))
-        same = all(
-            len(ours) == len(theirs) and bool(np.all(ours == theirs) or np.all(ours == np.arange(len(ours))))
-            for ours, theirs in pairs  # rows without raw ids (a CSR) are numbered, and fit any ids of their number
-        )
-    else:
-        same = (train.n_users, train.n_items) == (other.n_users, other.n_items)
-    if not same:
-        raise ValueError(
-            f"the training data ({train.n_users} users, {train.n_items} items) and the held-out data ({other.n_users}, "
-            f"{other.n_items}) number their users and items differently: split one log, or use splits.as_given"
-        )
+    found = evaluator(fitted.stored)
+    if found.masked:
+        warnings.warn(found.notes[0], stacklevel=2)
+    return found
 
 
 def _hyper_parameters(model: Any) -> tuple[dict[str, str], dict[str, str]]:

@@ -13,7 +13,7 @@ from experiments import cli
 from experiments.config import NOT_PART_OF_A_RUN, Config, as_json
 from experiments.kinds import KINDS
 
-_PATHS = ("data", "dataset", "item_emb")  # of which only the last part is anybody's business
+_PATHS = ("data", "dataset", "item_emb", "titles")  # of which only the last part is anybody's business
 
 
 def command(config: Mapping[str, Any], seeds: Sequence[int]) -> str:

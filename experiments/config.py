@@ -27,16 +27,8 @@ FIT_OPTIONS = (
     "mu_dtype",
 )  # fmt: skip
 MACHINE = ("compile_cache", "profile_steps", "multihost", "coordinator", "process_id", "process_count", "join_timeout")
-NOT_PART_OF_A_RUN = (
-    "mesh",
-    "workdir",
-    "data_dir",
-    "protocol",
-    "seeds",
-    "segments",
-    "quiet",
-    *MACHINE,
-)  # may differ when a run is taken up again
+NOT_PART_OF_A_RUN = ("mesh", "workdir", "data_dir", "protocol", "seeds", "segments", "quiet", *MACHINE)
+# which may differ when a run is taken up again
 
 
 def option(default: Any, help: str, *, choices: tuple[str, ...] | None = None, group: str = "run") -> Any:
@@ -56,6 +48,12 @@ class Config:
     item_col: str = option("", "item column of --data", group="log")
     time_col: str = option("", "time column of --data: unix seconds, ms or µs, or ISO 8601", group="log")
     rating_col: str = option("", "rating column of --data", group="log")
+    delimiter: str = option("", "what divides the fields of --data: ';', say; unless given, by its name", group="log")
+    encoding: str = option("", "of text files, --data and --titles; unless given, utf-8", group="log")
+    header: bool = option(True, "false: --data has no header line, and --user_col=0 is its first column", group="log")
+    titles: str = option("", "a csv, tsv or Parquet file (with a header) of titles of the items of --data", group="log")
+    title_col: str = option("", "title column of --titles", group="log")
+    title_item_col: str = option("", "column of item ids in --titles", group="log")
     min_rating: float | None = option(None, "keep events of --data rated at least this", group="log")
     duplicates: str = option("first", "which event of a repeated pair is kept", choices=("first", "last"), group="log")
     k_core: int = option(
@@ -155,10 +153,7 @@ class Config:
         "float32", "what training computes in; what is kept, and ranking, is float32", choices=DTYPES, group="trained"
     )
     mu_dtype: str = option(
-        "float32",
-        "what the first moments of the optimizer are kept in",
-        choices=DTYPES,
-        group="trained",
+        "float32", "what the first moments of the optimizer are kept in", choices=DTYPES, group="trained"
     )
     ema_decay: float = option(
         0.0, "of a moving average of the parameters, then validated and served; 0: none", group="trained"
@@ -248,8 +243,13 @@ class Config:
                 raise ValueError(f"{field.name} means nothing to a named dataset: drop it, or say --data=LOG")
         if self.data and self.dataset != Config.dataset:
             raise ValueError(f"dataset={self.dataset} and data={self.data} are two sources: drop one of them")
+        for name in ("title_col", "title_item_col"):
+            if getattr(self, name) and not self.titles:
+                raise ValueError(f"{name} means nothing without titles: drop it, or say --titles=FILE")
         if self.split == "diffrec" and (self.k_core, self.min_history) != (Config.k_core, Config.min_history):
             raise ValueError("k_core and min_history mean nothing to split=diffrec, which brings its own 10-core")
+        if self.split == "diffrec" and self.duplicates != Config.duplicates:
+            raise ValueError(f"duplicates={self.duplicates} means nothing to split=diffrec: it keeps the first")
 
     def _needed_flag(self, name: str) -> str:
         """The flag without which another means nothing; empty if there is none."""

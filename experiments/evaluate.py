@@ -24,7 +24,7 @@ from rich.console import Console
 from diffrec_jax import files
 from diffrec_jax.data.interactions import merge
 from diffrec_jax.data.splits import Split
-from diffrec_jax.evaluation.lists import ListsEvaluation, evaluate_lists
+from diffrec_jax.evaluation import Evaluation, evaluate_lists
 from experiments import cli, evidence, given_tables, segments, source
 from experiments.config import Config, as_json, option
 from experiments.kinds import KINDS
@@ -129,7 +129,7 @@ def configured(lists: Lists, values: dict[str, Any], given: frozenset[str], flag
     return Config(**chosen)
 
 
-def judged(table: dict[str, Any], config: Config, split: Split, *, scored: bool) -> ListsEvaluation:
+def judged(table: dict[str, Any], config: Config, split: Split, *, scored: bool) -> Evaluation:
     """The lists on the test part of a split; ``scored`` if the person named the column of scores."""
     by_rank = "rank" in table and not scored
     history = split.train.csr()
@@ -145,7 +145,7 @@ def judged(table: dict[str, Any], config: Config, split: Split, *, scored: bool)
     )
 
 
-def recorded(lists: Lists, config: Config, split: Split, test: ListsEvaluation) -> dict[str, Any]:
+def recorded(lists: Lists, config: Config, split: Split, test: Evaluation) -> dict[str, Any]:
     """The content of ``result.json``."""
     return {
         "model": lists.title,

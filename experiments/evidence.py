@@ -105,6 +105,7 @@ def baselines(
                 "dataset": split.name,
                 "test": test.means(),
                 "beyond": test.beyond,
+                "ties": test.ties,
                 "seconds": {key: round(value, 3) for key, value in seconds.items()},
                 "parameters": baseline.result.parameters,
                 "split": split.rule,

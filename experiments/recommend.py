@@ -3,12 +3,13 @@
 python -m experiments.recommend --workdir=runs/a --k=20 --out=top20.parquet      # all users; .csv and .jsonl too
 python -m experiments.recommend --workdir=runs/a --users=u17,u99 --k=5 --explain
 python -m experiments.recommend --workdir=runs/a --history=sku12,sku99 --k=5     # somebody never seen
+python -m experiments.recommend --workdir=runs/a --exclude_file=sold_out.txt --candidates_file=offers.csv --out=top.csv
+python -m experiments.recommend --workdir=runs/a --pairs=pairs.csv --out=scores.parquet      # scores of given pairs
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,16 @@ from rich.progress import track
 from rich.table import Table as Drawing
 
 import diffrec_jax
-from diffrec_jax.serving import Recommender
+from diffrec_jax.data.interactions import Interactions
+from diffrec_jax.serving import Recommender, choices
 from diffrec_jax.serving.recommender import HISTORIES
 from diffrec_jax.serving.results import Table
-from experiments import cli
+from experiments import cli, named
 from experiments.table_files import TableFile
 
 USERS_PER_CHUNK = 4096
-AT_MOST_PRINTED = 50  # people
+PAIRS_PER_CHUNK = 2**20
+AT_MOST_PRINTED = 50  # people, or pairs
 REASONS = 3
 
 
@@ -33,30 +36,48 @@ def main(argv: Sequence[str]) -> int:
     """Recommend what the command line asks for; the exit code."""
     args = arguments().parse_args(argv[1:])
     console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty())
-    if args.k < 1:
-        raise ValueError(f"--k={args.k} must be at least 1")
-    if args.history and (args.users or args.users_file):
-        raise ValueError("--history is for somebody who is no user of the model: leave out --users and --users_file")
+    _check(args)
     out = TableFile(args.out) if args.out else None
+    asked = named.read(args)
     recommender = diffrec_jax.load(args.workdir, history=args.known)
-    options: dict[str, Any] = {"k": args.k}
-    if args.candidates:
-        options["candidates"] = _ids(args.candidates)
+    if out is not None:
+        out.as_text = named.beyond_javascript(recommender.vocabulary, users=asked.history is None)
+    for report in (report for table in asked.tables for report in table.provenance):  # rows without a user or an item
+        console.print(str(report), highlight=False, markup=False)
+    if asked.pairs is not None:
+        score_all(recommender, asked.pairs, out, console)
+        return 0
+    users = None if asked.history else named.people(asked, recommender.vocabulary)
+    options = {"k": 10 if args.k is None else args.k, **named.options(asked, recommender.vocabulary, users)}
     if args.include_seen:
         options["exclude_seen"] = False
-    if args.explain and len(options) > 1:
-        raise ValueError("--explain explains the K best unseen items: leave out --candidates and --include_seen")
-    if args.history:
-        show(recommender, {"histories": [_ids(args.history)]}, options, console, explain=args.explain, out=out)
-        return 0
-    users = _users(args, recommender)
-    if out is not None:
+    if users is None:
+        show(recommender, {"histories": [asked.history]}, options, console, explain=args.explain, out=out)
+    elif out is not None:
         write_all(recommender, users, options, out, console, explain=args.explain)
-        return 0
-    if len(users) > AT_MOST_PRINTED:
-        raise ValueError(f"{len(users):,} users are too many to print: add --out=top{args.k}.parquet, or name --users")
-    show(recommender, {"users": users}, options, console, explain=args.explain)
+    elif len(users) > AT_MOST_PRINTED:
+        file = f"top{options['k']}.parquet"
+        raise ValueError(f"{len(users):,} users are too many to print: add --out={file}, or name --users")
+    else:
+        show(recommender, {"users": users}, options, console, explain=args.explain)
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse flags that exclude each other."""
+    if args.k is not None and args.k < 1:
+        raise ValueError(f"--k={args.k} must be at least 1")
+    items = ("candidates", "candidates_file", "exclude", "exclude_file")
+    people = ("users", "users_file", "history")
+    if args.explain and (args.include_seen or any(getattr(args, name) for name in items)):
+        raise ValueError(
+            "--explain explains the K best unseen items: leave out --candidates, --exclude, their files and "
+            "--include_seen"
+        )
+    if args.pairs:
+        given = [name for name in ("k", "explain", "include_seen", *people, *items) if getattr(args, name)]
+        if given:
+            raise ValueError(f"--pairs scores the pairs of a file and makes no lists: leave out --{given[0]}")
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -64,12 +85,25 @@ def arguments() -> argparse.ArgumentParser:
     usage = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m experiments.recommend", description=__doc__, formatter_class=usage)
     parser.add_argument("--workdir", required=True, help="a run folder, or an exported model folder")
-    parser.add_argument("--k", type=int, default=10, help="list length")
+    parser.add_argument("--k", type=int, help="list length, 10 if not given")
     parser.add_argument("--out", default="", help="write user, item, score, rank to a .parquet, .csv or .jsonl file")
     parser.add_argument("--users", default="", help="user ids, separated by commas; all users if not given")
     parser.add_argument("--users_file", default="", help="a file with one user id per line")
     parser.add_argument("--history", default="", help="item ids of somebody never seen, oldest first, with commas")
     parser.add_argument("--candidates", default="", help="the only item ids to choose from, separated by commas")
+    parser.add_argument(
+        "--candidates_file",
+        default="",
+        help="the same from a file: one item id per line, for everybody; or a .csv, .tsv or .parquet table with a user "
+        "and an item in each row, for the users named there",
+    )
+    parser.add_argument("--exclude", default="", help="item ids that must not appear, separated by commas")
+    parser.add_argument("--exclude_file", default="", help="the same from a file, as with --candidates_file")
+    parser.add_argument(
+        "--pairs", default="", help="a table with a user and an item in each row: write their scores, and no lists"
+    )
+    parser.add_argument("--user_col", default="", help="column of user ids in a table, where its name is no usual one")
+    parser.add_argument("--item_col", default="", help="column of item ids, likewise")
     parser.add_argument("--include_seen", action="store_true", help="also recommend what a person already has")
     parser.add_argument("--explain", action="store_true", help="which items of the history carry each recommendation")
     parser.add_argument(
@@ -92,20 +126,56 @@ def write_all(
     explain: bool = False,
 ) -> None:
     """Write the lists (or explanations) of all ``users`` to a file, some thousands at a time."""
-    notes: dict[str, list[Any]] = {"unknown_users": [], "unknown_items": [], "by_popularity": []}
     step = 64 if explain else USERS_PER_CHUNK
-    with out:
-        starts = range(0, len(users), step)
-        for start in track(starts, "recommending", console=console, disable=not console.is_terminal, transient=True):
-            chunk = users[start : start + step]
-            table = (recommender.explain if explain else recommender.recommend)(users=chunk, **options)
-            out.write(table.to_arrow())
-            for name, collected in notes.items():
-                collected.extend(getattr(table, name))
-    whole = Table({}, **{name: tuple(dict.fromkeys(values)) for name, values in notes.items()})
+    compute = recommender.explain if explain else recommender.recommend
+    parts = choices.chunks(len(users), step, options)
+    tables = (compute(users=users[part], **own) for part, own in parts)
+    notes = _write(tables, -(-len(users) // step), out, console, "recommending")
     console.print(f"{out.rows:,} rows for {len(users):,} users in {out.path}", highlight=False)
-    for sentence in whole.notes:
+    for sentence in notes:
         console.print(sentence, highlight=False, markup=False)
+
+
+def score_all(recommender: Recommender, pairs: Interactions, out: TableFile | None, console: Console) -> None:
+    """Write, or print, the scores of pairs.
+
+    Raises:
+      ValueError: if there are too many to print, or no user or no item of them is in the model.
+    """
+    if out is None and len(pairs) > AT_MOST_PRINTED:
+        raise ValueError(f"{len(pairs):,} pairs are too many to print: add --out=scores.parquet")
+    named.check_pairs(pairs, recommender.vocabulary)
+    users, items = pairs.user_ids[pairs.users], pairs.item_ids[pairs.items]
+    starts = range(0, len(pairs), PAIRS_PER_CHUNK)
+    parts = (slice(start, start + PAIRS_PER_CHUNK) for start in starts)
+    tables = (recommender.score(users[part], items[part]) for part in parts)
+    if out is not None:
+        notes = _write(tables, len(starts), out, console, "scoring")
+        console.print(f"{out.rows:,} scores of {len(pairs):,} pairs in {out.path}", highlight=False)
+    else:
+        scored = next(tables)
+        notes = scored.notes
+        drawing = Drawing(title=f"{len(scored)} scores", title_justify="left")
+        for column in ("user", "item", "score"):
+            drawing.add_column(column, justify="right" if column == "score" else "left", overflow="fold")
+        for row in scored.rows():
+            drawing.add_row(escape(str(row["user"])), escape(str(row["item"])), f"{row['score']:.4f}")
+        console.print(drawing)
+    for sentence in notes:
+        console.print(sentence, highlight=False, markup=False)
+
+
+def _write(tables: Iterator[Table], total: int, out: TableFile, console: Console, doing: str) -> list[str]:
+    """Write tables as they come; the notes of all of them together."""
+    whole: dict[str, list[Any]] = {"unknown_users": [], "unknown_items": [], "by_popularity": [], "short": []}
+    progress: dict[str, Any] = {"console": console, "disable": not console.is_terminal, "transient": True}
+    with out:
+        for table in track(tables, doing, total=total, **progress):
+            out.write(table.to_arrow())
+            for name, collected in whole.items():
+                collected.extend(getattr(table, name))
+    once: dict[str, Any] = {name: tuple(dict.fromkeys(values)) for name, values in whole.items()}
+    return Table({}, **once).notes
 
 
 def show(
@@ -152,16 +222,6 @@ def _because(recommender: Recommender, reasons: Table, user: Any, item: Any) -> 
     vocabulary = recommender.vocabulary
     numbers = vocabulary.items(reasons["because"][rows])[0]
     return ", ".join(f"{vocabulary.title(n)} ({e:+.3f})" for n, e in zip(numbers, reasons["effect"][rows]))
-
-
-def _users(args: argparse.Namespace, recommender: Recommender) -> Sequence[Any] | np.ndarray:
-    if args.users_file:
-        return [line.strip() for line in Path(args.users_file).read_text().splitlines() if line.strip()]
-    return _ids(args.users) if args.users else recommender.vocabulary.user_ids
-
-
-def _ids(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 if __name__ == "__main__":

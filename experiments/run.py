@@ -223,6 +223,7 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
         "valid": valid.means() if valid is not None else {},
         "test": test.means(),
         "beyond": test.beyond,
+        "ties": test.ties,
         "baselines": {name: record["test"] for name, record in baselines.items()},
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "epochs_run": outcome.epochs_run,
@@ -232,7 +233,7 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
         "noise": config.noise,
         "eval_history": config.eval_history,
         "data": fingerprint,
-        "notes": notes,
+        "notes": [*test.notes, *notes],
     }
 
 

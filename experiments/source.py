@@ -55,17 +55,43 @@ def _dataset(config: Config) -> Split:
 
 
 def _log(config: Config) -> Split:
+    titles = _titles(config)
     raw = readers.read_log(
         config.data,
         user=config.user_col or None,
         item=config.item_col or None,
         time=config.time_col or None,
         rating=config.rating_col or None,
+        delimiter=config.delimiter or None,
+        encoding=_encoding(config, config.data),
+        header=config.header,
     )
+    if titles is not None:
+        raw = readers.with_titles(raw, titles)
+        if not any(str(id_) in titles for id_ in raw.item_ids.tolist()):
+            raise ValueError(
+                f"titles={config.titles} has no title of any item of {config.data}: its ids are like "
+                f"{next(iter(titles), '(none)')!r} and the log's like {str(raw.item_ids[0])!r}; name their column "
+                "(--title_item_col)"
+            )
     split = dataclasses.replace(
         _split(config, raw, rating=config.min_rating, core=config.k_core), name=config.data_name
     )
     return _noisy(config, split, raw, 4.0 if config.min_rating is None else config.min_rating)
+
+
+def _titles(config: Config) -> dict[str, str] | None:
+    """The titles of the items of a log, by their ids as text; None where no file holds them."""
+    if not config.titles:
+        return None
+    item, title = config.title_item_col or None, config.title_col or None
+    return readers.read_titles(config.titles, item=item, title=title, encoding=_encoding(config, config.titles))
+
+
+def _encoding(config: Config, path: str) -> str | None:
+    """The encoding for one of the two files; of two, Parquet needs none."""
+    other = config.titles if path == config.data else config.data
+    return config.encoding if config.encoding and (readers.is_text(path) or not readers.is_text(other)) else None
 
 
 def _noisy(config: Config, split: Split, raw: Interactions | None, threshold: float) -> Split:

@@ -14,7 +14,13 @@ SUFFIXES = (".parquet", ".csv", ".jsonl")
 
 
 class TableFile:
-    """A file that grows by tables of the same columns; it gets its name when everything is written."""
+    """A file that grows by tables of the same columns; it gets its name when everything is written.
+
+    Attributes:
+      path: of the file.
+      rows: written so far.
+      as_text: columns whose whole numbers become text in JSON lines, which JavaScript reads as floats.
+    """
 
     def __init__(self, path: str | Path) -> None:
         """Remember the path.
@@ -30,6 +36,7 @@ class TableFile:
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         self._writer: Any = None
         self.rows = 0
+        self.as_text: frozenset[str] = frozenset()
 
     def __enter__(self) -> "TableFile":
         return self
@@ -39,6 +46,9 @@ class TableFile:
         if self._writer is None:
             self._writer = self._open(table.schema)
         if self.path.suffix == ".jsonl":
+            for name in self.as_text.intersection(table.column_names):
+                place = table.column_names.index(name)
+                table = table.set_column(place, name, table[name].cast(pa.string()))
             self._writer.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist()))
         else:
             self._writer.write_table(table)

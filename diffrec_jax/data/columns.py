@@ -1,8 +1,9 @@
 """From Arrow columns to codes: raw ids to int32, times in any usual spelling to int64 microseconds.
 
-Ids are dictionary-encoded by Arrow (one hash per value, no Python object per event). A text column in which every
-value is a canonically written integer becomes integer ids, so that `12` in a csv and `12` in a Parquet file are the
-same id while `007` stays text.
+Ids are dictionary-encoded by Arrow (one hash per value, no Python object per event); spaces around them do not count.
+Text of a typed source stays text. In a text file, which has no types, a column in which every value is a canonically
+written integer of 64 bits becomes integer ids, so that `12` in a csv and 12 in a Parquet file are the same id while
+`007` stays text.
 """
 
 from __future__ import annotations
@@ -17,14 +18,19 @@ import pyarrow.compute as pc
 _UNITS = (("seconds", 1e11, 1_000_000), ("milliseconds", 1e14, 1_000), ("microseconds", 1e17, 1))
 
 
-def encode_ids(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, np.ndarray]:
+def encode_ids(column: pa.ChunkedArray, name: str, *, typed: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Codes int32 [N] in order of first appearance (-1 where the id is missing), and the raw ids [V] (int64 or str).
 
-    Raises `ValueError` for a column that holds neither text nor integers.
+    Takes text, bytes that are text, uuids (as text), integers, and floats and decimals without fractions (those beyond
+    64 bits as text). Text that is empty but for spaces is missing. `typed` says that the source tells text from
+    numbers. Raises `ValueError` for anything else, and for floats so large that neighbouring integers are one.
     """
     if pa.types.is_dictionary(column.type):  # may hold unused or repeated values: encode anew
         column = _plain(column)
-    if not (_is_text(column.type) or pa.types.is_integer(column.type)):
+    kind = column.type
+    if kind == pa.uuid():
+        column = pa.chunked_array([chunk.storage for chunk in column.chunks], pa.binary(16))
+    elif not (_is_text(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind) or _is_binary(kind)):
         column = _whole_numbers(column, name)
     column = column.dictionary_encode()
     if not _one_dictionary(column):
@@ -34,9 +40,11 @@ def encode_ids(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, np.ndarr
         [np.asarray(pc.fill_null(chunk.indices, -1)).astype(np.int32, copy=False) for chunk in column.chunks]
         or [np.empty(0, np.int32)]
     )
+    values = _uuid_text(values) if kind == pa.uuid() else _numbers_or_text(values, name)
     if _is_text(values.type):
         values = values.cast(pa.large_string())  # polars' string views have few kernels
-        as_numbers = _canonical_integers(values)
+        codes, values = _trimmed(codes, values)
+        as_numbers = None if typed else _canonical_integers(values)
         values = values if as_numbers is None else as_numbers
     if pa.types.is_integer(values.type):
         try:
@@ -127,25 +135,82 @@ def _one_dictionary(column: pa.ChunkedArray) -> bool:
     return len(places) <= 1
 
 
+def _is_binary(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+
+
 def _whole_numbers(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     """Ids that came as floats (pandas turns integers with gaps into those) back to integers; anything else refused."""
-    if pa.types.is_floating(column.type):
+    kind = column.type
+    if pa.types.is_floating(kind):
+        exact = {16: 2**11, 32: 2**24, 64: 2**53}[kind.bit_width]
+        column = column.cast(pa.float64())
+        column = pc.if_else(pc.is_nan(column), None, column)
+        largest = pc.max(pc.abs(column)).as_py()
+        if largest == float("inf"):
+            raise ValueError(f"column {name!r} holds infinity; ids are whole numbers or text.")
+        if largest is not None and largest >= exact:
+            raise ValueError(
+                f"column {name!r} holds ids as {kind} up to {largest:.17g}: from {exact} on several whole numbers are "
+                "one such float, so different ids may have become one; read the column as text or as int64."
+            )
         try:
-            return pc.if_else(pc.is_nan(column), None, column).cast(pa.int64())
+            return column.cast(pa.int64())
         except pa.ArrowInvalid as error:
             raise ValueError(f"column {name!r} holds fractions ({error}); ids are whole numbers or text.") from error
-    if pa.types.is_null(column.type):
+    if pa.types.is_null(kind):
         return column.cast(pa.string())
-    raise ValueError(f"column {name!r} is of type {column.type}; ids are whole numbers or text.")
+    raise ValueError(f"column {name!r} is of type {kind}; ids are whole numbers or text.")
+
+
+def _numbers_or_text(values: pa.Array, name: str) -> pa.Array:
+    """Decimals as int64, or as text where 64 bits are too few; bytes as the text that they spell."""
+    if pa.types.is_decimal(values.type):
+        try:
+            whole = values.cast(pa.decimal256(76, 0))
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"column {name!r} holds fractions ({error}); ids are whole numbers or text.") from error
+        try:
+            return whole.cast(pa.int64())
+        except pa.ArrowInvalid:
+            return whole.cast(pa.string())
+    if _is_binary(values.type):
+        try:
+            return values.cast(pa.large_binary()).cast(pa.large_string())
+        except pa.ArrowInvalid as error:
+            raise ValueError(
+                f"column {name!r} holds bytes that are no UTF-8 text ({values.type}); write such ids as text, in "
+                "hexadecimal say."
+            ) from error
+    return values
+
+
+def _uuid_text(values: pa.Array) -> pa.Array:
+    """The 16 bytes of uuids as text, `8-4-4-4-12` hexadecimal digits."""
+    digits = (value.hex() for value in values.to_pylist())
+    return pa.array([f"{d[:8]}-{d[8:12]}-{d[12:16]}-{d[16:20]}-{d[20:]}" for d in digits], pa.string())
+
+
+def _trimmed(codes: np.ndarray, values: pa.Array) -> tuple[np.ndarray, pa.Array]:
+    """Ids without spaces around them, those that become equal made one; what is empty is missing."""
+    trimmed = pc.utf8_trim_whitespace(values)
+    if trimmed.equals(values) and not pc.any(pc.equal(values, "")).as_py():
+        return codes, values
+    encoded = pc.if_else(pc.equal(trimmed, ""), None, trimmed).dictionary_encode()
+    new = np.append(np.asarray(pc.fill_null(encoded.indices, -1)), np.int32(-1))  # the last one is for missing ids
+    return new[codes], encoded.dictionary
 
 
 def _canonical_integers(values: pa.Array) -> pa.Array | None:
-    """The integers that the texts spell, or None where any is not written the way an integer prints."""
+    """The integers that the texts spell, or None where any is not written the way an integer of 64 bits prints."""
     if not len(values):
         return None
-    if not pc.all(pc.match_substring_regex(values, r"^(0|-?[1-9][0-9]{0,17})$")).as_py():
+    if not pc.all(pc.match_substring_regex(values, r"^(0|-?[1-9][0-9]{0,18})$")).as_py():
         return None
-    return values.cast(pa.int64())
+    try:
+        return values.cast(pa.int64())
+    except pa.ArrowInvalid:  # 19 digits may be too many
+        return None
 
 
 def _parse_text(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, pa.DataType, str]:

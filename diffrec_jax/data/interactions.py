@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diffrec_jax.data.order import first_occurrences, id_order, n_shared, pair_keys, row_order
+
 if TYPE_CHECKING:
     from diffrec_jax.data.splits import Split
 
@@ -45,7 +47,7 @@ class FilterReport:
 
 @dataclass(frozen=True, eq=False)
 class CSR:
-    """Events grouped by user; a user's events in time order (file order where there are no times).
+    """Events grouped by user; a user's events in time order, equal times by item (file order where there are no times).
 
     An item appears at most once in a row: the first of repeated events is kept.
     """
@@ -83,7 +85,7 @@ class CSR:
         n_items: int,
         times: np.ndarray | None = None,
     ) -> CSR:
-        """Group events by user, each user's in time order (ties, and everything without times, in file order).
+        """Group events by user, each user's in time order and equal times by item (without times: in file order).
 
         Raises `ValueError` for ids outside `[0, n_users)` or `[0, n_items)`, and for more than 2^31 - 1 events.
         """
@@ -95,7 +97,7 @@ class CSR:
         if len(users) > INT32_MAX:
             raise ValueError(f"{len(users):,} events do not fit int32 row offsets (at most {INT32_MAX:,}).")
         users, items = users.astype(np.int32, copy=False), items.astype(np.int32, copy=False)
-        order = row_order(users, times)
+        order = row_order(users, items, times)
         if order is not None:
             users, items = users[order], items[order]
             times = None if times is None else times[order]
@@ -116,6 +118,12 @@ def checksum(rows: CSR | None) -> str:
     for array in (rows.indptr, rows.indices, rows.times):
         digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
+
+
+def overlap(a: CSR, b: CSR) -> int:
+    """How many of `b`'s (user, item) pairs are in `a` too."""
+    few, many = (pair_keys(rows.users(), rows.indices, rows.n_items) for rows in (b, a))
+    return n_shared(np.sort(many), np.sort(few))
 
 
 def merge(a: CSR, b: CSR) -> CSR:
@@ -143,8 +151,9 @@ class Interactions:
     """A log of events in file order, with integer codes inside and raw ids outside.
 
     `users[n]` and `items[n]` index `user_ids` and `item_ids`, which hold what the person's files hold: strings
-    (object arrays of `str`) or int64. `provenance` lists the filters that were applied, `notes` what a person should
-    know about how the log was read (recognised time unit, dropped rows, …).
+    (object arrays of `str`) or int64. The vocabularies are always in ascending order, so that no number depends on the
+    order of rows; a log that is made with others is renumbered. `provenance` lists the filters that were applied,
+    `notes` what a person should know about how the log was read (recognised time unit, dropped rows, …).
     """
 
     users: np.ndarray  # int32 [N]
@@ -156,6 +165,7 @@ class Interactions:
     item_titles: np.ndarray | None = None  # [I] str
     provenance: tuple[FilterReport, ...] = ()
     notes: tuple[str, ...] = ()
+    distinct: bool = False  # known to hold every (user, item) pair at most once
 
     def __post_init__(self) -> None:
         for name, values in (("items", self.items), ("times", self.times), ("ratings", self.ratings)):
@@ -165,6 +175,22 @@ class Interactions:
             raise ValueError(f"{len(self.item_titles):,} titles for {len(self.item_ids):,} items; they must agree.")
         _check_range("user", self.users, self.n_users)
         _check_range("item", self.items, self.n_items)
+        for role in ("user", "item"):
+            self._renumber(role)
+
+    def _renumber(self, role: str) -> None:
+        """Bring one vocabulary into ascending order, and the codes with it."""
+        ids = getattr(self, f"{role}_ids")
+        order = id_order(ids, role)
+        if order is None:
+            return
+        number = np.empty(len(order), np.int32)
+        number[order] = np.arange(len(order), dtype=np.int32)
+        changed = {f"{role}_ids": ids[order], f"{role}s": number[getattr(self, f"{role}s")]}
+        if role == "item" and self.item_titles is not None:
+            changed["item_titles"] = self.item_titles[order]
+        for name, values in changed.items():
+            object.__setattr__(self, name, values)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -223,11 +249,14 @@ class Interactions:
         time: str | None = None,
         rating: str | None = None,
         delimiter: str | None = None,
+        encoding: str | None = None,
+        header: bool = True,
     ) -> Interactions:
-        """From a csv or tsv file (.gz too) with a header; see `readers.read_csv`."""
+        """From a csv or tsv file (.gz too); see `readers.read_csv`, also for files without a header."""
         from diffrec_jax.data import readers
 
-        return readers.read_csv(path, user=user, item=item, time=time, rating=rating, delimiter=delimiter)
+        columns = {"user": user, "item": item, "time": time, "rating": rating}
+        return readers.read_csv(path, **columns, delimiter=delimiter, encoding=encoding, header=header)
 
     @classmethod
     def from_parquet(
@@ -290,57 +319,6 @@ class Interactions:
         from diffrec_jax.data import splits
 
         return splits.temporal(self, train=train, valid=valid, test=test)
-
-
-def row_order(users: np.ndarray, times: np.ndarray | None) -> np.ndarray | None:
-    """Permutation [N] that sorts events by user, then time, then file order; None where they already are."""
-    step = users[1:] - users[:-1]
-    if times is None:
-        return None if np.all(step >= 0) else np.argsort(users, kind="stable")
-    if np.all((step > 0) | ((step == 0) & (times[1:] >= times[:-1]))):
-        return None
-    if np.all(times[1:] >= times[:-1]):  # a log in time order needs only its users sorted
-        return np.argsort(users, kind="stable")
-    # One sort of one combined key is more than twice as fast as a lexsort; whole seconds keep it within 63 bits.
-    start = int(times.min())
-    unit = 1 if np.any((times - start) % 1_000_000) else 1_000_000
-    span = (int(times.max()) - start) // unit + 1
-    if span * (int(users.max()) + 1) >= 2**63:
-        return np.lexsort((times, users))
-    return np.argsort(users.astype(np.int64) * span + (times - start) // unit, kind="stable")
-
-
-def pair_keys(users: np.ndarray, items: np.ndarray, n_items: int) -> np.ndarray:
-    """One int64 per event that is equal exactly for equal (user, item) pairs, [N]."""
-    return users.astype(np.int64) * n_items + items
-
-
-def repeated_rows(keys: np.ndarray) -> np.ndarray:
-    """Positions of the events whose pair key occurs more than once, in order."""
-    ordered = np.sort(keys)  # without its permutation: several times faster, and often all that is needed
-    if not np.any(ordered[1:] == ordered[:-1]):
-        return np.empty(0, np.int64)
-    order = np.argsort(keys)
-    same = ordered[1:] == ordered[:-1]
-    return np.sort(order[np.append(same, False) | np.append(False, same)])
-
-
-def first_occurrences(
-    users: np.ndarray, items: np.ndarray, n_items: int, times: np.ndarray | None = None, *, keep: str = "first"
-) -> np.ndarray | None:
-    """Mask [N] of one event per (user, item) pair: first or last in time, then in file order. None: keep all."""
-    keys = pair_keys(users, items, n_items)
-    rows = repeated_rows(keys)
-    if not len(rows):
-        return None
-    keys = keys[rows]
-    order = np.argsort(keys, kind="stable") if times is None else np.lexsort((times[rows], keys))
-    edge = keys[order][1:] != keys[order][:-1]
-    chosen = np.append(edge, True) if keep == "last" else np.append(True, edge)
-    mask = np.ones(len(users), bool)
-    mask[rows] = False
-    mask[rows[order[chosen]]] = True
-    return None if mask.all() else mask
 
 
 def _check_range(what: str, ids: np.ndarray, size: int) -> None:

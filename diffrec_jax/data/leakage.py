@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffrec_jax.data.interactions import Interactions, pair_keys
+from diffrec_jax.data.interactions import Interactions
+from diffrec_jax.data.order import n_shared, pair_keys
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ def check(train: Interactions, valid: Interactions, test: Interactions) -> Leaka
     test_users = np.bincount(test.users, minlength=train.n_users) > 0
     test_items = np.bincount(test.items, minlength=train.n_items)
     counts = {
-        "overlap_train_valid": _shared(keys[0], keys[1]),
-        "overlap_train_test": _shared(keys[0], keys[2]),
-        "overlap_valid_test": _shared(keys[1], keys[2]),
+        "overlap_train_valid": n_shared(keys[0], keys[1]),
+        "overlap_train_test": n_shared(keys[0], keys[2]),
+        "overlap_valid_test": n_shared(keys[1], keys[2]),
         "cold_users": int((test_users & ~user_seen).sum()),
         "cold_items": int(((test_items > 0) & ~item_seen).sum()),
         "cold_item_events": int(test_items[~item_seen].sum()),
@@ -72,14 +73,6 @@ def check(train: Interactions, valid: Interactions, test: Interactions) -> Leaka
         valid_after_test=int((valid_last > test_first).sum()),
         train_after_test=int((train.times > test.times.min()).sum()) if len(test) else 0,
     )
-
-
-def _shared(a: np.ndarray, b: np.ndarray) -> int:
-    """How many of the sorted keys `b` are among the sorted keys `a`."""
-    if not len(a) or not len(b):
-        return 0
-    at = np.searchsorted(a, b)
-    return int((a[np.minimum(at, len(a) - 1)] == b).sum())
 
 
 def _spans(log: Interactions) -> tuple[np.ndarray, np.ndarray]:

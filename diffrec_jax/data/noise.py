@@ -12,10 +12,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from diffrec_jax.data.interactions import Interactions, pair_keys, row_order
+from diffrec_jax.data.interactions import Interactions
+from diffrec_jax.data.order import pair_keys, row_order
 from diffrec_jax.data.splits import Split, leakage_report, shared_vocabulary
 
 VARIANTS = ("all", "similar_size")
+TIMELY = ("temporal", "leave_one_out")  # rules that keep the order of each user
 
 
 def apply(spec: str, split: Split, *, ratings: Interactions | None = None, threshold: float = 4.0, seed: int) -> Split:
@@ -60,7 +62,7 @@ def natural(split: Split, ratings: Interactions, *, variant: str = "all", thresh
     if ratings.ratings is None:
         raise ValueError("natural noise needs ratings, and this log has none; name the rating column.")
     rng = np.random.default_rng(seed)
-    log, clean = _pool(split, ratings, threshold)
+    log, clean, renumbered = _pool(split, ratings, threshold)
     n_train = np.bincount(split.train.users, minlength=split.n_users)
     n_clean = n_train + np.bincount(split.valid.users, minlength=split.n_users)
 
@@ -75,8 +77,10 @@ def natural(split: Split, ratings: Interactions, *, variant: str = "all", thresh
         first_valid = split.valid.times.min() if len(split.valid) else split.test.times.min()
         to_train = log.times < first_valid
     else:
-        timely = split.rule in ("temporal", "leave_one_out")
-        rank = row_order(log.users, log.times) if timely else _by_user(log.users, rng.permutation(len(log.users)))
+        if split.rule in TIMELY:
+            rank = row_order(log.users, log.items, log.times)
+        else:
+            rank = _by_user(log.users, rng.permutation(len(log.users)))
         rank = np.arange(len(log.users)) if rank is None else rank
         size = np.bincount(log.users, minlength=split.n_users)
         if split.rule == "leave_one_out":
@@ -87,7 +91,7 @@ def natural(split: Split, ratings: Interactions, *, variant: str = "all", thresh
         to_train[rank] = _position(log.users[rank]) < cut[log.users[rank]]
 
     train, valid = (_in_row_order(log.select(mask)) for mask in (to_train, ~to_train))
-    test = replace(split.test, item_ids=log.item_ids, item_titles=log.item_titles)
+    test = replace(split.test, items=renumbered[split.test.items], item_ids=log.item_ids, item_titles=log.item_titles)
     low_train, low_valid = int((~clean & to_train).sum()), int((~clean & ~to_train).sum())
     lost = int(len(split.train) + len(split.valid) - clean.sum())
     note = (
@@ -167,16 +171,22 @@ def draw_unknown(known: np.ndarray, need: np.ndarray, n_items: int, rng: np.rand
     return np.sort(taken)
 
 
-def _pool(split: Split, ratings: Interactions, threshold: float) -> tuple[Interactions, np.ndarray]:
-    """The events that may be trained on, over the grown vocabulary, and which of them are clean, bool [N]."""
-    _, (_, user_codes) = shared_vocabulary([split.user_ids, ratings.user_ids], "user")
-    item_ids, (_, item_codes) = shared_vocabulary([split.item_ids, ratings.item_ids], "item")
+def _pool(split: Split, ratings: Interactions, threshold: float) -> tuple[Interactions, np.ndarray, np.ndarray]:
+    """The events that may be trained on, over the grown vocabulary; which of them are clean, bool [N]; and the codes of
+    the split's items in that vocabulary, int32 [I].
+    """
+    all_users, (our_users, user_codes) = shared_vocabulary([split.user_ids, ratings.user_ids])
+    item_ids, (our_items, item_codes) = shared_vocabulary([split.item_ids, ratings.item_ids])
     assert ratings.ratings is not None
-    ours = user_codes[ratings.users] < split.n_users
-    rows = np.flatnonzero(ours)
-    users, items = user_codes[ratings.users[rows]], item_codes[ratings.items[rows]]
+    number = np.full(len(all_users), -1, np.int32)  # of the split's users
+    number[our_users] = np.arange(split.n_users, dtype=np.int32)
+    rows = np.flatnonzero(number[user_codes[ratings.users]] >= 0)
+    users, items = number[user_codes[ratings.users[rows]]], item_codes[ratings.items[rows]]
     keys = pair_keys(users, items, len(item_ids))
-    parts = [pair_keys(log.users, log.items, len(item_ids)) for log in split]
+    if ratings.times is not None or split.rule not in TIMELY:  # otherwise the order of the file is the time order
+        by_pair = np.argsort(keys, kind="stable")
+        rows, users, items, keys = rows[by_pair], users[by_pair], items[by_pair], keys[by_pair]
+    parts = [pair_keys(log.users, our_items[log.items], len(item_ids)) for log in split]
     clean = np.isin(keys, np.concatenate(parts[:2]))
     absent = int((~np.isin(np.concatenate(parts[:2]), keys)).sum())
     if absent:
@@ -185,7 +195,7 @@ def _pool(split: Split, ratings: Interactions, threshold: float) -> tuple[Intera
         )
     admitted = clean | ((ratings.ratings[rows] < threshold) & ~np.isin(keys, parts[2]))
     when = rows if ratings.times is None else ratings.times[rows]
-    if split.rule in ("temporal", "leave_one_out", "global_time"):
+    if split.rule in (*TIMELY, "global_time"):
         in_test = np.isin(keys, parts[2])
         limit = np.full(split.n_users, np.iinfo(np.int64).max)
         if split.rule == "global_time":
@@ -194,12 +204,12 @@ def _pool(split: Split, ratings: Interactions, threshold: float) -> tuple[Intera
             np.minimum.at(limit, users[in_test], when[in_test])
         admitted &= clean | (when <= limit[users])
     first = np.zeros(len(keys), bool)
-    order = np.flatnonzero(admitted)  # a pair rated twice enters once: the earliest event
-    order = order[np.argsort(when[order], kind="stable")]
+    order = np.flatnonzero(admitted)  # a pair rated twice enters once: the earliest event, of one moment the best rated
+    order = order[np.lexsort((-ratings.ratings[rows[order]], when[order]))]
     first[order[np.unique(keys[order], return_index=True)[1]]] = True
     rows, users, items, clean = rows[first], users[first], items[first], clean[first]
 
-    used = np.unique(np.concatenate([np.arange(split.n_items), items]))  # clean items keep their codes
+    used = np.unique(np.concatenate([our_items, items]))
     renumber = np.zeros(len(item_ids), np.int32)
     renumber[used] = np.arange(len(used), dtype=np.int32)
     titles = None
@@ -207,7 +217,7 @@ def _pool(split: Split, ratings: Interactions, threshold: float) -> tuple[Intera
         titles = np.array([str(i) for i in item_ids.tolist()], object)
         if ratings.item_titles is not None:
             titles[item_codes] = ratings.item_titles
-        titles[: split.n_items] = split.item_titles
+        titles[our_items] = split.item_titles
         titles = titles[used]
     log = replace(
         ratings.select(rows),
@@ -217,7 +227,7 @@ def _pool(split: Split, ratings: Interactions, threshold: float) -> tuple[Intera
         item_ids=item_ids[used],
         item_titles=titles,
     )
-    return log, clean
+    return log, clean, renumber[our_items]
 
 
 def _by_user(users: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -232,7 +242,7 @@ def _position(users: np.ndarray) -> np.ndarray:
 
 
 def _in_row_order(log: Interactions) -> Interactions:
-    order = row_order(log.users, log.times)
+    order = row_order(log.users, log.items, log.times)
     return log if order is None else log.select(order)
 
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from diffrec_jax.data.interactions import FilterReport, Interactions, first_occurrences
+from diffrec_jax.data.interactions import FilterReport, Interactions
+from diffrec_jax.data.order import first_occurrences
 
 
 def min_rating(data: Interactions, threshold: float) -> Interactions:
@@ -25,40 +26,55 @@ def min_rating(data: Interactions, threshold: float) -> Interactions:
 
 
 def deduplicate(data: Interactions, keep: str = "first") -> Interactions:
-    """Keep one event per (user, item) pair: the `first` or the `last` in time (ties, or no times: in file order)."""
+    """Keep one event per (user, item) pair: the `first` or the `last` in time, of one moment the best rated; without
+    times in file order.
+    """
     if keep not in ("first", "last"):
         raise ValueError(f"deduplicate(keep={keep!r}): keep must be 'first' or 'last'.")
-    mask = first_occurrences(data.users, data.items, data.n_items, data.times, keep=keep)
+    mask = None if data.distinct else _once(data, keep)
     mask = np.ones(len(data), bool) if mask is None else mask
-    return keep_events(data, mask, f"deduplicate({keep})")
+    return replace(keep_events(data, mask, f"deduplicate({keep})"), distinct=True)
+
+
+def without_repeats(data: Interactions) -> Interactions:
+    """The log as rows hold it: `deduplicate()` where a pair is repeated, else the log itself."""
+    if data.distinct:
+        return data
+    return replace(data, distinct=True) if _once(data) is None else deduplicate(data)
+
+
+def _once(data: Interactions, keep: str = "first") -> np.ndarray | None:
+    """One event per pair, bool [N]; None where no pair is repeated."""
+    return first_occurrences(data.users, data.items, data.n_items, data.times, data.ratings, keep=keep)
 
 
 def k_core(data: Interactions, k: int) -> Interactions:
-    """Drop users and items with fewer than `k` events, again and again, until every one left has at least `k`."""
+    """Drop users and items with fewer than `k` partners, again and again, until every one left has at least `k`.
+
+    A repeated pair counts once, as rows hold it once: preparing in Python and on the command line is the same.
+    """
     if k < 1:
         raise ValueError(f"k_core({k}): k must be at least 1 (1 keeps everything).")
-    rows: np.ndarray | None = None  # positions of the events still alive; None means all
-    users, items = data.users, data.items
+    once = None if data.distinct else _once(data)
+    users, items = (data.users, data.items) if once is None else (data.users[once], data.items[once])
+    cut = False
     while True:
-        few_users = np.bincount(users, minlength=data.n_users) < k
-        few_items = np.bincount(items, minlength=data.n_items) < k
-        alive = ~(few_users[users] | few_items[items])
+        user_stays = np.bincount(users, minlength=data.n_users) >= k
+        item_stays = np.bincount(items, minlength=data.n_items) >= k
+        alive = user_stays[users] & item_stays[items]
         if alive.all():
             break
-        users, items = users[alive], items[alive]
-        rows = np.flatnonzero(alive).astype(np.int32) if rows is None else rows[alive]
-    mask = np.ones(len(data), bool)
-    if rows is not None:
-        mask[:] = False
-        mask[rows] = True
+        users, items, cut = users[alive], items[alive], True
+    mask = user_stays[data.users] & item_stays[data.items] if cut else np.ones(len(data), bool)
     return keep_events(data, mask, f"k_core({k})")
 
 
 def min_history(data: Interactions, n: int) -> Interactions:
-    """Drop users with fewer than `n` events, once (items may fall below any count)."""
+    """Drop users with fewer than `n` items, once (items may fall below any count); a repeated pair counts once."""
     if n < 1:
         raise ValueError(f"min_history({n}): n must be at least 1 (1 keeps everything).")
-    counts = np.bincount(data.users, minlength=data.n_users)
+    once = None if data.distinct else _once(data)
+    counts = np.bincount(data.users if once is None else data.users[once], minlength=data.n_users)
     return keep_events(data, counts[data.users] >= n, f"min_history({n})")
 
 
@@ -70,7 +86,10 @@ def prepare(
     core: int = 0,
     history: int = 0,
 ) -> Interactions:
-    """The usual chain in its usual order: rating threshold, duplicates, k-core, minimum history.
+    """The usual chain in its usual order: rating threshold and duplicates, k-core, minimum history.
+
+    With 'last', duplicates go before the threshold: a rating that was taken back is not kept for having been high once.
+    With 'first', the first event of a pair that passes the threshold is kept.
 
     Args:
       data: the log as read.
@@ -83,7 +102,7 @@ def prepare(
     if rating is not None:
         steps.append(lambda d: min_rating(d, rating))
     if duplicates is not None:
-        steps.append(lambda d: deduplicate(d, duplicates))
+        steps.insert(0 if duplicates == "last" else len(steps), lambda d: deduplicate(d, duplicates))
     if core > 1:
         steps.append(lambda d: k_core(d, core))
     if history > 1:

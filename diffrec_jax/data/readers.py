@@ -4,6 +4,9 @@ PyArrow does all parsing. Columns are named by the caller; the user and item col
 column bears a usual name. Times and ratings are read only if named (RecBole's typed header names them itself). Rows
 without a user or an item are dropped and reported; everything else that cannot be read raises `ValueError` with one
 sentence. Parquet columns are encoded one at a time, so the texts of a log are never in memory together.
+
+Ids: spaces around them do not count. What comes as text from a typed source (arrays, frames, Parquet) stays text;
+text files have no types, so there a column of nothing but whole numbers holds whole numbers.
 """
 
 from __future__ import annotations
@@ -15,22 +18,28 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.dataset
 
 from diffrec_jax.data.columns import encode_ids, encode_ratings, encode_times
+from diffrec_jax.data.delimited import TEXT_SUFFIXES, TextFile
 from diffrec_jax.data.interactions import Interactions
+from diffrec_jax.data.naming import Names, listed, resolve
+from diffrec_jax.data.objects import as_column, frame_columns
 from diffrec_jax.data.preprocess import keep_events
 from diffrec_jax.data.released import is_released, read_released
+from diffrec_jax.data.titles import read_titles, with_titles
 
-__all__ = ["from_arrays", "from_frame", "read_csv", "read_inter", "read_log", "read_parquet", "read_released"]
-
-USUAL_NAMES = {
-    "user": ("user", "user_id", "userid", "uid", "customer_id", "visitor_id"),
-    "item": ("item", "item_id", "itemid", "iid", "movie_id", "movieid", "product_id", "sku", "venue"),
-}
-TEXT_SUFFIXES = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".inter": "\t"}
-Names = dict[str, str]  # role ('user', 'item', 'time', 'rating') -> column
+__all__ = [
+    "from_arrays",
+    "from_frame",
+    "read_csv",
+    "read_inter",
+    "read_log",
+    "read_parquet",
+    "read_released",
+    "read_titles",
+    "with_titles",
+]
 
 
 def read_log(
@@ -40,28 +49,40 @@ def read_log(
     item: str | None = None,
     time: str | None = None,
     rating: str | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    header: bool = True,
 ) -> Interactions:
-    """A log of any kind, by its name: `.csv .tsv .txt` (`.gz` too), `.inter`, `.parquet`, a Parquet folder."""
+    """A log of any kind, by its name: `.csv .tsv .txt` (`.gz` too), `.inter`, `.parquet`, a Parquet folder.
+
+    Columns are named as in `read_csv`, as are `delimiter`, `encoding` and `header`, which are for text files. With a
+    `delimiter`, a file of any other name is read as text.
+    """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no file or folder {path} (looked in {path.parent.resolve()}).")
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    if path.is_dir():
-        if is_released(path):
+    named = {"user": user, "item": item, "time": time, "rating": rating}
+    if not is_text(path):
+        if path.is_dir() and is_released(path):
             raise ValueError(f"{path} is a released split, not a log; read it with read_released (--dataset).")
-        return read_parquet(path, user=user, item=item, time=time, rating=rating)
-    if suffix in (".parquet", ".pq"):
-        return read_parquet(path, user=user, item=item, time=time, rating=rating)
-    if suffix == ".inter":
-        if user or item or time or rating:
-            raise ValueError(f"{path} names its own columns (user_id, item_id, …): name none, or save it as .tsv.")
-        return read_inter(path)
-    if suffix in TEXT_SUFFIXES:
-        return read_csv(path, user=user, item=item, time=time, rating=rating)
+        for option, given in (("delimiter", delimiter), ("encoding", encoding), ("header", not header)):
+            if given:
+                raise ValueError(f"{option} means nothing to {path}, which is read as Parquet: drop it.")
+        return read_parquet(path, **named)
+    if suffix == ".inter" and header:
+        return read_inter(path, **named, delimiter=delimiter, encoding=encoding)
+    if suffix in TEXT_SUFFIXES or delimiter:
+        return read_csv(path, **named, delimiter=delimiter, encoding=encoding, header=header)
     raise ValueError(
         f"{path}: cannot tell the format from its name; use .csv, .tsv, .txt (each may end in .gz), .inter, .parquet "
-        "or a folder of Parquet files."
+        "or a folder of Parquet files, or say which delimiter= divides it."
     )
+
+
+def is_text(path: str | Path) -> bool:
+    """Whether a log is read as text: it is neither a folder nor named as Parquet."""
+    return not (Path(path).is_dir() or Path(path).suffix.lower() in (".parquet", ".pq"))
 
 
 def read_csv(
@@ -72,9 +93,11 @@ def read_csv(
     time: str | None = None,
     rating: str | None = None,
     delimiter: str | None = None,
+    encoding: str | None = None,
     columns: Sequence[str] | None = None,
+    header: bool = True,
 ) -> Interactions:
-    """A delimited text file with a header line; `.gz` is unpacked while reading.
+    """A delimited text file; `.gz` is unpacked while reading. What quotes mean is told in `delimited`.
 
     Args:
       path: the file.
@@ -83,51 +106,50 @@ def read_csv(
       time: column of times (unix s/ms/us or ISO 8601), or None: file order stands for time order.
       rating: column of ratings, or None.
       delimiter: one character; None takes `,` for `.csv` and a tab for the rest.
+      encoding: of the text; None is UTF-8.
       columns: names for a file that has no header line.
+      header: whether the first line names the columns; without, and without `columns`, they are '0', '1', ….
     """
     path = _existing(path)
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    delimiter = delimiter or TEXT_SUFFIXES.get(suffix, ",")
-    check_memory(path.stat().st_size * (5 if path.suffix == ".gz" else 1) * 2, path)
-    read = pa.csv.ReadOptions(column_names=list(columns) if columns else None)
-    parse = pa.csv.ParseOptions(delimiter=delimiter)
-    try:
-        with pa.csv.open_csv(path, read_options=read, parse_options=parse) as head:
-            present = list(columns) if columns else head.schema.names
-        names = _resolve(present, {"user": user, "item": item, "time": time, "rating": rating}, path)
-        convert = pa.csv.ConvertOptions(
-            include_columns=list(dict.fromkeys(names.values())),
-            column_types=dict.fromkeys(names.values(), pa.string()),
-            null_values=[""],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=True,
-        )
-        table = pa.csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} cannot be read as text divided by {delimiter!r}: {error}") from error
-    return _build(table.column, names)
+    file = TextFile.of(path, delimiter=delimiter, encoding=encoding, columns=columns, header=header)
+    names = resolve(file.names(), {"user": user, "item": item, "time": time, "rating": rating}, path)
+    return _read_text(file, names)
 
 
-def read_inter(path: str | Path) -> Interactions:
-    """A RecBole `.inter` file: tab-separated, its header naming `user_id:token`, `item_id:token` and other fields."""
+def read_inter(
+    path: str | Path,
+    *,
+    user: str | None = None,
+    item: str | None = None,
+    time: str | None = None,
+    rating: str | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+) -> Interactions:
+    """A RecBole `.inter` file: tab-separated, its header naming `user_id:token`, `item_id:token` and other fields.
+
+    Columns may be named with or without their type. Those left out are `user_id` and `item_id` (or the one with a usual
+    name), `timestamp` and `rating`, where there are such; a `rating` that nobody named and that is not a number in
+    every row is left out, with a note.
+    """
     path = _existing(path)
+    file = TextFile.of(path, delimiter=delimiter or "\t", encoding=encoding)
+    present = file.names()
+    asked = {"user": user, "item": item, "time": time, "rating": rating}
+    fields = [name.split(":")[0] for name in present]
+    for role, field in (("user", "user_id"), ("item", "item_id"), ("time", "timestamp"), ("rating", "rating")):
+        if asked[role] is None and field in fields:
+            asked[role] = field
     try:
-        with pa.csv.open_csv(path, parse_options=pa.csv.ParseOptions(delimiter="\t")) as head:
-            present = {name.split(":")[0]: name for name in head.schema.names}
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} cannot be read as tab-separated text: {error}") from error
-    if "user_id" not in present or "item_id" not in present:
-        raise ValueError(
-            f"{path} has columns {_listed(present.values())}; a .inter file needs user_id:token and item_id:token."
-        )
-    return read_csv(
-        path,
-        user=present["user_id"],
-        item=present["item_id"],
-        time=present.get("timestamp"),
-        rating=present.get("rating"),
-        delimiter="\t",
-    )
+        names = resolve(present, asked, path, typed=True)
+    except ValueError as error:
+        if user is None and item is None and "which column" in str(error):
+            raise ValueError(
+                f"{path} has columns {listed(present)}; a .inter file needs user_id:token and item_id:token, or name "
+                "what stands for them (user=…, item=…, --user_col=…, --item_col=…)."
+            ) from error
+        raise
+    return _read_text(file, names, optional=() if rating else ("rating",))
 
 
 def read_parquet(
@@ -144,18 +166,9 @@ def read_parquet(
         data = pa.dataset.dataset(path, format="parquet", partitioning="hive")
         if not data.files:
             raise ValueError(f"{path} holds no Parquet files; expected *.parquet in it or in hive partitions under it.")
-        names = _resolve(data.schema.names, {"user": user, "item": item, "time": time, "rating": rating}, path)
-        wanted = list(names.values())
-        for fragment in data.get_fragments():
-            inside = {field.name: field.type for field in fragment.physical_schema}
-            for name in wanted:
-                if name in inside and _loose(inside[name]) != _loose(data.schema.field(name).type):
-                    raise ValueError(
-                        f"column {name!r} is {data.schema.field(name).type} in one file and {inside[name]} in "
-                        f"{fragment.path}; write it one way in all files."
-                    )
+        names = resolve(data.schema.names, {"user": user, "item": item, "time": time, "rating": rating}, path)
         check_memory(data.count_rows() * 120, path)
-        return _build(lambda name: data.to_table(columns=[name]).column(name), names)
+        return _build(lambda name: _parquet_column(data, name), names, typed=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
         raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
 
@@ -168,25 +181,15 @@ def from_frame(
     time: str | None = None,
     rating: str | None = None,
 ) -> Interactions:
-    """Any data frame with the Arrow C stream interface (pandas, polars, PyArrow, …); columns as in `read_csv`."""
-    if not (isinstance(frame, pa.Table) or hasattr(frame, "__arrow_c_stream__")):
-        import narwhals
+    """Any data frame with the Arrow C stream interface (pandas, polars, PyArrow, …); columns as in `read_csv`.
 
-        try:  # frames older than the interface
-            frame = narwhals.from_native(frame, eager_only=True).to_arrow()
-        except TypeError as error:
-            raise ValueError(
-                f"{type(frame).__name__} is not a data frame with the Arrow interface; pass a pandas, polars or "
-                "PyArrow table, or use from_arrays."
-            ) from error
-    try:
-        table = frame if isinstance(frame, pa.Table) else pa.table(frame)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise ValueError(f"a column mixes types ({error}); ids must be all text or all whole numbers.") from error
-    names = _resolve(
-        table.column_names, {"user": user, "item": item, "time": time, "rating": rating}, f"the {type(frame).__name__}"
+    Only the columns asked for are converted.
+    """
+    present, column = frame_columns(frame)
+    names = resolve(
+        present, {"user": user, "item": item, "time": time, "rating": rating}, f"the {type(frame).__name__}"
     )
-    return _build(table.column, names)
+    return _build(column, names, typed=True)
 
 
 def from_arrays(
@@ -199,26 +202,15 @@ def from_arrays(
 ) -> Interactions:
     """Equally long arrays or lists of raw ids, and optional times and ratings; titles by raw item id."""
     given = {"user": users, "item": items, "time": times, "rating": ratings}
-    columns = {}
-    for role, values in given.items():
-        if values is None:
-            continue
-        try:
-            columns[role] = pa.chunked_array([pa.array(values)])
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise ValueError(f"{role} values mix types ({error}); ids are all text or all whole numbers.") from error
-        if len(columns[role]) != len(columns["user"]):
-            raise ValueError(f"{len(columns['user']):,} users but {len(columns[role]):,} {role} values.")
-    return with_titles(_build(columns.__getitem__, {role: role for role in columns}), item_titles)
-
-
-def with_titles(data: Interactions, titles: Mapping[Any, str] | None) -> Interactions:
-    """The log with a title for every item: from `titles` by raw id, else the raw id itself."""
-    if titles is None:
-        return data
-    from dataclasses import replace
-
-    return replace(data, item_titles=np.array([titles.get(i, str(i)) for i in data.item_ids.tolist()], object))
+    columns = {
+        role: as_column(values, f"{role} values")
+        for role, values in given.items()
+        if values is not None or role in ("user", "item")
+    }
+    for role, column in columns.items():
+        if len(column) != len(columns["user"]):
+            raise ValueError(f"{len(columns['user']):,} users but {len(column):,} {role} values.")
+    return with_titles(_build(columns.__getitem__, {role: role for role in columns}, typed=True), item_titles)
 
 
 def check_memory(needed: int, path: str | Path) -> None:
@@ -236,20 +228,41 @@ def check_memory(needed: int, path: str | Path) -> None:
         )
 
 
-def _build(column: Callable[[str], pa.ChunkedArray], names: Names) -> Interactions:
-    """Encode the named columns one after the other; rows without user or item go, with a report."""
-    users, user_ids = encode_ids(column(names["user"]), names["user"])
-    items, item_ids = encode_ids(column(names["item"]), names["item"])
-    times, ratings, notes = None, None, []
+def _read_text(file: TextFile, names: Names, *, optional: tuple[str, ...] = ()) -> Interactions:
+    check_memory(file.path.stat().st_size * (5 if file.path.suffix == ".gz" else 1) * 2, file.path)
+    table, notes = file.read(list(dict.fromkeys(names.values())))
+    return _build(table.column, names, typed=False, optional=optional, notes=notes)
+
+
+def _build(
+    column: Callable[[str], pa.ChunkedArray],
+    names: Names,
+    *,
+    typed: bool,
+    optional: tuple[str, ...] = (),
+    notes: Sequence[str] = (),
+) -> Interactions:
+    """Encode the named columns one after the other; rows without user or item go, with a report.
+
+    Of the `optional` roles, what cannot be read is left out with a note.
+    """
+    users, user_ids = encode_ids(column(names["user"]), names["user"], typed=typed)
+    items, item_ids = encode_ids(column(names["item"]), names["item"], typed=typed)
+    times, ratings, notes = None, None, list(notes)
     if "time" in names:
         times, note = encode_times(column(names["time"]), names["time"])
         notes.append(note)
     else:
         notes.append("times: no column named; file order stands for time order.")
     if "rating" in names:
-        ratings = encode_ratings(column(names["rating"]), names["rating"])
+        try:
+            ratings = encode_ratings(column(names["rating"]), names["rating"])
+        except ValueError as error:
+            if "rating" not in optional:
+                raise
+            notes.append(f"ratings: left out, for nobody named them and {str(error).rstrip('.')}.")
     if not len(users):
-        raise ValueError(f"the log has columns {_listed(names.values())} but no rows.")
+        raise ValueError(f"the log has columns {listed(names.values())} but no rows.")
     whole = (users >= 0) & (items >= 0)
     if whole.all():
         return Interactions(users, items, user_ids, item_ids, times, ratings, notes=tuple(notes))
@@ -269,40 +282,33 @@ def _not_empty(ids: np.ndarray) -> np.ndarray:
     return ids if len(ids) else np.array([""], object)
 
 
-def _resolve(present: Sequence[str], asked: Mapping[str, str | None], where: object) -> Names:
-    """Role -> column; raises `ValueError` listing what is present for missing or ambiguous columns."""
-    names: Names = {}
-    for role, wanted in asked.items():
-        if wanted is None:
-            usual = [name for name in present if name.lower() in USUAL_NAMES.get(role, ())]
-            if role not in USUAL_NAMES:
-                continue
-            if len(usual) != 1:
-                problem = "several could be" if usual else "none is known as"
-                raise ValueError(
-                    f"{where}: which column is the {role}? Of {_listed(present)} {problem} it; "
-                    f"name it ({role}=…, --{role}_col=…)"
-                )
-            names[role] = usual[0]
-        elif present.count(wanted) != 1:
-            problem = "no column" if wanted not in present else "more than one column"
-            raise ValueError(f"{where} has {problem} {wanted!r} for the {role}; present are {_listed(present)}.")
-        else:
-            names[role] = wanted
-    if names["user"] == names["item"]:
-        raise ValueError(f"{where}: {names['user']!r} cannot be both user and item; present are {_listed(present)}.")
-    return names
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(map(repr, names))
+def _parquet_column(data: pa.dataset.Dataset, name: str) -> pa.ChunkedArray:
+    """One column of all files; numbers of several widths, and texts of several kinds, become the wider kind."""
+    known = data.schema.field(name).type
+    parts = list(data.get_fragments())
+    kinds = [next((f.type for f in part.physical_schema if f.name == name), known) for part in parts]
+    for part, kind in zip(parts, kinds):
+        if _loose(kind) != _loose(known):
+            raise ValueError(
+                f"column {name!r} is {known} in one file and {kind} in {part.path}; write it one way in all files."
+            )
+    if all(kind == known for kind in kinds):
+        return data.to_table(columns=[name]).column(name)
+    wide = {"number": pa.int64(), "text": pa.large_string()}.get(_loose(known), known)
+    if any(map(pa.types.is_floating, kinds)):  # exact, or refused by Arrow
+        wide = pa.float64()
+    elif all(map(pa.types.is_unsigned_integer, kinds)):
+        wide = pa.uint64()
+    schema = data.schema.set(data.schema.get_field_index(name), pa.field(name, wide))
+    return pa.dataset.dataset(data.files, schema=schema, format="parquet").to_table(columns=[name]).column(name)
 
 
 def _loose(kind: pa.DataType) -> str:
     """Types that mean the same kind of id or time share a word."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    return "number" if pa.types.is_integer(kind) else "text" if "string" in str(kind) else str(kind)
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return "number" if number else "text" if "string" in str(kind) else str(kind)
 
 
 def _existing(path: str | Path) -> Path:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diffrec_jax.data.interactions import INT32_MAX, Interactions, first_occurrences, pair_keys
+from diffrec_jax.data.interactions import INT32_MAX, Interactions
+from diffrec_jax.data.order import first_occurrences, pair_keys
 from diffrec_jax.data.splits import Split, leakage_report
 
 PARTS = ("train", "valid", "test")

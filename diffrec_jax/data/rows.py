@@ -69,13 +69,14 @@ def device_csr(csr: Any, *, mesh: Mesh | None = None) -> DeviceCSR:
     """
     sharding = None if mesh is None else replicated(mesh)
     lengths = np.diff(csr.indptr)
-    days = None
-    if csr.times is not None:
-        first = csr.times.min() if len(csr.times) else 0
-        days = jax.device_put(((csr.times - first) / 86_400e6).astype(np.float32), sharding)
+    indices, times, days = csr.indices, csr.times, None
+    if not len(indices):  # something to gather from
+        indices, times = np.zeros(1, np.int32), None if times is None else np.zeros(1, np.int64)
+    if times is not None:
+        days = jax.device_put(((times - times.min()) / 86_400e6).astype(np.float32), sharding)
     return DeviceCSR(
         indptr=jax.device_put(np.asarray(csr.indptr, np.int32), sharding),
-        indices=jax.device_put(np.asarray(csr.indices, np.int32), sharding),
+        indices=jax.device_put(np.asarray(indices, np.int32), sharding),
         days=days,
         n_items=csr.n_items,
         max_length=max(int(lengths.max(initial=0)), 1),

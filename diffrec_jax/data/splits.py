@@ -1,7 +1,8 @@
 """Splits: which events a model trains on, is chosen by, and is judged by; what each cut promises, and a check of it.
 
-Every function takes one prepared log and returns a `Split` of three logs over one vocabulary. No event is lost,
-repeated or invented. Times decide the order within a user, file order breaks ties and stands in where there are none.
+Every function takes one prepared log and returns a `Split` of three logs over one vocabulary. A (user, item) pair
+counts once: where the log repeats pairs, the first event of each is split and the split says so. Nothing else is lost,
+repeated or invented. Times decide the order within a user, the item breaks ties; without times file order stands in.
 
 | rule | cut | promise |
 |---|---|---|
@@ -21,8 +22,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from diffrec_jax.data import preprocess
-from diffrec_jax.data.interactions import Interactions, row_order
+from diffrec_jax.data.interactions import Interactions
 from diffrec_jax.data.leakage import Leakage, check
+from diffrec_jax.data.order import pair_keys, row_order
+from diffrec_jax.data.preprocess import without_repeats
 
 LEAKS_FUTURE = (
     "Its validation events are later than its test events: "
@@ -83,6 +86,7 @@ def temporal(
 
     Users with fewer than three events keep all of them in train.
     """
+    data = without_repeats(data)
     bounds = _share_bounds(data, (train, valid, test))
     order = "time order" if data.times is not None else "file order (the log has no times)"
     return _per_user(
@@ -97,6 +101,7 @@ def temporal(
 
 def leave_one_out(data: Interactions, *, name: str = "log") -> Split:
     """Per user the last event to test, the one before to valid, the rest to train; under three events: all to train."""
+    data = without_repeats(data)
     lengths = np.bincount(data.users, minlength=data.n_users)
     enough = lengths >= 3
     bounds = np.stack([np.where(enough, lengths - 2, lengths), np.where(enough, lengths - 1, lengths)])
@@ -123,6 +128,8 @@ def global_time(
     shares = _shares((train, valid, test))
     if data.times is None:
         raise ValueError("split 'global_time' needs times and this log has none; name the time column.")
+    data = without_repeats(data)
+    assert data.times is not None
     ordered = np.sort(data.times)
     n = len(ordered)
     first, second = (ordered[min(n - 1, round(n * share))] for share in (shares[0], shares[0] + shares[1]))
@@ -155,8 +162,10 @@ def random(
     name: str = "log",
 ) -> Split:
     """Per user at random, sizes as in `temporal`; the same `seed` gives the same split."""
+    data = without_repeats(data)
     bounds = _share_bounds(data, (train, valid, test))
-    shuffle = np.random.default_rng(seed).permutation(len(data))
+    shuffle = np.argsort(pair_keys(data.users, data.items, data.n_items))  # whatever the order of the file
+    shuffle = shuffle[np.random.default_rng(seed).permutation(len(data))]
     order = shuffle[np.argsort(data.users[shuffle], kind="stable")]
     chosen = np.empty(len(data), np.int8)
     chosen[order] = _parts(data.users[order], bounds)
@@ -197,9 +206,12 @@ def diffrec(data: Interactions, *, rating: float | None = 4.0, core: int = 10, n
 
 
 def as_given(train: Interactions, valid: Interactions, test: Interactions, *, name: str = "log") -> Split:
-    """Three logs cut by somebody else, brought to one vocabulary (train's ids first) by their raw ids."""
-    users = shared_vocabulary([log.user_ids for log in (train, valid, test)], "user")
-    items = shared_vocabulary([log.item_ids for log in (train, valid, test)], "item")
+    """Three logs cut by somebody else, brought to one vocabulary by their raw ids.
+
+    Where one holds whole numbers and another text, all ids become text: 12 and `12` are one id.
+    """
+    users = shared_vocabulary([log.user_ids for log in (train, valid, test)])
+    items = shared_vocabulary([log.item_ids for log in (train, valid, test)])
     titles = None
     if any(log.item_titles is not None for log in (train, valid, test)):
         titles = np.full(len(items[0]), "", object)
@@ -253,7 +265,7 @@ def _parts(users: np.ndarray, bounds: np.ndarray) -> np.ndarray:
 
 
 def _order(data: Interactions) -> np.ndarray | None:
-    return row_order(data.users, data.times)
+    return row_order(data.users, data.items, data.times)
 
 
 def _per_user(
@@ -306,17 +318,16 @@ def _assemble(
     return replace(split, notes=(*notes, str(leakage_report(split))))
 
 
-def shared_vocabulary(ids: Sequence[np.ndarray], what: str) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The union of raw id arrays (first seen first) and, per array, its codes in the union, int32."""
-    if len({array.dtype.kind for array in ids if len(array)}) > 1:
-        raise ValueError(f"the three logs mix integer and text {what} ids; write them one way.")
+def shared_vocabulary(ids: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The union of raw id arrays in ascending order and, per array, its codes in the union, int32.
+
+    Where some are whole numbers and others text, the union is text.
+    """
+    if len({array.dtype.kind in "iu" for array in ids if len(array)}) > 1:
+        ids = [np.array([str(id_) for id_ in array.tolist()], object) for array in ids]
     every = np.concatenate(ids)
     if every.dtype.kind not in "iu":
         every = every.astype(object)
-    _, first, inverse = np.unique(every, return_index=True, return_inverse=True)
-    by_first = np.argsort(first, kind="stable")
-    rank = np.empty(len(first), np.int32)
-    rank[by_first] = np.arange(len(first), dtype=np.int32)
-    codes = rank[inverse]
+    union, codes = np.unique(every, return_inverse=True)
     cuts = np.cumsum([len(array) for array in ids])[:-1]
-    return every[first[by_first]], np.split(codes, cuts)
+    return union, np.split(codes.astype(np.int32), cuts)

@@ -2,9 +2,10 @@
 
 from diffrec_jax.evaluation.beyond import BEYOND, beyond_accuracy
 from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
-from diffrec_jax.evaluation.lists import ListsEvaluation, evaluate_lists
+from diffrec_jax.evaluation.lists import evaluate_lists
 from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS, average, ranking_metrics
 from diffrec_jax.evaluation.ranking import hits, mask_seen, top_k
+from diffrec_jax.evaluation.standing import Standing
 
 __all__ = [
     "BEYOND",
@@ -13,7 +14,7 @@ __all__ = [
     "PROTOCOLS",
     "Evaluation",
     "Evaluator",
-    "ListsEvaluation",
+    "Standing",
     "average",
     "beyond_accuracy",
     "evaluate_lists",

@@ -5,7 +5,7 @@ item i in training::
 
     coverage@K          = |{i : c_i > 0}| / I                                                       (1)
     gini@K              = Σ_j (2j − I − 1) · c_(j) / (I · n),   c_(1) ≤ … ≤ c_(I)                     (2)
-    popularity_share@K  = Σ_{i in head} c_i / n,  head: the fifth of the items with the largest m_i  (3)
+    popularity_share@K  = Σ_{i in head} c_i / n,  head: the fifth of the items that stand first by m_i  (3)
     novelty@K           = Σ c_i · −log2(max(m_i, 1) / U) / n, in bits                                (4)
 
 Gini is 0 where every item is listed equally often and nears 1 where all lists are alike. All four follow from the
@@ -60,13 +60,17 @@ class ListCounts(struct.PyTreeNode):
         return jnp.cumsum(self.listed, axis=0), jnp.cumsum(self.hits, axis=0)
 
 
-def beyond_accuracy(listed: jax.Array, popularity: jax.Array, n_users: int) -> dict[str, jax.Array]:
+def beyond_accuracy(
+    listed: jax.Array, popularity: jax.Array, n_users: int, place: jax.Array | None = None
+) -> dict[str, jax.Array]:
     """Eq. 1-4 of lists of one length.
 
     Args:
       listed: ``[I]`` int, how many lists hold each item.
       popularity: ``[I]`` int, how many users have each item in training.
       n_users: U.
+      place: ``[I]``, which of equally popular items stands first (``standing.Standing.place``); None takes their
+        numbers.
 
     Returns:
       One float32 scalar for each name of ``BEYOND``; all 0 if nothing was listed.
@@ -74,12 +78,13 @@ def beyond_accuracy(listed: jax.Array, popularity: jax.Array, n_users: int) -> d
     n_items = listed.shape[0]
     counts = listed.astype(jnp.float32)
     share = counts / jnp.maximum(jnp.sum(counts), 1.0)
-    place = 2.0 * jnp.arange(1, n_items + 1) - n_items - 1.0
-    head = jnp.argsort(-popularity, stable=True)[: -(-n_items // round(1 / HEAD))]
+    weight = 2.0 * jnp.arange(1, n_items + 1) - n_items - 1.0
+    place = jnp.arange(n_items) if place is None else place
+    head = jnp.lexsort((place, -popularity))[: -(-n_items // round(1 / HEAD))]
     information = jnp.log2(n_users / jnp.maximum(popularity, 1).astype(jnp.float32))
     return {
         "coverage": jnp.mean(listed > 0, dtype=jnp.float32),
-        "gini": jnp.sum(place * jnp.sort(share)) / n_items,
+        "gini": jnp.sum(weight * jnp.sort(share)) / n_items,
         "popularity_share": jnp.sum(share[head]),
         "novelty": jnp.sum(share * information),
     }

@@ -10,16 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from diffrec_jax.data.interactions import overlap
 from diffrec_jax.data.rows import device_csr, take_rows
 from diffrec_jax.evaluation import metrics as metrics_lib
+from diffrec_jax.evaluation import shown
 from diffrec_jax.evaluation.beyond import ListCounts, beyond_accuracy
 from diffrec_jax.evaluation.ranking import hits, mask_seen, top_k
+from diffrec_jax.evaluation.standing import Standing
 from diffrec_jax.finite import check_scores, rankable, unranked
 from diffrec_jax.mesh import Layout, replicated
 from diffrec_jax.models.contract import Catalogue, Model, Scorer, item_axes, shapes
 
 KS = (10, 20, 50, 100)
-UNRANKED = "unranked"  # among the metrics of a batch, until they are fetched: whose scores are no numbers
+TIED = "tied@"  # a column beside the metrics, while they are on the device
+UNRANKED = "unranked"  # likewise: whose scores are no numbers
+MANY_TIES = 0.01  # share of lists decided by ties that a person is told of
 AHEAD = 8  # batches given to the device beyond the one it works on, so that an evaluation can be given up
 
 
@@ -36,6 +41,18 @@ class Evaluation:
     per_item: Mapping[str, np.ndarray] = dataclasses.field(
         default_factory=dict
     )  # each [I] int32: "listed@20", "hits@20", …
+    ties: Mapping[str, int] = dataclasses.field(default_factory=dict)  # "20": lists of 20 whose end lies among equals
+    masked: int = 0  # held-out interactions that were not to be recommended, and can't be hits
+    notes: tuple[str, ...] = ()  # what a person should read
+
+    def __str__(self) -> str:
+        return "\n".join((shown.evaluation_text(self.means(), **self._sizes()), *self.notes))
+
+    def _repr_html_(self) -> str:
+        return shown.evaluation_html(self.means(), **self._sizes()) + "".join(f"<p>{note}.</p>" for note in self.notes)
+
+    def _sizes(self) -> dict[str, Any]:
+        return {"n_users": self.n_users, "n_truth": len(self.users), "beyond": self.beyond}
 
     def mean(self, protocol: metrics_lib.Protocol) -> dict[str, float]:
         """Averages by one of the two conventions of ``metrics``."""
@@ -60,11 +77,12 @@ class Evaluator:
         history: Any,
         seen: Any,
         truth: Any,
+        standing: Standing,
         mesh: Mesh,
         seed: int = 0,
         ks: Sequence[int] = KS,
         batch_size: int = 400,
-        popularity: np.ndarray | None = None,
+        beyond: bool = False,
     ) -> None:
         """Put the data on the devices.
 
@@ -73,15 +91,16 @@ class Evaluator:
           history: host ``CSR`` the scores are computed from.
           seen: host ``CSR`` of items not to be recommended.
           truth: host ``CSR`` of held-out items.
+          standing: what decides where the model does not.
           mesh: the devices.
           seed: of noise at inference, where the model uses any.
           ks: list lengths; beyond the end of a small catalogue a list goes on without hits.
           batch_size: users per batch.
-          popularity: ``[I]`` training users of each item; given, the lists are also judged beyond accuracy.
+          beyond: also judge the lists beyond accuracy.
         """
         self.model, self.mesh = model, mesh
         self.ks = tuple(sorted(ks))
-        self._popularity = None if popularity is None else np.asarray(popularity, np.int32)
+        self.beyond = beyond
         self.n_users = truth.n_users
         users = np.flatnonzero(np.diff(truth.indptr)).astype(np.int32)
         self.users = users[np.argsort(np.diff(history.indptr)[users], kind="stable")]
@@ -89,11 +108,13 @@ class Evaluator:
         batch_size = -(-min(batch_size, max(len(users), 1)) // rows) * rows
         padded = np.pad(self.users, (0, -len(users) % batch_size), constant_values=-1)
         self._batches = [jax.device_put(batch, replicated(mesh)) for batch in padded.reshape(-1, batch_size)]
-        self._data = tuple(device_csr(csr, mesh=mesh) for csr in (history, seen, truth))
+        self.standing = jax.device_put(standing, replicated(mesh))
+        self._data = (self.standing, *(device_csr(csr, mesh=mesh) for csr in (history, seen, truth)))
         self._key = jax.jit(lambda: jax.random.fold_in(jax.random.key(seed), 3), out_shardings=replicated(mesh))()
         self.layout = Layout(mesh, item_axes(model))
         self._catalogue = Catalogue(n_items=truth.n_items, n_users=truth.n_users)
         self._truth = np.bincount(truth.indices, minlength=truth.n_items).astype(np.int32)
+        self.masked = overlap(seen, truth)
         self._compiled: tuple[Any, Any, Any] | None = None
         self.compile_seconds = 0.0
 
@@ -119,16 +140,44 @@ class Evaluator:
             batches.append(found)
             if n >= AHEAD:
                 jax.block_until_ready(batches[n - AHEAD])
-        fetched, beyond, per_item = jax.device_get((batches, *summarise(counts, self._popularity)))
+        fetched, beyond, per_item = jax.device_get((batches, *summarise(counts, self.standing)))
         seconds = time.perf_counter() - start
-        per_user = {name: np.concatenate([part[name] for part in fetched])[: len(self.users)] for name in fetched[0]}
-        check_scores(per_user.pop(UNRANKED), self.model)
         order = np.argsort(self.users)
-        per_user = {name: values[order] for name, values in per_user.items()}
-        if self._popularity is not None:
-            per_item |= {"popularity": self._popularity, "truth": self._truth}
+        columns = {
+            name: np.concatenate([part[name] for part in fetched])[: len(self.users)][order] for name in fetched[0]
+        }
+        check_scores(columns.pop(UNRANKED), self.model)
+        ties = {str(k): int(columns.pop(f"{TIED}{k}").sum()) for k in self.ks}
+        if self.beyond:
+            per_item |= {"popularity": np.asarray(self.standing.users), "truth": self._truth}
         beyond = {name: float(value) for name, value in beyond.items()}
-        return Evaluation(self.users[order], per_user, self.n_users, seconds, self.compile_seconds, beyond, per_item)
+        return Evaluation(
+            self.users[order],
+            columns,
+            self.n_users,
+            seconds,
+            self.compile_seconds,
+            beyond,
+            per_item,
+            ties,
+            self.masked,
+            self._notes(ties),
+        )
+
+    def _notes(self, ties: Mapping[str, int]) -> tuple[str, ...]:
+        notes = []
+        if self.masked:
+            notes.append(
+                f"{self.masked:,} of {int(self._truth.sum()):,} held-out interactions are among the seen ones, which "
+                "are not recommended: they can never be hits"
+            )
+        k, most = max(ties.items(), key=lambda entry: entry[1])
+        if most > MANY_TIES * len(self.users):
+            notes.append(
+                f"in {most:,} of {len(self.users):,} lists of {k} items of equal score stand before and behind the "
+                "end: a fixed key of the item ids decided"
+            )
+        return tuple(notes)
 
     def compile(self, params: Any) -> tuple[Any, Any, Any]:
         """The programs, for parameters (or their abstract form) as they lie on the mesh; compiled once."""
@@ -152,7 +201,7 @@ class Evaluator:
             self._compiled = (
                 jax.jit(prepare, out_shardings=shardings).lower(abstract).compile(),
                 jax.jit(evaluate, donate_argnums=4, out_shardings=everywhere).lower(abstract, tables, *rest).compile(),
-                jax.jit(self._summarise).lower(counts, self._popularity).compile(),
+                jax.jit(self._summarise).lower(counts, self.standing).compile(),
             )
             self.compile_seconds = time.perf_counter() - start
         return self._compiled
@@ -164,6 +213,7 @@ class Evaluator:
         key: jax.Array,
         users: jax.Array,
         counts: Any,
+        standing: Standing,
         history: Any,
         seen: Any,
         truth: Any,
@@ -171,10 +221,16 @@ class Evaluator:
         """Metrics of one batch of users, and the counts with its lists added."""
         rows = take_rows(history, users, recency=getattr(self.model, "recency", None), mesh=self.mesh)
         scores = self.model.scores(params, rows, key=key, tables=tables)
+        scores = standing.settle(rankable(scores), rows.lengths)
         masked = take_rows(seen, users, mesh=self.mesh)
-        scores = mask_seen(rankable(scores), masked)
-        k = min(max(self.ks), scores.shape[1])
-        values, items = top_k(scores, k, mesh=self.mesh)
+        scores = mask_seen(scores, masked)
+        longest, n_items = max(self.ks), scores.shape[1]
+        values, items = top_k(scores, min(longest + 1, n_items), place=standing.place, mesh=self.mesh)
+        bad = unranked(values, n_items - masked.lengths)
+        tied = (values[:, 1:] == values[:, :-1]) & (values[:, 1:] > -jnp.inf)  # whether places j + 1 and j + 2 are
+        tied = jnp.pad(tied, ((0, 0), (0, max(longest - tied.shape[1], 0)))) & (users >= 0)[:, None]
+        k = min(longest, n_items)
+        values, items = values[:, :k], items[:, :k]
         held_out = take_rows(truth, users, mesh=self.mesh)
         listed = values > -jnp.inf  # a list may run out of unseen items
         found = hits(items, held_out) & listed
@@ -182,18 +238,18 @@ class Evaluator:
             real = listed & (users >= 0)[:, None]
             everywhere = jax.lax.with_sharding_constraint((items, found, real), replicated(self.mesh))
             counts = counts.add(*everywhere, self.ks)
-        found = jnp.pad(found, ((0, 0), (0, max(self.ks) - k)))
-        metrics = metrics_lib.ranking_metrics(found, held_out.lengths, self.ks)
-        return {**metrics, UNRANKED: unranked(values, self._catalogue.n_items - masked.lengths)}, counts
+        found = jnp.pad(found, ((0, 0), (0, longest - k)))
+        columns = metrics_lib.ranking_metrics(found, held_out.lengths, self.ks)
+        return columns | {f"{TIED}{k}": tied[:, k - 1] for k in self.ks} | {UNRANKED: bad}, counts
 
     def _no_counts(self) -> ListCounts | None:
-        if self._popularity is None:
+        if not self.beyond:
             return None
         create = jax.jit(ListCounts.create, static_argnums=(0, 1), out_shardings=replicated(self.mesh))
-        return create(self.ks, len(self._popularity))
+        return create(self.ks, self._catalogue.n_items)
 
     def _summarise(
-        self, counts: ListCounts | None, popularity: Any
+        self, counts: ListCounts | None, standing: Standing
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """Metrics beyond accuracy, and how often each item was listed and rightly so, at each K."""
         beyond: dict[str, jax.Array] = {}
@@ -201,7 +257,7 @@ class Evaluator:
         if counts is None:
             return beyond, per_item
         for k, listed, found in zip(self.ks, *counts.cumulated()):
-            of_k = beyond_accuracy(listed, popularity, self.n_users)
+            of_k = beyond_accuracy(listed, standing.users, self.n_users, standing.place)
             beyond |= {f"{name}@{k}": value for name, value in of_k.items()}
             per_item |= {f"listed@{k}": listed, f"hits@{k}": found}
         return beyond, per_item

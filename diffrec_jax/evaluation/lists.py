@@ -5,7 +5,6 @@ already is no hit, and those after it do not move up. Users with held-out items 
 Letters: N lines, n users with held-out items, K list length.
 """
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -20,16 +19,10 @@ from diffrec_jax.data.interactions import CSR, Interactions
 from diffrec_jax.evaluation.beyond import beyond_accuracy
 from diffrec_jax.evaluation.evaluator import KS, Evaluation
 from diffrec_jax.evaluation.metrics import list_lengths, ranking_metrics
+from diffrec_jax.evaluation.standing import Standing, tie_keys
 
 AT_ONCE = 2**16  # users whose hits [users, K] are judged together
 Ids: TypeAlias = Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray
-
-
-@dataclasses.dataclass(frozen=True)
-class ListsEvaluation(Evaluation):
-    """Metrics of every user with truth, and what was odd about the lists."""
-
-    notes: tuple[str, ...] = ()
 
 
 def evaluate_lists(
@@ -42,14 +35,15 @@ def evaluate_lists(
     train: Interactions | None = None,
     seen: CSR | None = None,
     ks: Sequence[int] = KS,
-) -> ListsEvaluation:
+) -> Evaluation:
     """Judge lists against held-out items.
 
     Args:
       users: ``[N]`` raw user id of each line.
       items: ``[N]`` raw item id.
       truth: held-out interactions; its vocabularies say which ids are known.
-      scores: ``[N]`` numbers, higher is better; equal ones of a user stand in the order of the lines.
+      scores: ``[N]`` numbers, higher is better; equal ones of a user stand by the key that orders our own lists
+        (``standing``), unknown items last.
       ranks: ``[N]`` numbers instead, lower is better, none twice in a list; their gaps mean nothing. Without either
         the order of the lines is that of the lists.
       train: training interactions, over the same vocabularies; given, the lists are also judged beyond accuracy.
@@ -73,7 +67,7 @@ def evaluate_lists(
         raise ValueError(f"lists have {len(user):,} users but {len(item):,} items; every line needs both")
     held_out = truth.csr()
     seen = train.csr() if seen is None and train is not None else seen
-    order, notes = _order(user, scores, ranks)
+    order, notes = _order(user, _standing(truth, train)[item], scores, ranks)
     user, item = user[order], item[order]
     notes += _unknown(user, item, users, items)
     places = _places(user)
@@ -92,9 +86,7 @@ def evaluate_lists(
     notes += _odd(again & (item >= 0), had, row, len(judged), ks)
     masked = int(np.sum(np.isin(wanted, owned)))
     if masked:
-        notes.append(
-            f"{masked:,} held-out items are among what their users have already, so that no list can hit them."
-        )
+        notes.append(f"{masked:,} held-out items are among what their users have already, so that no list can hit them")
 
     within = (row >= 0) & (places < max(ks))
     per_user = _metrics(row[hit & within], places[hit & within], held_out.lengths()[judged], ks)
@@ -104,7 +96,9 @@ def evaluate_lists(
         counted = within & known
         beyond, per_item = _beyond(item[counted], hit[counted], places[counted], held_out, train, ks)
     seconds = time.perf_counter() - began
-    return ListsEvaluation(judged, per_user, truth.n_users, seconds, 0.0, beyond, per_item, notes=tuple(notes))
+    return Evaluation(
+        judged, per_user, truth.n_users, seconds, 0.0, beyond, per_item, masked=masked, notes=tuple(notes)
+    )
 
 
 def _numbers(ids: Ids, known: np.ndarray, what: str) -> np.ndarray:
@@ -134,13 +128,23 @@ def _spelled(ids: np.ndarray) -> pa.Array:
     return pa.array(ids).cast(pa.string()) if ids.dtype.kind in "iu" else pa.array(list(map(str, ids)), pa.string())
 
 
-def _order(user: np.ndarray, scores: Any, ranks: Any) -> tuple[np.ndarray, list[str]]:
+def _standing(truth: Interactions, train: Interactions | None) -> np.ndarray:
+    """Where each item stands among items of equal score, [I + 1]; the last one is for unknown items."""
+    if train is not None:
+        place = np.asarray(Standing.of(truth.item_ids, train.csr()).place)
+    else:
+        place = np.empty(truth.n_items, np.int32)
+        place[np.argsort(tie_keys(truth.item_ids))] = np.arange(truth.n_items, dtype=np.int32)
+    return np.append(place, np.int32(truth.n_items))
+
+
+def _order(user: np.ndarray, standing: np.ndarray, scores: Any, ranks: Any) -> tuple[np.ndarray, list[str]]:
     """The lines in the order of users, and of each user's list."""
     if scores is None and ranks is None:
         return np.argsort(user, kind="stable"), []
     what = "score" if ranks is None else "rank"
     values = _finite(scores if ranks is None else ranks, what, len(user))
-    order = np.lexsort((-values if ranks is None else values, user))  # stable: lines keep their order among equals
+    order = np.lexsort((standing, -values, user) if ranks is None else (values, user))
     tied = (np.diff(values[order]) == 0) & (np.diff(user[order]) == 0) & (user[order][1:] >= 0)
     if not tied.any():
         return order, []
@@ -148,7 +152,7 @@ def _order(user: np.ndarray, scores: Any, ranks: Any) -> tuple[np.ndarray, list[
     if ranks is not None:
         line = int(order[1:][tied][0])
         raise ValueError(f"line {line + 1:,} of the lists repeats rank {values[line]:g} of its user: name each once")
-    return order, [f"{count:,} lists hold equal scores; the order of their lines decides there."]
+    return order, [f"{count:,} lists hold equal scores: a fixed key of the item ids decided there"]
 
 
 def _finite(values: Any, what: str, n: int) -> np.ndarray:
@@ -181,10 +185,10 @@ def _unknown(user: np.ndarray, item: np.ndarray, users: Ids, items: Ids) -> list
     said = []
     strangers = int(np.sum(user < 0))
     if strangers:
-        said.append(f"{strangers:,} lines are of users who are not in this data, and left out.")
+        said.append(f"{strangers:,} lines are of users who are not in this data, and left out")
     unknown = int(np.sum((item < 0) & (user >= 0)))
     if unknown:
-        said.append(f"{unknown:,} listed items are not in this data: they keep their places, and are no hits.")
+        said.append(f"{unknown:,} listed items are not in this data: they keep their places, and are no hits")
     return said
 
 
@@ -211,23 +215,23 @@ def _odd(again: np.ndarray, had: np.ndarray, row: np.ndarray, n: int, ks: Sequen
     """Sentences about lines that cannot be hits, users without a list, and lists that are short."""
     said = []
     if again.any():
-        said.append(f"{np.sum(again):,} lines repeat an item of their list: they keep their places, and are no hits.")
+        said.append(f"{np.sum(again):,} lines repeat an item of their list: they keep their places, and are no hits")
     if had.any():
         said.append(
             f"{np.sum(had):,} listed items are among what their users have already: they keep their places, and are no "
-            "hits."
+            "hits"
         )
     lengths = np.bincount(row[row >= 0], minlength=n)
     without = int(np.sum(lengths == 0))
     if without:
-        said.append(f"{without:,} of {n:,} users with held-out items have no list, and count as 0.")
+        said.append(f"{without:,} of {n:,} users with held-out items have no list, and count as 0")
     short = int(np.sum((lengths > 0) & (lengths < max(ks))))
     if short:
         longest = int(lengths.max(initial=0))
         beyond = ", ".join(str(k) for k in ks if k > longest)
         said.append(
             f"{short:,} lists are shorter than K = {max(ks)}"
-            + (f"; none is longer than {longest:,}, so that K = {beyond} judges no more than that." if beyond else ".")
+            + (f"; none is longer than {longest:,}, so that K = {beyond} judges no more than that" if beyond else "")
         )
     return said
 
@@ -249,13 +253,14 @@ def _beyond(
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Metrics beyond accuracy, and how often each item was listed and rightly so, at each K."""
     n_items, rows = train.n_items, train.csr()
-    popularity = np.bincount(rows.indices, minlength=n_items).astype(np.int32)
+    standing = Standing.of(train.item_ids, rows)
+    popularity = np.asarray(standing.users)
     beyond: dict[str, float] = {}
     per_item: dict[str, np.ndarray] = {}
     for k in ks:
         listed = np.bincount(item[place < k], minlength=n_items).astype(np.int32)
         found = np.bincount(item[(place < k) & hit], minlength=n_items).astype(np.int32)
-        values = beyond_accuracy(jnp.asarray(listed), jnp.asarray(popularity), train.n_users)
+        values = beyond_accuracy(jnp.asarray(listed), standing.users, train.n_users, standing.place)
         beyond |= {f"{name}@{k}": float(value) for name, value in values.items()}
         per_item |= {f"listed@{k}": listed, f"hits@{k}": found}
     truth = np.bincount(held_out.indices, minlength=n_items).astype(np.int32)

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from diffrec_jax.data.columns import encode_times
 from diffrec_jax.data.interactions import CSR
+from diffrec_jax.serving import asked_ids
 from diffrec_jax.serving.vocabulary import Vocabulary, lists_to_codes
 
 MICROSECONDS_PER_DAY = 86_400e6
@@ -55,6 +56,10 @@ class Histories:
             np.concatenate(days) if len(days) == len(parts) else None,
         )
 
+    def keys(self, n_items: int) -> np.ndarray:
+        """One number for each (person, item), ``[N] int64``."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), self.lengths) * n_items + self.items
+
     def padded(self, rows: int, width: int, fill: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Items ``[rows, width]`` padded with ``fill``, and days ``[rows, width]`` padded with 0."""
         lengths = self.lengths
@@ -69,6 +74,41 @@ class Histories:
         return items, days
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """The people a question is about."""
+
+    histories: Histories  # what is scored
+    seen: Histories  # what they already have
+    names: np.ndarray  # [n] raw user ids, or numbers of histories
+    unknown_users: tuple[Any, ...] = ()
+    unknown_items: tuple[Any, ...] = ()
+    rows: np.ndarray | None = None  # [n] which of those asked for each is; None: all are here
+    n_asked: int = 0  # people asked for, the unknown ones included
+
+    def places(self) -> np.ndarray:
+        """For everybody asked for, the number among these people, -1 where unknown: ``[n_asked]``."""
+        if self.rows is None:
+            return np.arange(self.n_asked)
+        places = np.full(self.n_asked, -1)
+        places[self.rows] = np.arange(len(self.rows))
+        return places
+
+
+def of_pairs(rows: np.ndarray, items: np.ndarray, n: int, n_items: int) -> Histories:
+    """Items of n people from pairs in any order, by number and each once; nobody's history, and without order."""
+    keys = np.unique(rows.astype(np.int64) * n_items + items)
+    rows, items = np.divmod(keys, n_items)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))]).astype(np.int64)
+    return Histories(items.astype(np.int32), offsets, np.full(n, -1, np.int32))
+
+
+def united(a: Histories, b: Histories, n_items: int) -> Histories:
+    """What each of the same people has in either."""
+    rows, items = np.divmod(np.concatenate([a.keys(n_items), b.keys(n_items)]), n_items)
+    return of_pairs(rows, items, len(a), n_items)
+
+
 def of_csr(csr: CSR) -> Histories:
     """The histories of all known users."""
     indptr = csr.indptr.astype(np.int64)
@@ -81,14 +121,14 @@ def of_csr(csr: CSR) -> Histories:
 
 def of_lists(
     vocabulary: Vocabulary,
-    lists: Sequence[Sequence[Any] | np.ndarray],
-    times: Sequence[Sequence[Any] | np.ndarray] | None = None,
+    lists: Any,
+    times: Any = None,
 ) -> tuple[Histories, list[Any]]:
     """Histories from raw item ids: unknown items are left out, the first of a repeated item is kept.
 
     Args:
       vocabulary: of the model.
-      lists: raw item ids of each person; without ``times``, oldest first.
+      lists: raw item ids of each person, in any form that ``asked_ids.lists`` reads; without ``times``, oldest first.
       times: of each item, in any form that ``data.columns.encode_times`` reads; decides the order.
 
     Returns:
@@ -97,15 +137,13 @@ def of_lists(
     Raises:
       ValueError: for a history that isn't a list of ids, or times that don't fit the histories.
     """
-    for i, given in enumerate(lists):
-        if isinstance(given, str | bytes) or not hasattr(given, "__len__"):
-            raise ValueError(f"history {i} is {given!r}, and must be a list of item ids, such as ['sku12', 'sku99']")
+    lists = [asked_ids.plain(given, "histories") for given in asked_ids.lists(lists, "histories")]
     items, lengths, unknown = lists_to_codes(vocabulary, lists)
     row = np.repeat(np.arange(len(lists)), lengths)
     micros = None
     if times is not None:
         micros = _micros(lists, times)
-        order = np.lexsort((micros, row))
+        order = np.lexsort((items, micros, row))  # of one moment by item, as rows are
         items, row, micros = items[order], row[order], micros[order]
     first = np.zeros(len(items), bool)
     first[np.unique(row * np.int64(vocabulary.n_items + 1) + items, return_index=True)[1]] = True
@@ -119,11 +157,12 @@ def of_lists(
     return Histories(items, offsets, np.full(len(lists), -1, np.int32), days), unknown
 
 
-def _micros(lists: Sequence[Sequence[Any] | np.ndarray], times: Sequence[Sequence[Any] | np.ndarray]) -> np.ndarray:
+def _micros(lists: Sequence[Sequence[Any]], times: Any) -> np.ndarray:
+    times = asked_ids.lists(times, "history_times")
     if len(times) != len(lists):
         raise ValueError(f"history_times has {len(times)} lists for {len(lists)} histories: give one per history")
     for i, (items, when) in enumerate(zip(lists, times)):
-        if isinstance(when, str | bytes) or not hasattr(when, "__len__") or len(when) != len(items):
+        if len(when) != len(items):
             raise ValueError(f"history_times[{i}] must be a list of {len(items)} times, one per item of history {i}")
     flat = [moment for when in times for moment in when]
     if not flat:

@@ -37,8 +37,10 @@ def write_program(ranker: Ranker, folder: Path, *, k: int | None) -> dict[str, A
     Returns:
       The description.
     """
-    state = flatten({"params": ranker.params, "tables": ranker.tables})
-    tree = jax.tree.structure({"params": ranker.params, "tables": ranker.tables})
+    held = {"params": ranker.params, "tables": ranker.tables}
+    if k is not None:
+        held["standing"] = ranker.standing
+    state, tree = flatten(held), jax.tree.structure(held)
     needs_days = ranker.recency is not None and ranker.recency.kernel == "exponential"
 
     def program(weights: dict[str, jax.Array], items: jax.Array, lengths: jax.Array, *days: jax.Array) -> Any:
@@ -50,7 +52,9 @@ def write_program(ranker: Ranker, folder: Path, *, k: int | None) -> dict[str, A
         if k is None:
             return model.user_vectors(held["params"], rows, key=key, tables=held["tables"])
         scores = model.scores(held["params"], rows, key=key, tables=held["tables"])
-        best, found = top_k(mask_seen(scores, make_rows(items, lengths, **options)), k)
+        standing = held["standing"]
+        scores = mask_seen(standing.settle(scores, lengths), make_rows(items, lengths, **options))
+        best, found = top_k(scores, k, place=standing.place)
         return jnp.where(jnp.isneginf(best), -1, found), best
 
     batch, length = jax.export.symbolic_shape("b, l")
@@ -72,7 +76,7 @@ def write_program(ranker: Ranker, folder: Path, *, k: int | None) -> dict[str, A
     except ImportError:
         raise ValueError(MISSING) from None
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
-    write_weights(folder / WEIGHTS, {"params": ranker.params, "tables": ranker.tables})
+    write_weights(folder / WEIGHTS, held)
     return description
 
 

@@ -11,7 +11,7 @@ user vector.
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from diffrec_jax.data.rows import Rows, make_rows
 from diffrec_jax.evaluation.ranking import mask_seen, top_k
+from diffrec_jax.evaluation.standing import Standing
 from diffrec_jax.finite import check_parameters, check_scores, rankable, unranked
 from diffrec_jax.mesh import replicated
 from diffrec_jax.models.contract import Params, Scorer, is_factored
@@ -44,26 +45,30 @@ class Ranker:
     Attributes:
       model: what ranks.
       params: its parameters, on the device(s).
+      standing: what decides between items where the model does not.
       n_items: I.
       needs_days: whether an interaction's weight depends on its time.
     """
 
-    def __init__(self, model: Scorer, params: Params, n_items: int, *, mesh: Mesh | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, model: Scorer, params: Params, standing: Standing, *, mesh: Mesh | None = None, seed: int = 0
+    ) -> None:
         """Put the parameters on the device(s) and prepare what every batch needs.
 
         Args:
           model: what ranks.
           params: its parameters.
-          n_items: I.
+          standing: of the items.
           mesh: the devices; None is the default device.
           seed: of noise at inference, where the model uses any.
 
         Raises:
           NonFiniteParametersError: if a parameter is no number.
         """
+        n_items = len(standing.place)
         self.model, self.n_items, self.mesh = model, n_items, mesh
         self._sharding = None if mesh is None else replicated(mesh)
-        self.params = jax.device_put(params, self._sharding)
+        self.params, self.standing = jax.device_put((params, standing), self._sharding)
         check_parameters(self.params, model)
         self.tables = jax.jit(model.prepare)(self.params)
         self.recency = getattr(model, "recency", None)
@@ -71,7 +76,7 @@ class Ranker:
         self._key = jax.device_put(jax.random.fold_in(jax.random.key(seed), 3), self._sharding)
         self._everything = jax.device_put(np.ones(n_items, bool), self._sharding)
         self._top_k = jax.jit(self._ranked, static_argnames="k")
-        self._chosen = jax.jit(self._scores_at)
+        self._chosen = jax.jit(self._scores_at, static_argnames="as_listed")
         self._vectors = jax.jit(self._user_vectors)
         users = 1 if mesh is None else mesh.shape["users"]
         most = max(SCORES_PER_BATCH // n_items, 1)
@@ -89,7 +94,7 @@ class Ranker:
         """The K best items of each history.
 
         Args:
-          histories: n of them; an empty one is ranked like any other.
+          histories: n of them; an empty one gets the most popular items.
           k: list length, at most I.
           hidden: items that must not appear, one list for each history.
           allowed: ``[I]`` bool, the only items that may appear.
@@ -109,7 +114,8 @@ class Ranker:
             width = max(_width(part), _width(masked))  # one width for both, so that there are fewer programs
             blocked, _ = masked.padded(size, width, self.n_items)
             batch = self._on_device(part, size, width)
-            return self._top_k(self.params, self.tables, self._key, batch, self._put(blocked), mask, k=length)
+            fixed = (self.params, self.tables, self.standing, self._key)
+            return self._top_k(*fixed, batch, self._put(blocked), mask, k=length)
 
         scores = np.empty((len(histories), k), np.float32)
         items = np.empty((len(histories), k), np.int32)
@@ -119,8 +125,12 @@ class Ranker:
         items[np.isneginf(scores)] = -1
         return scores, items
 
-    def scores_at(self, histories: Histories, at: np.ndarray) -> np.ndarray:
-        """Scores ``[n, R]`` of chosen items ``at [n, R]`` only."""
+    def listed_scores_at(self, histories: Histories, at: np.ndarray) -> np.ndarray:
+        """The scores ``[n, R]`` that lists show of chosen items ``at [n, R]``, by the rules of ``standing``."""
+        return self.scores_at(histories, at, as_listed=True)
+
+    def scores_at(self, histories: Histories, at: np.ndarray, *, as_listed: bool = False) -> np.ndarray:
+        """Scores ``[n, R]`` of chosen items ``at [n, R]`` only: the model's own, or as lists show them."""
         width = _list_length(at.shape[1], None)
         out = np.empty(at.shape, np.float32)
 
@@ -128,7 +138,8 @@ class Ranker:
             chosen = np.zeros((size, width), np.int32)
             chosen[: len(rows), : at.shape[1]] = at[rows]
             batch = self._on_device(part, size)
-            return self._chosen(self.params, self.tables, self._key, batch, self._put(chosen), self._item_vectors)
+            fixed = (self.params, self.tables, self.standing, self._key)
+            return self._chosen(*fixed, batch, self._put(chosen), self._item_vectors, as_listed=as_listed)
 
         for rows, scores in self._batched(histories, dispatch):
             out[rows] = scores[: len(rows), : at.shape[1]]
@@ -210,6 +221,7 @@ class Ranker:
         self,
         params: Params,
         tables: Any,
+        standing: Standing,
         key: jax.Array,
         batch: Batch,
         blocked: jax.Array,
@@ -219,24 +231,45 @@ class Ranker:
     ) -> tuple[jax.Array, jax.Array]:
         """Top-K of one batch; ``blocked [B, S]`` holds item numbers, padded with I."""
         scores = rankable(self.model.scores(params, self._rows(batch), key=key, tables=tables))
+        scores = standing.settle(scores, batch.lengths)
         scores = jnp.where(allowed, scores, -jnp.inf)
         if self.mesh is None or self.mesh.size == 1:  # in place
             scores = scores.at[jnp.arange(scores.shape[0])[:, None], blocked].set(-jnp.inf, mode="drop")
         else:
             count = jnp.sum(blocked < self.n_items, axis=1)
             scores = mask_seen(scores, make_rows(blocked, count, n_items=self.n_items, mesh=self.mesh))
-        return top_k(scores, k, mesh=self.mesh)
+        return top_k(scores, k, place=standing.place, mesh=self.mesh)
 
     def _scores_at(
-        self, params: Params, tables: Any, key: jax.Array, batch: Batch, at: jax.Array, item_vectors: jax.Array | None
+        self,
+        params: Params,
+        tables: Any,
+        standing: Standing,
+        key: jax.Array,
+        batch: Batch,
+        at: jax.Array,
+        item_vectors: jax.Array | None,
+        *,
+        as_listed: bool,
     ) -> jax.Array:
-        rows = self._rows(batch)
-        if item_vectors is None:
-            scores = self.model.scores(params, rows, key=key, tables=tables)
+        rows, model = self._rows(batch), cast(Any, self.model)
+
+        def from_all() -> jax.Array:
+            scores = model.scores(params, rows, key=key, tables=tables)
+            scores = standing.settle(scores, batch.lengths) if as_listed else scores
             return jnp.take_along_axis(scores, at, axis=1)
-        model: Any = self.model
-        vectors = model.user_vectors(params, rows, key=key, tables=tables)
-        return jnp.einsum("bv,brv->br", vectors, item_vectors.at[at].get(mode="clip"))
+
+        def from_vectors() -> jax.Array:
+            assert item_vectors is not None
+            vectors = model.user_vectors(params, rows, key=key, tables=tables)
+            scores = jnp.einsum("bv,brv->br", vectors, item_vectors.at[at].get(mode="clip"))
+            return jnp.where((batch.lengths == 0)[:, None], standing.share[at], scores) if as_listed else scores
+
+        if item_vectors is None:
+            return from_all()
+        if not as_listed or standing.all_known:
+            return from_vectors()
+        return jax.lax.cond(jnp.all(standing.users[at] > 0), from_vectors, from_all)
 
     def _user_vectors(self, params: Params, tables: Any, key: jax.Array, batch: Batch) -> jax.Array:
         model: Any = self.model

@@ -6,13 +6,13 @@
     recommender.recommend(users=["u17"], k=10)
     recommender.recommend(histories=[["sku12", "sku99"]], k=10)     # somebody never seen
     recommender.explain(histories=[["sku12", "sku99"]], k=3)
+    recommender.score(["u17", "u17"], ["sku12", "sku99"])           # of given pairs
 
 The histories of known users are their *training* interactions by default, the ones that the published numbers are
 computed from; ``load(..., history="train+valid")`` uses everything that is known. What is excluded as seen is always
 both.
 """
 
-import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,12 +21,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffrec_jax.data.interactions import merge
+from diffrec_jax.evaluation.standing import Standing
 from diffrec_jax.models.contract import is_factored
-from diffrec_jax.serving import explain
+from diffrec_jax.serving import asked_ids, choices, explain, pairs, shown
 from diffrec_jax.serving import histories as histories_lib
-from diffrec_jax.serving.histories import Histories
+from diffrec_jax.serving.histories import Asked, Histories
 from diffrec_jax.serving.model_folder import ModelFolder
-from diffrec_jax.serving.popularity import PopularItems
 from diffrec_jax.serving.ranker import Ranker
 from diffrec_jax.serving.results import Table
 from diffrec_jax.serving.vocabulary import Vocabulary
@@ -56,10 +56,16 @@ class Recommender:
             raise ValueError(f"history={history!r} is unknown: choose one of {', '.join(HISTORIES)}")
         self.content, self.history = content, history
         seen = content.train if content.valid is None else merge(content.train, content.valid)
-        self._popular = PopularItems(seen)
         self._seen = histories_lib.of_csr(seen)
         self._history = histories_lib.of_csr(content.train) if history == "train" else self._seen
-        self.ranker = Ranker(content.model, params, content.vocabulary.n_items, mesh=mesh, seed=seed)
+        standing = Standing.of(content.vocabulary.item_ids, content.train)
+        self.ranker = Ranker(content.model, params, standing, mesh=mesh, seed=seed)
+
+    def __repr__(self) -> str:
+        return shown.recommender_text(self.content, self.history)
+
+    def _repr_html_(self) -> str:
+        return shown.recommender_html(self.content, self.history)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -83,17 +89,19 @@ class Recommender:
         k: int = 10,
         *,
         exclude_seen: bool = True,
-        candidates: Ids | None = None,
+        candidates: Ids | Sequence[Ids] | None = None,
+        exclude: Ids | Sequence[Ids] | None = None,
         history_times: Sequence[Ids] | None = None,
     ) -> Table:
         """The K best items for known users, or for anybody with a history.
 
         Args:
-          users: raw user ids; unknown ones are reported and skipped.
+          users: raw user ids, as a list, an array or a column; unknown ones are reported and skipped.
           histories: raw item ids of each person, instead of users; unknown ones are reported and left out.
           k: list length, at most the size of the catalogue.
           exclude_seen: leave out what a person already has.
-          candidates: raw item ids, the only ones to choose from.
+          candidates: raw item ids, the only ones to choose from; or a list of such lists, one for each user or history.
+          exclude: raw item ids to leave out; likewise.
           history_times: the time of each item of ``histories``, oldest or newest first alike; without them, the given
             order is the time order.
 
@@ -103,15 +111,26 @@ class Recommender:
           items: see ``by_popularity`` and ``notes``.
 
         Raises:
-          ValueError: for a bad ``k``, for both or none of users and histories, for malformed histories or times.
+          ValueError: for a bad ``k``, for both or none of users and histories, for malformed histories or times, for
+            what is no list of ids.
         """
+        k_asked, k = k, self._checked_k(k)
         asked = self.ask(users, histories, history_times)
-        return self._recommend(asked, k, exclude_seen, candidates)
+        options: dict[str, Any] = {"exclude_seen": exclude_seen, "candidates": candidates, "exclude": exclude}
+        choice = choices.choose(self.vocabulary, asked, **options)
+        if choice.own is None:
+            scores, items = self.ranker.top_k(asked.histories, k, hidden=choice.hidden, allowed=choice.allowed)
+        else:
+            people = (self.ranker.listed_scores_at, asked.histories, choice.own)
+            scores, items = pairs.best_of(*people, k, place=self._place)
+        short = asked.names[(items >= 0).sum(axis=1) < k_asked]
+        return self._table(self._columns(asked.names, scores, items), asked, choice.unknown, short=short)
 
     def stream(self, users: Ids, k: int = 10, *, chunk: int = 4096, **options: Any) -> Iterator[Table]:
         """``recommend`` for any number of users in constant memory: one table for each ``chunk`` of them."""
-        for start in range(0, len(users), chunk):
-            yield self.recommend(users=users[start : start + chunk], k=k, **options)
+        column = asked_ids.opened(users, "users")
+        for part, own in choices.chunks(len(column), chunk, options):
+            yield self.recommend(users=column[part], k=k, **own)
 
     def similar_items(self, items: Ids, k: int = 10) -> Table:
         """Items like these: by the cosine of item vectors, or, for a model without, by what it recommends to somebody
@@ -121,7 +140,7 @@ class Recommender:
           Columns ``item``, ``similar``, ``score`` and ``rank``.
         """
         k = self._checked_k(k)
-        numbers, unknown = self.vocabulary.items(items)
+        numbers, unknown = asked_ids.look_up(self.vocabulary.items, items, "items")
         numbers = numbers[numbers >= 0]
         if is_factored(self.content.model):
             scores, found = self._by_cosine(numbers, k)
@@ -130,7 +149,7 @@ class Recommender:
             alone = Histories(numbers, np.arange(n + 1), np.full(n, -1, np.int32), np.zeros(n, np.float32))
             scores, found = self.ranker.top_k(alone, k, hidden=alone)
         columns = self._columns(self.vocabulary.item_ids[numbers], scores, found, ("item", "similar"))
-        return Table(columns, unknown_items=tuple(unknown))
+        return Table(columns, unknown_items=tuple(unknown), vocabulary=self.vocabulary)
 
     def explain(
         self,
@@ -154,12 +173,12 @@ class Recommender:
           Columns ``user``, ``item``, ``because`` (an item of the history), ``effect`` and ``rank`` of the effect
           (from 1, largest first). People without a history have nothing to explain and are in ``by_popularity``.
         """
+        k, unknown = self._checked_k(k), list[Any]()
         asked = self.ask(users, histories, history_times)
-        unknown: list[Any] = []
         if items is None:
-            chosen = self.top_k(asked.histories, self._checked_k(k), hidden=asked.seen)[1]
+            chosen = self.ranker.top_k(asked.histories, k, hidden=asked.seen)[1]
         else:
-            numbers, unknown = self.vocabulary.items(items)
+            numbers, unknown = asked_ids.look_up(self.vocabulary.items, items, "items")
             chosen = np.tile(numbers[numbers >= 0], (len(asked.histories), 1))
         columns = explain.effects(self.ranker, asked.histories, chosen)
         ids = self.vocabulary.item_ids
@@ -170,8 +189,35 @@ class Recommender:
             "effect": columns["effect"],
             "rank": columns["rank"],
         }
-        nothing = asked.names[asked.histories.lengths == 0]
-        return Table(columns, asked.unknown_users, (*asked.unknown_items, *unknown), tuple(nothing.tolist()))
+        return self._table(columns, asked, unknown)
+
+    def score(
+        self,
+        users: Ids | None = None,
+        items: Ids | Sequence[Ids] | None = None,
+        *,
+        histories: Sequence[Ids] | None = None,
+        history_times: Sequence[Ids] | None = None,
+    ) -> Table:
+        """Scores of given pairs, seen or not; scores of different people are not on one scale.
+
+        Args:
+          users: raw user ids, repeated as often as needed.
+          items: raw item ids, one for each user or history; or a list of such lists, one for each.
+          histories, history_times: as in ``recommend``, instead of users.
+
+        Returns:
+          Columns ``user``, ``item`` and ``score``, in the order given; pairs of an unknown user or item are reported
+          and left out. For people without a history the score is popularity: see ``by_popularity`` and ``notes``.
+
+        Raises:
+          ValueError: for lists of different lengths, and as ``recommend``.
+        """
+        given = (users, items, histories, history_times)
+        asked, rows, numbers, unknown = choices.known_pairs(self.vocabulary, self.ask, *given)
+        scores = pairs.scores_of_pairs(self.ranker.listed_scores_at, asked.histories, rows, numbers)
+        columns = {"user": asked.names[rows], "item": self.vocabulary.item_ids[numbers], "score": scores}
+        return self._table(columns, asked, unknown)
 
     def user_vectors(
         self, histories: Sequence[Ids] | None = None, *, users: Ids | None = None, history_times: Any = None
@@ -197,54 +243,21 @@ class Recommender:
 
     # How it is done --------------------------------------------------------------------------------------------------
 
-    def ask(self, users: Ids | None, histories: Sequence[Ids] | None, times: Sequence[Ids] | None) -> "Asked":
+    def ask(self, users: Ids | None, histories: Sequence[Ids] | None, times: Sequence[Ids] | None) -> Asked:
         """The people a question is about: their histories and what they have seen; errors as in ``recommend``."""
         if (users is None) == (histories is None):
             raise ValueError("give either users=[…] or histories=[[…], …]")
         if users is None:
             assert histories is not None
             found, unknown = histories_lib.of_lists(self.vocabulary, histories, times)
-            return Asked(found, found, np.arange(len(found)), unknown_items=tuple(unknown))
+            return Asked(found, found, np.arange(len(found)), unknown_items=tuple(unknown), n_asked=len(found))
         if times is not None:
             raise ValueError("history_times belong to histories=: the times of known users are known")
-        if isinstance(users, str | bytes):
-            raise ValueError(f"users={users!r} must be a list of user ids, such as [{users!r}]")
-        numbers, missing = self.vocabulary.users(users)
-        numbers = numbers[numbers >= 0]
-        return Asked(
-            self._history.take(numbers), self._seen.take(numbers), self.vocabulary.user_ids[numbers], tuple(missing)
-        )
-
-    def _recommend(self, asked: "Asked", k: int, exclude_seen: bool, candidates: Ids | None) -> Table:
-        k = self._checked_k(k)
-        unknown = list(asked.unknown_items)
-        allowed = None
-        if candidates is not None:
-            numbers, missing = self.vocabulary.items(candidates)
-            unknown += missing
-            allowed = np.zeros(self.n_items, bool)
-            allowed[numbers[numbers >= 0]] = True
-        hidden = asked.seen if exclude_seen else None
-        scores, items = self.top_k(asked.histories, k, hidden=hidden, allowed=allowed)
-        cold = np.flatnonzero(asked.histories.lengths == 0)
-        columns = self._columns(asked.names, scores, items)
-        return Table(columns, asked.unknown_users, tuple(unknown), tuple(asked.names[cold].tolist()))
-
-    def top_k(
-        self, histories: Histories, k: int, *, hidden: Histories | None = None, allowed: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """``Ranker.top_k``, with popularity for empty histories: ``(scores [n, K], items [n, K])``, numbers inside."""
-        lengths = histories.lengths
-        warm, cold = np.flatnonzero(lengths > 0), np.flatnonzero(lengths == 0)
-        if not len(cold):
-            return self.ranker.top_k(histories, k, hidden=hidden, allowed=allowed)
-        scores, items = np.empty((len(histories), k), np.float32), np.empty((len(histories), k), np.int32)
-        masked = None if hidden is None else hidden.take(warm)
-        scores[warm], items[warm] = self.ranker.top_k(histories.take(warm), k, hidden=masked, allowed=allowed)
-        for i in cold:
-            seen = None if hidden is None else hidden.row(int(i))
-            scores[i], items[i] = self._popular.top_k(k, hidden=seen, allowed=allowed)
-        return scores, items
+        numbers, missing = asked_ids.look_up(self.vocabulary.users, users, "users")
+        rows = np.flatnonzero(numbers >= 0)
+        known, n_asked, ids = numbers[rows], len(numbers), self.vocabulary.user_ids
+        people = self._history.take(known), self._seen.take(known), ids[known]
+        return Asked(*people, unknown_users=tuple(missing), rows=rows, n_asked=n_asked)
 
     @functools.cached_property
     def _unit_vectors(self) -> np.ndarray:
@@ -252,15 +265,24 @@ class Recommender:
         vectors = self.ranker.item_vectors()[:, :-1]
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
+    @functools.cached_property
+    def _place(self) -> np.ndarray:
+        return np.asarray(self.ranker.standing.place)
+
+    @functools.cached_property
+    def _known(self) -> np.ndarray:
+        return np.asarray(self.ranker.standing.users) > 0
+
     def _by_cosine(self, numbers: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Cosines ``[n, K]`` and items ``[n, K]``, best first; the item itself is not among them."""
         found = np.full((len(numbers), k), -1, np.int32)
         scores = np.full((len(numbers), k), -np.inf, np.float32)
         for i, number in enumerate(numbers):
             cosine = self._unit_vectors @ self._unit_vectors[number]
+            cosine[~self._known] = cosine[self._known].min(initial=0.0)  # nothing is known of them
             cosine[number] = -np.inf
-            best = np.argpartition(-cosine, k - 1)[:k]
-            best = best[np.lexsort((best, -cosine[best]))]
+            best = np.flatnonzero(cosine >= np.partition(cosine, -k)[-k])  # all that tie with the last, too
+            best = best[np.lexsort((self._place[best], -cosine[best]))][:k]
             best = best[np.isfinite(cosine[best])]
             found[i, : len(best)], scores[i, : len(best)] = best, cosine[best]
         return scores, found
@@ -278,18 +300,21 @@ class Recommender:
             "rank": rank[there],
         }
 
+    def _table(
+        self, columns: dict[str, np.ndarray], asked: Asked, unknown: Sequence[Any], *, short: np.ndarray | None = None
+    ) -> Table:
+        """Columns with what a person should read about the people they are of."""
+        cold = asked.names[asked.histories.lengths == 0]
+        return Table(
+            columns,
+            unknown_users=asked.unknown_users,
+            unknown_items=(*asked.unknown_items, *unknown),
+            by_popularity=tuple(cold.tolist()),
+            short=() if short is None else tuple(short.tolist()),
+            vocabulary=self.vocabulary,
+        )
+
     def _checked_k(self, k: int) -> int:
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= MAX_K:
             raise ValueError(f"k={k!r} must be a whole number between 1 and {MAX_K:,}")
         return min(int(k), self.n_items)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Asked:
-    """The people a question is about."""
-
-    histories: Histories  # what is scored
-    seen: Histories  # what they already have
-    names: np.ndarray  # [n] raw user ids, or numbers of histories
-    unknown_users: tuple[Any, ...] = ()
-    unknown_items: tuple[Any, ...] = ()

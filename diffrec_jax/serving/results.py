@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from diffrec_jax.serving.vocabulary import id_array
+from diffrec_jax.serving import shown
+from diffrec_jax.serving.vocabulary import Vocabulary, id_array
 
 AT_MOST_NAMED = 5
 
@@ -23,12 +24,16 @@ class Table:
       unknown_users: ids that are no user of the model; they are skipped.
       unknown_items: ids that are no item of the model; they are left out.
       by_popularity: users (or numbers of histories) without any history, who get the most popular items.
+      short: users (or numbers of histories) whose lists are shorter than asked for, because no more items were left.
+      vocabulary: of the model; gives items their titles where the table is shown.
     """
 
     columns: dict[str, np.ndarray]
     unknown_users: tuple[Any, ...] = ()
     unknown_items: tuple[Any, ...] = ()
     by_popularity: tuple[Any, ...] = field(default=())
+    short: tuple[Any, ...] = ()
+    vocabulary: Vocabulary | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -49,6 +54,8 @@ class Table:
                 f"{_named(self.by_popularity, 'list')} by popularity, for want of a history; the score is the share of "
                 "users who have the item."
             )
+        if self.short:
+            sentences.append(f"{_named(self.short, 'list')} shorter than asked for: no more items were left.")
         return sentences
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -61,11 +68,28 @@ class Table:
         """An Arrow table; ids are int64 or text."""
         return pa.table({n: id_array(c) if c.dtype.kind in "OUiu" else pa.array(c) for n, c in self.columns.items()})
 
+    def to_pandas(self) -> Any:
+        """A pandas data frame.
+
+        Raises:
+          ValueError: where pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ValueError(
+                "to_pandas needs pandas: pip install pandas; to_arrow, rows and columns work without it"
+            ) from None
+        return pandas.DataFrame(self.columns)
+
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def __repr__(self) -> str:
         return f"{self.to_arrow().slice(0, 20).to_pydict()!r} ({len(self):,} rows) {' '.join(self.notes)}"
+
+    def _repr_html_(self) -> str:
+        return shown.rows_html(self.columns, self.notes, self.vocabulary)
 
 
 def _named(ids: Sequence[Any], what: str) -> str:

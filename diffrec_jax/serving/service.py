@@ -13,22 +13,35 @@ import numpy as np
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from diffrec_jax._version import __version__
-from diffrec_jax.serving.answers import Question, answer, item_document
+from diffrec_jax.serving.answers import answer, item_document
 from diffrec_jax.serving.batcher import MicroBatcher, OverloadedError
 from diffrec_jax.serving.edge import Edge
+from diffrec_jax.serving.histories import Asked
 from diffrec_jax.serving.measures import Measures
+from diffrec_jax.serving.questions import Question
 from diffrec_jax.serving.recommender import Recommender
+from diffrec_jax.serving.vocabulary import EXACT_IN_JAVASCRIPT
 
-PATHS = ("/", "/recommend", "/similar", "/search", "/health", "/metrics", "/docs", "/openapi.json")
+PATHS = ("/", "/recommend", "/score", "/similar", "/search", "/health", "/metrics", "/docs", "/openapi.json")
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 LONGEST_ID = 512
 
-Id = Annotated[StrictStr, Field(max_length=LONGEST_ID)] | StrictInt
-Moment = StrictStr | StrictInt | float
+
+def _whole(id_: Any) -> Any:
+    """An id that came as a float, such as 12.0, as the whole number it is; refuses what is no id."""
+    if isinstance(id_, float) and id_.is_integer() and abs(id_) <= EXACT_IN_JAVASCRIPT:
+        return int(id_)
+    if isinstance(id_, float | bool):
+        raise ValueError(f"{_shown(id_)} is no id: send text or a whole number (as text beyond 2^53)")
+    return id_
+
+
+Id = Annotated[Annotated[StrictStr, Field(max_length=LONGEST_ID)] | StrictInt, BeforeValidator(_whole)]
+Moment = StrictStr | StrictInt | StrictFloat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +66,29 @@ class Json(Response):
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
-class RecommendRequest(BaseModel):
-    """Who wants how many items. Give either a known user or a history."""
+class Person(BaseModel):
+    """Either a known user or a history."""
 
     model_config = ConfigDict(extra="forbid")
     user: Id | None = Field(None, description="id of a user of the training data")
     history: list[Id] | None = Field(None, description="ids of the items a person already has, oldest first")
     history_times: list[Moment] | None = Field(None, description="the time of each: unix seconds, or ISO 8601")
+
+
+class RecommendRequest(Person):
+    """Who wants how many items. Give either a known user or a history."""
+
     k: StrictInt = Field(10, ge=1, description="how many items")
     exclude_seen: bool = Field(True, description="leave out what the person already has")
     candidates: list[Id] | None = Field(None, description="the only items to choose from")
+    exclude: list[Id] | None = Field(None, description="items to leave out")
     explain: bool = Field(False, description="say which items of the history carry each recommendation")
+
+
+class ScoreRequest(Person):
+    """Whose scores of which items. Give either a known user or a history."""
+
+    items: list[Id] = Field(description="ids of the items to score")
 
 
 class SimilarRequest(BaseModel):
@@ -92,11 +117,12 @@ def create_app(recommender: Recommender, limits: Limits | None = None) -> FastAP
     @app.post("/recommend", response_class=Json)
     async def recommend(request: RecommendRequest) -> Response:
         """The best items for a user or a history."""
-        try:
-            question = _question(recommender, request, limits)
-        except ValueError as error:  # times that are none, for example
-            raise HTTPException(422, str(error)) from None
-        return Json(await batcher.ask(question))
+        return Json(await batcher.ask(_question(recommender, request, limits)))
+
+    @app.post("/score", response_class=Json)
+    async def score(request: ScoreRequest) -> Response:
+        """The scores of given items for a user or a history, in the order given."""
+        return Json(await batcher.ask(_scores_asked(recommender, request, limits)))
 
     @app.post("/similar", response_class=Json)
     async def similar(request: SimilarRequest) -> Response:
@@ -184,7 +210,7 @@ def warm_up(recommender: Recommender, limits: Limits | None = None) -> int:
                 continue
             times = [days * length] * rows
             asked = recommender.ask(None, [ids] * rows, times)
-            recommender.top_k(asked.histories, min(10, recommender.n_items), hidden=asked.seen)
+            recommender.ranker.top_k(asked.histories, min(10, recommender.n_items), hidden=asked.seen)
     for length in (1, 3, 12):  # explanations of short histories, such as the page asks for
         asked = recommender.ask(None, [ids[:length]], [days * min(length, len(ids))])
         question = Question(asked, min(10, recommender.n_items), explain=True)
@@ -195,26 +221,55 @@ def warm_up(recommender: Recommender, limits: Limits | None = None) -> int:
 def _question(recommender: Recommender, request: RecommendRequest, limits: Limits) -> Question:
     """What a request asks; refuses what is too much or unknown."""
     _at_most(request.k, limits.k, "k")
+    unknown: dict[str, list[Any]] = {}
+    numbers: dict[str, np.ndarray | None] = {"candidates": None, "exclude": None}
+    for name, what in (("candidates", "candidates"), ("exclude", "items to exclude")):
+        ids = getattr(request, name)
+        if ids is not None:
+            _at_most(len(ids), limits.candidates, f"the number of {what}")
+            numbers[name], unknown[name] = _known(recommender, ids)
+    asked = _asked(recommender, request, limits)
+    return Question(
+        asked,
+        min(request.k, recommender.n_items),
+        exclude_seen=request.exclude_seen,
+        explain=request.explain and len(asked.histories.items) > 0,
+        k_asked=request.k,
+        unknown=unknown,
+        **numbers,
+    )
+
+
+def _scores_asked(recommender: Recommender, request: ScoreRequest, limits: Limits) -> Question:
+    _at_most(len(request.items), limits.candidates, "the number of items")
+    wanted, unknown = _known(recommender, request.items)
+    return Question(_asked(recommender, request, limits), len(wanted), wanted=wanted, unknown={"items": unknown})
+
+
+def _asked(recommender: Recommender, request: Person, limits: Limits) -> Asked:
+    """The person a request is about."""
     _at_most(len(request.history or ()), limits.history, "the length of history")
-    _at_most(len(request.candidates or ()), limits.candidates, "the number of candidates")
     if (request.user is None) == (request.history is None):
         raise HTTPException(422, "give either user (an id) or history (a list of item ids), not both and not none")
-    if request.user is not None:
-        asked = recommender.ask([request.user], None, [request.history_times] if request.history_times else None)
-        if asked.unknown_users:
-            raise HTTPException(404, f"user {_shown(request.user)} is not in the model: send a history instead")
-    else:
-        times = None if request.history_times is None else [request.history_times]
-        asked = recommender.ask(None, [request.history or []], times)
-        if recommender.needs_times and times is None:
-            raise HTTPException(422, "this model weighs items by elapsed time: send history_times too")
-    candidates = None
-    if request.candidates is not None:
-        numbers = recommender.vocabulary.items(request.candidates)[0]
-        candidates = numbers[numbers >= 0]
-    k = min(request.k, recommender.n_items)
-    explain_it = request.explain and len(asked.histories.items) > 0
-    return Question(asked, k, request.exclude_seen, candidates, explain_it)
+    times = None if request.history_times is None else [request.history_times]
+    try:
+        if request.user is None:
+            asked = recommender.ask(None, [request.history or []], times)
+        else:
+            asked = recommender.ask([request.user], None, times)
+    except ValueError as error:  # times that are none, for example
+        raise HTTPException(422, str(error)) from None
+    if asked.unknown_users:
+        raise HTTPException(404, f"user {_shown(request.user)} is not in the model: send a history instead")
+    if request.user is None and recommender.needs_times and times is None:
+        raise HTTPException(422, "this model weighs items by elapsed time: send history_times too")
+    return asked
+
+
+def _known(recommender: Recommender, ids: list[Any]) -> tuple[np.ndarray, list[Any]]:
+    """Numbers of the known items, and the unknown ids, each once."""
+    numbers, unknown = recommender.vocabulary.items(ids)
+    return numbers[numbers >= 0], list(dict.fromkeys(unknown))
 
 
 def _at_most(value: int, most: int, what: str) -> None:
@@ -230,7 +285,7 @@ def _sentence(error: RequestValidationError) -> str:
         return 'the body is not JSON: send an object such as {"history": ["sku12"], "k": 10}'
     if not where:
         return 'the body must be a JSON object such as {"history": ["sku12"], "k": 10}'
-    return f"{where[:100]}: {first['msg'][:200]}"
+    return f"{where[:100]}: {first['msg'].removeprefix('Value error, ')[:200]}"
 
 
 def _shown(value: Any) -> str:

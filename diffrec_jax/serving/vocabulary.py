@@ -1,11 +1,14 @@
 """Raw ids on the outside, numbers on the inside: the vocabularies of a model, and search by title.
 
 Ids are what the person's files hold: text or whole numbers. A caller may spell a whole number as text (a query string,
-a command line) and the other way round; both find the same entry.
+a command line) and the other way round; both find the same entry. Spaces around an id do not count, as where it was
+read.
 """
 
 import functools
+import re
 import unicodedata
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+_WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")  # as an integer of 64 bits prints
+EXACT_IN_JAVASCRIPT = 2**53 - 1  # Number.MAX_SAFE_INTEGER
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +57,11 @@ class Vocabulary:
         """The title of an item number; its id where there are no titles."""
         return str((self.item_ids if self.item_titles is None else self.item_titles)[item])
 
+    def in_json(self, item: int) -> str | int:
+        """The id of an item number for JSON: text where JavaScript would not read every id of the model exactly."""
+        id_: str | int = self.item_ids[item : item + 1].tolist()[0]
+        return str(id_) if self._items_as_text else id_
+
     def search(self, text: str, *, limit: int = 20) -> list[int]:
         """Item numbers whose title (or id) holds every word of ``text``, whatever the case and accents.
 
@@ -74,6 +85,10 @@ class Vocabulary:
     @functools.cached_property
     def _item_numbers(self) -> dict[Any, int]:
         return {id_: number for number, id_ in enumerate(self.item_ids.tolist())}
+
+    @functools.cached_property
+    def _items_as_text(self) -> bool:
+        return not exact_in_javascript(self.item_ids)
 
     @functools.cached_property
     def _folded_titles(self) -> list[str]:
@@ -115,6 +130,13 @@ def id_array(ids: np.ndarray) -> pa.Array:
     return pa.array(ids) if ids.dtype.kind in "iu" else pa.array([str(id_) for id_ in ids.tolist()], pa.string())
 
 
+def exact_in_javascript(ids: np.ndarray) -> bool:
+    """Whether JavaScript, whose numbers are all float64, reads each of these ids exactly."""
+    if ids.dtype.kind not in "iu" or not len(ids):
+        return True
+    return int(ids.max()) <= EXACT_IN_JAVASCRIPT and int(ids.min()) >= -EXACT_IN_JAVASCRIPT
+
+
 def _ids(column: pa.ChunkedArray) -> np.ndarray:
     return column.to_numpy(zero_copy_only=False)
 
@@ -127,7 +149,8 @@ def _look_up(numbers: dict[Any, int], ids_of: np.ndarray, ids: Iterable[Any]) ->
     out = np.empty(len(ids), np.int32)
     unknown: list[Any] = []
     for place, id_ in enumerate(ids):
-        number = numbers.get(id_, -1) if type(id_) is kind else _number(numbers, id_, whole)
+        number = numbers.get(id_, -1) if type(id_) is kind else -1
+        number = _number(numbers, id_, whole) if number < 0 else number
         out[place] = number
         if number < 0:
             unknown.append(id_)
@@ -135,16 +158,17 @@ def _look_up(numbers: dict[Any, int], ids_of: np.ndarray, ids: Iterable[Any]) ->
 
 
 def _number(numbers: dict[Any, int], id_: Any, whole: bool) -> int:
-    """The number of an id that is not of the vocabulary's type."""
+    """The number of an id that is not spelled as in the vocabulary."""
     if isinstance(id_, bool | np.bool_):
         return -1
-    if not whole:
-        return numbers.get(str(id_), -1) if isinstance(id_, str | int | np.integer) else -1
     if isinstance(id_, int | np.integer):
-        return numbers.get(int(id_), -1)
-    text = id_.strip() if isinstance(id_, str) else ""
-    digits = text.removeprefix("-")
-    return numbers.get(int(text), -1) if digits.isascii() and digits.isdigit() and len(digits) < 19 else -1
+        return numbers.get(int(id_) if whole else str(id_), -1)
+    if isinstance(id_, bytes):
+        id_ = id_.decode(errors="replace")
+    text = str(id_).strip() if isinstance(id_, str | uuid.UUID) else ""
+    if not whole:
+        return numbers.get(text, -1)
+    return numbers.get(int(text), -1) if _WHOLE_NUMBER.fullmatch(text) else -1
 
 
 def _fold(text: str) -> str:

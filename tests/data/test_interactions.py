@@ -5,14 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffrec_jax.data.interactions import CSR, Interactions, merge, row_order
+from diffrec_jax.data.interactions import CSR, Interactions, merge
+from diffrec_jax.data.order import row_order
 
 
 def _rows(csr):
     return [csr.indices[a:b].tolist() for a, b in zip(csr.indptr[:-1], csr.indptr[1:])]
 
 
-def test_rows_are_in_time_order_with_file_order_on_ties():
+def test_rows_are_in_time_order_and_equal_times_by_item():
     csr = CSR.from_pairs(
         np.array([1, 0, 1, 1, 0]),
         np.array([4, 2, 3, 0, 1]),
@@ -20,7 +21,7 @@ def test_rows_are_in_time_order_with_file_order_on_ties():
         n_items=5,
         times=np.array([9, 5, 9, 2, 1]),
     )
-    assert _rows(csr) == [[1, 2], [0, 4, 3], []]
+    assert _rows(csr) == [[1, 2], [0, 3, 4], []]
     assert csr.times.tolist() == [1, 5, 2, 9, 9]
     assert csr.indptr.dtype == csr.indices.dtype == np.int32
     assert csr.times.dtype == np.int64
@@ -41,23 +42,43 @@ def test_rows_agree_with_a_dictionary(events, timed):
     users, items, times = (np.array([e[i] for e in events], np.int64) for i in range(3))
     csr = CSR.from_pairs(users, items, n_users=6, n_items=7, times=times * 10**15 if timed else None)
     expected = [[] for _ in range(6)]
-    for user, item, _ in sorted(events, key=lambda e: e[2]) if timed else events:
+    for user, item, _ in sorted(events, key=lambda e: (e[2], e[1])) if timed else events:
         if item not in expected[user]:
             expected[user].append(item)
     assert _rows(csr) == expected
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 9), st.integers(-(2**40), 2**40)), max_size=50),
+    st.lists(
+        st.tuples(st.integers(0, 9), st.one_of(st.integers(0, 3), st.integers(-(2**40), 2**40)), st.integers(0, 5)),
+        max_size=50,
+    ),
     st.sampled_from([1, 7, 1_000_000, 2**20]),
 )
 @settings(max_examples=80, deadline=None)
-def test_row_order_is_the_stable_two_key_sort(events, unit):
-    users = np.array([u for u, _ in events], np.int32)
-    times = np.array([t * unit for _, t in events], np.int64)
-    order = row_order(users, times)
+def test_row_order_is_the_stable_three_key_sort(events, unit):
+    users, items = (np.array([event[i] for event in events], np.int32) for i in (0, 2))
+    times = np.array([t * unit for _, t, _ in events], np.int64)
+    order = row_order(users, items, times)
     order = np.arange(len(events)) if order is None else order
-    assert order.tolist() == sorted(range(len(events)), key=lambda n: (users[n], times[n], n))
+    assert order.tolist() == sorted(range(len(events)), key=lambda n: (users[n], times[n], items[n], n))
+
+
+def test_a_log_made_with_other_numbers_is_renumbered():
+    log = Interactions(
+        np.array([1, 0, 1], np.int32),
+        np.array([0, 1, 2], np.int32),
+        np.array([7, 3]),
+        np.array(["b", "c", "a"], object),
+        item_titles=np.array(["B", "C", "A"], object),
+    )
+    assert log.user_ids.tolist() == [3, 7]
+    assert log.item_ids.tolist() == ["a", "b", "c"]
+    assert log.item_titles.tolist() == ["A", "B", "C"]
+    assert log.user_ids[log.users].tolist() == [3, 7, 3]
+    assert log.item_ids[log.items].tolist() == ["b", "c", "a"]
+    with pytest.raises(ValueError, match="user_ids hold 7 more than once"):
+        Interactions(np.zeros(1, np.int32), np.zeros(1, np.int32), np.array([7, 7]), np.array([1]))
 
 
 def test_merge_folds_the_second_log_in_by_time_or_behind_without_times():

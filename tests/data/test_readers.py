@@ -82,6 +82,20 @@ def test_recbole_inter(tmp_path):
         readers.read_inter(path)
 
 
+def test_other_fields_of_an_inter_file_can_be_named(tmp_path):
+    path = tmp_path / "a.inter"
+    path.write_text("uid:token\tproduct_id:token\trating:float\tday:float\nu\t1\t\t5\nv\t2\t3\t6\n")
+    data = readers.read_log(path)
+    assert (data.user_ids.tolist(), data.item_ids.tolist(), data.ratings) == (["u", "v"], [1, 2], None)
+    assert any(note.startswith("ratings: left out, for nobody named them and row 1") for note in data.notes)
+    for day in ("day", "day:float"):
+        assert readers.read_log(path, user="product_id:token", item="uid", time=day).user_ids.tolist() == [1, 2]
+    with pytest.raises(ValueError, match="row 1: None in column 'rating:float' is not a rating"):
+        readers.read_inter(path, rating="rating")
+    with pytest.raises(ValueError, match="no column 'label' for the rating; present are 'uid:token'"):
+        readers.read_inter(path, rating="label")
+
+
 def test_any_object_with_the_arrow_stream_interface(table):
     class Frame:
         def __arrow_c_stream__(self, requested_schema=None):
@@ -113,8 +127,11 @@ def test_arrays():
 @settings(max_examples=60, deadline=None)
 def test_ids_round_trip_through_a_log(pairs):
     pairs = [(u.encode("utf-8", "replace").decode(), i) for u, i in pairs]
+    named = [(u.strip(), i) for u, i in pairs if u.strip()]
+    if not named:
+        return
     data = Interactions.from_arrays([u for u, _ in pairs], [i for _, i in pairs])
-    assert list(zip(map(str, data.user_ids[data.users]), data.item_ids[data.items].tolist())) == pairs
+    assert list(zip(data.user_ids[data.users], data.item_ids[data.items].tolist())) == named
 
 
 def test_usual_names_need_not_be_given(tmp_path):

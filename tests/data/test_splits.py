@@ -127,8 +127,16 @@ def test_as_given_brings_three_vocabularies_together():
     assert split.user_ids[split.test.users].tolist() == ["w", "u"]
     assert split.item_ids[split.test.items].tolist() == [10, 40]
     assert splits.leakage_report(split).cold_users == 1
-    with pytest.raises(ValueError, match="mix integer and text user ids"):
-        splits.as_given(train, valid, Interactions.from_arrays([1], [10]))
+
+
+def test_logs_of_whole_numbers_and_of_text_share_ids_as_text():
+    train = Interactions.from_arrays(["1", "x"], ["10", "20"])
+    split = splits.as_given(train, Interactions.from_arrays([1], [20]), Interactions.from_arrays([12], ["10"]))
+    assert split.user_ids[split.valid.users].tolist() == ["1"]
+    assert split.item_ids[split.valid.items].tolist() == ["20"]
+    assert (split.n_users, split.n_items) == (3, 2)
+    digits = [Interactions.from_arrays([str(n)], ["7"]) for n in range(3)]
+    assert sorted(splits.as_given(*digits).user_ids.tolist()) == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize("shares", [(0.7, 0.1, 0.1), (0, 0.5, 0.5), (0.9, 0.1, 0.0), (1.2, -0.4, 0.2)])

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import ranked
 
 from diffrec_jax import api
 from diffrec_jax.data import synthetic
@@ -57,9 +58,7 @@ def test_the_evaluator_equals_the_lists_themselves(split, model, shape):
     popularity = np.bincount(train.indices, minlength=train.n_items)
     history = dense(train)[found.users]
     scores = history @ np.asarray(fitted.params) if isinstance(model, EASE) else np.tile(popularity, (len(history), 1))
-    scores = np.where(history + dense(split.valid.csr())[found.users] > 0, -np.inf, scores)
-    order = np.argsort(-scores, axis=1, kind="stable")
-    everybody = [row[scores[n, row] > -np.inf] for n, row in enumerate(order)]
+    everybody = ranked(scores, split.item_ids, popularity, history + dense(split.valid.csr())[found.users] > 0)
     truth = {u: set(test.indices[test.indptr[u] : test.indptr[u + 1]]) for u in found.users}
     for k in ks:
         lists = [row[:k] for row in everybody]
@@ -77,7 +76,12 @@ def test_the_evaluator_equals_the_lists_themselves(split, model, shape):
 def test_a_validation_does_not_count_lists(split):
     fitted = api.fit(Popularity(), split.train, split.valid)
     evaluator = api.Evaluator(
-        fitted.model, history=fitted.train, seen=fitted.train, truth=fitted.valid, mesh=fitted.mesh
+        fitted.model,
+        history=fitted.train,
+        seen=fitted.train,
+        truth=fitted.valid,
+        standing=fitted.standing,
+        mesh=fitted.mesh,
     )
     found = evaluator(fitted.params)
     assert found.per_user and not found.beyond and not found.per_item

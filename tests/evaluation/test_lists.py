@@ -8,6 +8,7 @@ import pytest
 import diffrec_jax as dr
 from diffrec_jax.data import synthetic
 from diffrec_jax.evaluation import evaluate_lists
+from diffrec_jax.evaluation.standing import tie_keys
 from diffrec_jax.mesh import make_mesh
 
 # Users a, b and c with histories; a and b have held-out items.
@@ -74,10 +75,14 @@ def test_users_without_a_list_count_as_0_and_strangers_are_left_out():
     assert "1 lists are shorter than K = 3; none is longer than 1, so that K = 2, 3 judges no more" in notes
 
 
-def test_equal_scores_stand_in_the_order_of_their_lines_which_is_said():
-    first, of = hits([("a", "i5"), ("a", "i1")], scores=[1.0, 1.0])
-    _, turned = hits([("a", "i1"), ("a", "i5")], scores=[1.0, 1.0])
-    assert of["recall@1"] == [0.0, 0.0] and turned["recall@1"] == [0.5, 0.0]
+def test_equal_scores_stand_by_the_key_of_our_own_lists_which_is_said():
+    lists = [("a", item) for item in ("i5", "i1", "i4", "i2", "?")]
+    first, of = hits(lists, scores=[1.0] * 5)
+    for n in range(1, 5):
+        assert hits(lists[n:] + lists[:n], scores=[1.0] * 5)[1] == of
+    in_order = sorted(("i5", "i1", "i4", "i2"), key=lambda item: (item in ("i4", "i2"), tie_keys([item])[0]))
+    for k in (1, 2, 3):  # items of the training part, then the others
+        assert of[f"recall@{k}"] == [sum(item in ("i1", "i2") for item in in_order[:k]) / 2, 0.0]
     assert "1 lists hold equal scores" in " ".join(first.notes)
     close, of = hits([("a", "i5"), ("a", "i1")], scores=[1.0, 1.0 + 1e-12])
     assert of["recall@1"] == [0.5, 0.0] and "equal scores" not in " ".join(close.notes)

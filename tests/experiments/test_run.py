@@ -174,6 +174,12 @@ def test_a_shipped_flag_file_runs_small(command, name):
         (["--dataset=small", "--data=x.csv"], r"dataset=small and data=x\.csv are two sources"),
         (["--dataset=small", "--split=random"], r"split=random cannot change small, which comes split"),
         (["--data=x.csv", "--split=diffrec", "--k_core=3"], r"k_core and min_history mean nothing to split=diffrec"),
+        (["--data=x.csv", "--split=diffrec", "--duplicates=last"], r"duplicates=last means nothing to split=diffrec"),
+        (
+            ["--data=x.csv", "--title_col=name"],
+            r"title_col means nothing without titles: drop it, or say --titles=FILE",
+        ),
+        (["--dataset=small", "--encoding=latin-1"], r"encoding means nothing to a named dataset"),
         (["--data=x.csv", "--noise=natural:all"], r"say --min_rating, or nothing of the log is low"),
         (["--dataset=small", "--data_seed=-1"], r"data_seed=-1 must not be negative"),
         (["--dataset=broken"], r"test_list\.npy is not a readable \.npy array"),

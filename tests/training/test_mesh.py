@@ -13,7 +13,7 @@ from diffrec_jax import api
 from diffrec_jax.data import synthetic
 from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.rows import DeviceCSR, device_csr
-from diffrec_jax.evaluation.evaluator import Evaluator
+from diffrec_jax.evaluation import Evaluator, Standing
 from diffrec_jax.mesh import Layout, bytes_per_device, make_mesh, parse_mesh, replicated
 from diffrec_jax.models import Catalogue, DiffRec, LatentDiffRec
 from diffrec_jax.models.contract import shapes
@@ -125,7 +125,8 @@ def test_only_hidden_vectors_and_lists_cross_between_devices(name, users, items)
     if name == "latent":
         model = LatentDiffRec(clusters=np.arange(I) % 2, in_dims=(H,), mlp_dims=(H,), steps=3)
     trainer = Trainer(model, Catalogue(n_items=I, n_users=U), B, 0, mesh)
-    evaluator = Evaluator(model, history=csr, seen=csr, truth=csr, mesh=mesh, ks=(K,), batch_size=B)
+    rows = {"history": csr, "seen": csr, "truth": csr, "standing": Standing.of(np.arange(I), csr)}
+    evaluator = Evaluator(model, **rows, mesh=mesh, ks=(K,), batch_size=B)
     evaluate = evaluator.compile(trainer.abstract_state().params)[1]
     crossing = collectives(evaluate)
     assert crossing  # the mesh is used at all
