@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from diffrec_jax.api import Fitted, evaluate, fit
     from diffrec_jax.data.interactions import CSR, Interactions
     from diffrec_jax.data.recency import Recency
+    from diffrec_jax.evaluation import evaluate_lists
     from diffrec_jax.models import DiffRec, LatentDiffRec
     from diffrec_jax.models.baselines import EASE, Popularity, RecentPopularity
     from diffrec_jax.models.elsa import ELSA
@@ -46,6 +47,7 @@ __all__ = [
     "Recommender",
     "__version__",
     "evaluate",
+    "evaluate_lists",
     "fit",
     "load",
 ]
@@ -67,6 +69,7 @@ _HOMES = {
     "RecentPopularity": "models.baselines",
     "Recommender": "serving",
     "evaluate": "api",
+    "evaluate_lists": "evaluation",
     "fit": "api",
     "load": "serving",
 }

@@ -11,12 +11,14 @@ from typing import Any
 import jax
 from etils import epath
 from jax.sharding import Mesh
+from rich.console import Console
 
 from diffrec_jax.data.interactions import CSR, Interactions, checksum, merge
 from diffrec_jax.data.rows import device_csr
 from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
-from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS
+from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS, list_lengths, parse_metric
 from diffrec_jax.evaluation.standing import Standing
+from diffrec_jax.finite import check_parameters
 from diffrec_jax.held_out import checked_log, is_part, masked, numbered, union, vocabulary_of
 from diffrec_jax.mesh import Layout, make_mesh, replicated
 from diffrec_jax.models.baselines import EASE
@@ -29,6 +31,7 @@ from diffrec_jax.training.checkpoint import Checkpoints, Progress
 from diffrec_jax.training.loop import FitResult, Observer
 from diffrec_jax.training.loop import fit as run_training
 from diffrec_jax.training.profile import Profile
+from diffrec_jax.training.progress import ProgressLines
 from diffrec_jax.training.step import Trainer
 
 
@@ -91,11 +94,13 @@ def fit(
     patience: int = 20,
     train_minutes: float = 0.0,
     selection: tuple[str, str] = ("official", "recall@20"),
+    ks: Sequence[int] = KS,
     mesh: Mesh | None = None,
     prng_impl: str = "threefry2x32",
     ema_decay: float = 0.0,
     dtype: str = "float32",
     mu_dtype: str = "float32",
+    progress: bool = False,
     observer: Observer | None = None,
     about: Mapping[str, Any] | None = None,
     profile: Profile | None = None,
@@ -116,7 +121,9 @@ def fit(
       eval_every: epochs between validations (and checkpoints).
       patience: epochs without improvement before training ends.
       train_minutes: of training and validation, at most (but for the first epoch); 0: no limit.
-      selection: protocol and metric that choose the epoch.
+      selection: protocol and metric that choose the epoch, such as ``("official", "ndcg@10")``; its list length is a
+        usual one, or one of ``ks``.
+      ks: list lengths that validation reports, beside that of ``selection``.
       mesh: the devices; None takes all, rows spread over them.
       prng_impl: JAX generator of the training noise; ``rbg`` is faster on TPU.
       ema_decay: of an exponential moving average of the parameters, which is then what is validated, kept as the best
@@ -124,6 +131,7 @@ def fit(
       dtype: what training computes in, ``float32`` or ``bfloat16``; parameters, optimizer state, loss and ranking are
         float32 either way.
       mu_dtype: what the first moments of the optimizer are kept in, likewise.
+      progress: print a line for each validation, in a script or a notebook.
       observer: is told what happens.
       profile: of a few training steps.
       about: what a model card should say of data, split and protocol (JSON values).
@@ -141,8 +149,11 @@ def fit(
     if isinstance(model, ClosedForm):
         began = time.perf_counter()
         params = jax.block_until_ready(jax.device_put(model.fit(train), replicated(mesh)))
-        progress = Progress(train_seconds=time.perf_counter() - began)
-        result = FitResult(params, progress, 0, sum(leaf.size for leaf in jax.tree.leaves(params)))
+        check_parameters(params, model)
+        spent = Progress(train_seconds=time.perf_counter() - began)
+        result = FitResult(params, spent, 0, sum(leaf.size for leaf in jax.tree.leaves(params)))
+        if progress and is_writer():
+            Console(highlight=False).print(f"fitted in {spent.train_seconds:.1f} s: {result.parameters:,} parameters")
         if workdir is not None and is_writer():
             kept = params if getattr(model, "keeps_params", False) else None
             ModelFolder(model, vocabulary, train, valid, about, kept).write(epath.Path(workdir) / FOLDER)
@@ -154,16 +165,18 @@ def fit(
             raise ValueError(f"{name}={value} must be at least 1")
     if not train_minutes >= 0.0:
         raise ValueError(f"train_minutes={train_minutes} must not be negative: 15, say, or 0 for no limit")
-    known = [f"{metric}@{k}" for metric in METRICS for k in KS]
-    if selection[0] not in PROTOCOLS or selection[1] not in known:
-        raise ValueError(f"selection={selection} is unknown: choose one of {PROTOCOLS} and one of {', '.join(known)}")
+    validated = _validated(selection, ks)
+    if progress:
+        observer = ProgressLines(selection, eval_every, epochs, observer)
     catalogue = Catalogue(n_items=train.n_items, n_users=train.n_users)
     precision = {"dtype": dtype, "mu_dtype": mu_dtype}
     batch_size = min(batch_size, train.n_users)
     trainer = Trainer(trained, catalogue, batch_size, seed, mesh, prng_impl, ema_decay, **precision)
     evaluator = None
     if valid is not None and valid.n_interactions:
-        evaluator = Evaluator(trained, history=train, seen=train, truth=valid, standing=standing, mesh=mesh, seed=seed)
+        evaluator = Evaluator(
+            trained, history=train, seen=train, truth=valid, standing=standing, mesh=mesh, seed=seed, ks=validated
+        )
         evaluator.compile(trainer.abstract_state().params)
     checkpoints = None
     if workdir is not None:
@@ -200,10 +213,23 @@ def fit(
     return _with_path(fitted, model) if isinstance(model, LinearPath) else fitted
 
 
+def _validated(selection: tuple[str, str], ks: Sequence[int]) -> tuple[int, ...]:
+    """The list lengths of validation: those asked for, and that of the metric that chooses the epoch."""
+    ks = list_lengths(ks)
+    known = [f"{metric}@{k}" for metric in METRICS for k in list_lengths([*KS, *ks])]
+    if isinstance(selection, str) or len(selection) != 2 or selection[0] not in PROTOCOLS or selection[1] not in known:
+        raise ValueError(
+            f"selection={selection!r} is unknown: choose one of {PROTOCOLS} and one of {', '.join(known)}, or name "
+            "other list lengths in ks"
+        )
+    return list_lengths([*ks, parse_metric(selection[1])[1]])
+
+
 def _with_path(fitted: Fitted, model: LinearPath) -> Fitted:
     """The linear path fitted beside the network of ``fitted``."""
     began = time.perf_counter()
     linear = jax.block_until_ready(jax.device_put(model.linear.fit(fitted.train), replicated(fitted.mesh)))
+    check_parameters(linear, model.linear)
     seconds = fitted.result.progress.train_seconds + time.perf_counter() - began
     params = {"network": fitted.params, "linear": linear}
     result = dataclasses.replace(
@@ -259,7 +285,7 @@ def evaluate(
         standing=fitted.standing,
         mesh=fitted.mesh,
         seed=seed,
-        ks=ks,
+        ks=list_lengths(ks),
         beyond=True,
     )
     found = evaluator(fitted.stored)

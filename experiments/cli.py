@@ -13,6 +13,7 @@ from typing import Any
 
 from absl import flags
 
+from experiments import no_tpu
 from experiments.config import Config
 
 FLAG_FILES = Path(__file__).parent / "flags"
@@ -152,6 +153,7 @@ def guarded(main: Callable[[Sequence[str]], int]) -> int:
 
     Ctrl-C ends it with exit code 130, SIGTERM with 75: run it again.
     """
+    no_tpu.quieten()
     previous = signal.signal(signal.SIGTERM, _terminate)
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # what Orbax logs is raised, and said in a sentence, too
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)

@@ -6,6 +6,7 @@ python -m experiments.compare runs/a runs/b --test=t --out=table.tex     # or .m
 
 import argparse
 import csv
+import dataclasses
 import io
 import sys
 from collections.abc import Sequence
@@ -16,9 +17,9 @@ from rich.console import Console
 from diffrec_jax.evaluation import PROTOCOLS
 from diffrec_jax.evaluation.significance import TESTS
 from diffrec_jax.files import write_atomically
-from experiments import cli, compare_report, systems
+from experiments import cli, compare_report, evidence, segments, systems
 from experiments.comparison import Comparison, check_comparable, compare
-from experiments.published import COLUMNS
+from experiments.published import columns
 
 FORMATS = (".md", ".tex", ".csv")
 
@@ -29,6 +30,7 @@ def main(argv: Sequence[str]) -> int:
     check_out(args.out)
     if not 0.5 <= args.level < 1:
         raise ValueError(f"--level={args.level} must lie in [0.5, 1): .95, say")
+    groups = segments.read(args.segments) if args.segments else None
     console = Console(width=None if sys.stdout.isatty() else 120)
     runs = []
     for path in args.runs:
@@ -42,15 +44,19 @@ def main(argv: Sequence[str]) -> int:
     for run, same in systems.repeated(runs):
         said = f"left out: {run.path} has the configuration and the seed of {same.path}"
         console.print(said, highlight=False, soft_wrap=True)
+    if groups is not None:
+        segments.check(groups, evidence.read(runs[0].path, evidence.PER_USER)["user"])
     if not args.nobaselines:
         runs += kept_baselines(runs)
     found = compare(
         systems.group(runs),
-        metrics=[name.strip() for name in args.metrics.split(",") if name.strip()],
+        metrics=asked_metrics(args.metrics, runs),
         protocol=args.protocol,
         test=args.test,
         level=args.level,
     )
+    if groups is not None:
+        found = dataclasses.replace(found, more=(segments.compared(groups, found.systems, found.metrics),))
     for sheet in found.sheets():
         console.print(sheet.drawn())
         console.print()
@@ -69,14 +75,22 @@ def arguments() -> argparse.ArgumentParser:
     usage = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m experiments.compare", description=__doc__, formatter_class=usage)
     parser.add_argument("runs", nargs="+", help="run folders, the reference first")
-    parser.add_argument("--metrics", default=",".join(COLUMNS), help="separated by commas (default: %(default)s)")
+    parser.add_argument("--metrics", help="separated by commas (default: the paper's four, or what all runs have)")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="official", help="default: %(default)s")
+    parser.add_argument("--segments", default="", help="also by user group: a table with the columns user and group")
     parser.add_argument("--test", choices=TESTS, default="wilcoxon", help="default: %(default)s")
     parser.add_argument("--level", type=float, default=0.95, help="of the intervals (default: %(default)s)")
     parser.add_argument("--nobaselines", action="store_true", help="leave out the baselines kept in the run folders")
     parser.add_argument("--report", default="", help="folder of report.html and report.md; comparison/ beside the runs")
     parser.add_argument("--out", default="", help="also write the tables to a .md, .tex or .csv file")
     return parser
+
+
+def asked_metrics(said: str | None, runs: Sequence[systems.Run]) -> list[str]:
+    """The metrics of ``--metrics``; unless said, those that tables of these runs show."""
+    if said is None:
+        return list(columns(*(run.result["test"]["official"] for run in runs)))
+    return [name.strip() for name in said.split(",") if name.strip()]
 
 
 def check_out(out: str) -> None:

@@ -70,7 +70,7 @@ def _lines(
         value = config.get(setting)
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        rest = {k: v for k, v in config.items() if k not in (setting, *NOT_PART_OF_A_RUN, "seed", "baselines")}
+        rest = {k: v for k, v in config.items() if k not in (setting, *NOT_PART_OF_A_RUN, "seed", "baselines", "ks")}
         key = json.dumps(rest, sort_keys=True)
         labels.setdefault(key, system)
         cells = [found.cells[system.name, metric] for metric in metrics]

@@ -16,7 +16,7 @@ from diffrec_jax.evaluation.metrics import Protocol
 from diffrec_jax.evaluation.significance import Test, bootstrap_intervals, holm, paired_test
 from experiments import evidence
 from experiments.sheet import Sheet
-from experiments.systems import Run, System
+from experiments.systems import Run, System, shared_list_length
 
 SAME = ("dataset", "split", "noise", "eval_history", "data")
 
@@ -47,6 +47,7 @@ class Comparison:
     level: float
     n_users: int  # with held-out items
     cells: dict[tuple[str, str], Cell]  # by name of the system, and metric
+    more: tuple[Sheet, ...] = ()  # after the tests, such as the systems by user group
 
     @property
     def title(self) -> str:
@@ -59,7 +60,7 @@ class Comparison:
         """One flat dictionary per system and metric, for a csv file."""
         found = []
         for system in self.systems:
-            cost = {**_lists(system), **_cost(system)}
+            cost = {**_lists(system, shared_list_length(self.systems)), **_cost(system)}
             for metric in self.metrics:
                 row = {"system": system.name, "seeds": len(system.runs), "protocol": self.protocol, "metric": metric}
                 found.append(row | dataclasses.asdict(self.cells[system.name, metric]) | {"test": self.test} | cost)
@@ -67,7 +68,7 @@ class Comparison:
 
     def sheets(self) -> list[Sheet]:
         """Quality, tests, lists and cost."""
-        return [self._quality(), self._tests(), self._beyond(), self._costs()]
+        return [self._quality(), self._tests(), *self.more, self._beyond(), self._costs()]
 
     def _quality(self) -> Sheet:
         best = {m: max(self.cells[s.name, m].mean for s in self.systems) for m in self.metrics}
@@ -108,11 +109,11 @@ class Comparison:
         return Sheet("Paired tests", columns, tuple(rows), note=note, n_text=2)
 
     def _beyond(self) -> Sheet:
-        rows = []
+        rows, k = [], shared_list_length(self.systems)
         for system in self.systems:
-            rows.append((system.name, *(_number(value, ".3f") for value in _lists(system).values())))
-        note = "Of lists of 20; the first two are about the whole catalogue, novelty is in bits. Median over seeds."
-        return Sheet("Beyond accuracy", ("model", *(f"{name}@20" for name in BEYOND)), tuple(rows), note=note)
+            rows.append((system.name, *(_number(value, ".3f") for value in _lists(system, k).values())))
+        note = f"Of lists of {k}; the first two are about the whole catalogue, novelty is in bits. Median over seeds."
+        return Sheet("Beyond accuracy", ("model", *(f"{name}@{k}" for name in BEYOND)), tuple(rows), note=note)
 
     def _costs(self) -> Sheet:
         formats = (",.0f", ",.1f", ",.1f", ",.1f", ".2f")
@@ -207,8 +208,8 @@ def _share(systems: Sequence[System], metric: str) -> float:
     return next((official / standard for official, standard in means if standard), 1.0)
 
 
-def _lists(system: System) -> dict[str, float]:
-    return {name: system.median("beyond", f"{name}@20") for name in BEYOND}
+def _lists(system: System, k: int) -> dict[str, float]:
+    return {name: system.median("beyond", f"{name}@{k}") for name in BEYOND}
 
 
 def _cost(system: System) -> dict[str, float]:

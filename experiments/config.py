@@ -8,13 +8,14 @@ from typing import Any
 
 from diffrec_jax.data.recency import KERNELS, Recency
 from diffrec_jax.diffusion.schedule import NOISE_SCHEDULES
-from diffrec_jax.evaluation.metrics import PROTOCOLS
+from diffrec_jax.evaluation import KS
+from diffrec_jax.evaluation.metrics import PROTOCOLS, list_lengths, parse_metric
 from diffrec_jax.mesh import mesh_sizes
 from diffrec_jax.models.baselines import EASE
 from diffrec_jax.models.denoiser import ACTIVATIONS
 from diffrec_jax.models.linear_path import LinearPath
 from diffrec_jax.training.step import DTYPES
-from experiments import own_splits
+from experiments import own_splits, selection
 from experiments.kinds import KINDS, LATENT, RECENCY, TIME_AWARE, hyper_parameters, models_of
 
 PRNG_IMPLS = ("threefry2x32", "rbg", "unsafe_rbg")
@@ -26,14 +27,8 @@ FIT_OPTIONS = (
     "mu_dtype",
 )  # fmt: skip
 MACHINE = ("compile_cache", "profile_steps", "multihost", "coordinator", "process_id", "process_count", "join_timeout")
-NOT_PART_OF_A_RUN = (
-    "mesh",
-    "workdir",
-    "data_dir",
-    "protocol",
-    "seeds",
-    *MACHINE,
-)  # may differ when a run is taken up again
+NOT_PART_OF_A_RUN = ("mesh", "workdir", "data_dir", "protocol", "seeds", "segments", "quiet", *MACHINE)
+# which may differ when a run is taken up again
 
 
 def option(default: Any, help: str, *, choices: tuple[str, ...] | None = None, group: str = "run") -> Any:
@@ -154,7 +149,7 @@ class Config:
     batch_size: int = option(400, "users per step", group="trained")
     epochs: int = option(1000, "at most this many", group="trained")
     eval_every: int = option(5, "epochs between validations, each followed by a checkpoint", group="trained")
-    patience: int = option(20, "epochs without better validation recall@20 before training ends", group="trained")
+    patience: int = option(20, "epochs without better validation, by --select, before training ends", group="trained")
     train_minutes: float = option(
         0.0, "no epoch begins that would end after this much training and validation; 0: no limit", group="trained"
     )
@@ -162,10 +157,7 @@ class Config:
         "float32", "what training computes in; what is kept, and ranking, is float32", choices=DTYPES, group="trained"
     )
     mu_dtype: str = option(
-        "float32",
-        "what the first moments of the optimizer are kept in",
-        choices=DTYPES,
-        group="trained",
+        "float32", "what the first moments of the optimizer are kept in", choices=DTYPES, group="trained"
     )
     ema_decay: float = option(
         0.0, "of a moving average of the parameters, then validated and served; 0: none", group="trained"
@@ -180,11 +172,17 @@ class Config:
     )
     # evaluation and output
     protocol: str = option("official", "convention of the printed table; both are recorded", choices=PROTOCOLS)
+    select: str = option(
+        selection.DEFAULT, "validation metric that chooses the epoch: ndcg@10, say, or standard:ndcg@10"
+    )
+    ks: tuple[int, ...] = option(KS, "list lengths K that are evaluated and recorded, such as 1,5,20")
+    segments: str = option("", "also say metrics by user group: a table with the columns user and group")
     eval_history: str = option("train", "what the test history holds", choices=EVAL_HISTORIES)
     baselines: bool = option(True, "also evaluate popularity and EASE")
     workdir: str = option("", "the run folder; runs/<flag file or dataset>-s<seed> if empty")
 
     # the machine; recorded in no flag file
+    quiet: bool = option(False, "print nothing but errors and, at the end, where the result is")
     compile_cache: bool = option(False, "keep compiled programs for the next run, in the person's own cache folder")
     profile_steps: str = option(
         "", "FIRST:LAST, as in 10:15: trace these training steps, for TensorBoard", group="trained"
@@ -218,6 +216,8 @@ class Config:
         if self.recency and self.model in ("diffrec", "l_diffrec"):
             model = "lt_diffrec" if self.model in LATENT else "t_diffrec"
             raise ValueError(f"recency={self.recency} makes the model time-aware: say --model={model}, or drop it")
+        selection.parse(self.select)
+        object.__setattr__(self, "ks", list_lengths(self.ks))
         self._refuse_what_means_nothing()
         own_splits.check(self)
         object.__setattr__(self, "split_shares", own_splits.shares_text(self.split_shares))
@@ -278,7 +278,9 @@ class Config:
 
     def fit_options(self) -> dict[str, Any]:
         """What ``diffrec_jax.fit`` calls by the same names."""
-        return {name: getattr(self, name) for name in FIT_OPTIONS}
+        chosen_by = selection.parse(self.select)
+        ks = (*self.ks, parse_metric(chosen_by[1])[1])
+        return {name: getattr(self, name) for name in FIT_OPTIONS} | {"selection": chosen_by, "ks": ks}
 
     def build_model(self) -> Any:
         """The model of this configuration, latent ones without their clusters; refuses values that make none."""
@@ -350,5 +352,5 @@ def flag_text(value: Any) -> str:
 def as_flags(config: Config) -> str:
     """The configuration as a flag file."""
     values = as_json(config).items()
-    known = {name: value for name, value in values if value is not None and name not in MACHINE}
+    known = {name: value for name, value in values if value is not None and name not in ("quiet", *MACHINE)}
     return "".join(f"--{name}={flag_text(value)}\n" for name, value in known.items())

@@ -21,7 +21,7 @@ from etils import epath
 from diffrec_jax import api, files
 from diffrec_jax.data.interactions import merge
 from diffrec_jax.data.splits import Split
-from diffrec_jax.evaluation import Evaluation
+from diffrec_jax.evaluation import KS, Evaluation
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models.baselines import EASE, Popularity
 from diffrec_jax.serving.vocabulary import id_array
@@ -83,7 +83,8 @@ def baselines(
             size = model.bytes_needed(split.n_items) / 2**30
             notes.append(f"EASE is left out: its matrices over {split.n_items:,} items would take {size:,.0f} GiB.")
             continue
-        identity = json.dumps([fingerprint, repr(model), config.eval_history])
+        evaluated = [list(config.ks)] if config.ks != KS else []  # folders of older versions are found again
+        identity = json.dumps([fingerprint, repr(model), config.eval_history, *evaluated])
         folder = (
             epath.Path(config.workdir) / "baselines" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         )
@@ -93,7 +94,7 @@ def baselines(
             began = time.perf_counter()
             mesh = make_mesh(devices=jax.local_devices()) if fitted.mesh.is_multi_process else fitted.mesh
             baseline = api.fit(model, split.train, split.valid, mesh=mesh)
-            test = api.evaluate(baseline, split.test, with_valid=with_valid)
+            test = api.evaluate(baseline, split.test, with_valid=with_valid, ks=config.ks)
             folder.mkdir(parents=True, exist_ok=True)
             write(folder, test, split, with_valid=with_valid)
             seconds = {"evaluate": test.seconds, "compile": test.compile_seconds}

@@ -24,7 +24,7 @@ from experiments.commands import command
 from experiments.compare import kept_baselines
 from experiments.comparison import compare
 from experiments.config import Config, as_json, option
-from experiments.published import COLUMNS
+from experiments.published import columns
 
 FLAG_FILES = {  # of the tables, a row each
     "main": ("amazon", "l-amazon", "t-amazon", "lt-amazon", "yelp", "l-yelp", "t-yelp", "lt-yelp", "ml-1m", "l-ml-1m"),
@@ -75,6 +75,7 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError("multihost is for a single run: start the commands that --dry_run says in every process")
     runtime.prepare(Config(**values))
     console = Console(width=None if sys.stdout.isatty() else 120, soft_wrap=not sys.stdout.isatty())
+    console.quiet = values["quiet"] and not plan.dry_run
     made = cells(plan, values, given, flag_file)
     if plan.dry_run:
         for config in made:
@@ -110,6 +111,8 @@ def main(argv: Sequence[str]) -> int:
             )
         raise ValueError("no cell could be run, for want of data: say --data_dir=FOLDER")
     conclude(plan, done, console)
+    if console.quiet:
+        print(Path(plan.out) / plan.experiment / "results.md")
     if failed:
         raise ValueError(f"{len(failed)} of {len(made)} cells failed, as said above: {', '.join(failed)}")
     return 0
@@ -163,7 +166,9 @@ def conclude(plan: Plan, done: Sequence[systems.Run], console: Console) -> None:
     for number, members in enumerate(group for group in groups.values() if len(group) > 1):
         place = folder / (f"comparison-{number + 1}" if len(groups) > 1 else "comparison")
         place.mkdir(exist_ok=True)
-        found = compare(systems.group([*members, *kept_baselines(members)]), metrics=COLUMNS)
+        among = [*members, *kept_baselines(members)]
+        metrics = columns(*(one.result["test"]["official"] for one in among))
+        found = compare(systems.group(among), metrics=metrics)
         console.print(found.sheets()[0].drawn())
         compare_report.made(found).write(place)
         console.print(f"report: {place / 'report.html'}", highlight=False)

@@ -42,8 +42,8 @@ def draw(paint: Callable[[Any], None], *, width: float = 7.2, height: float = 3.
     return text.getvalue()
 
 
-def curves(lines: Sequence[Mapping[str, Any]], best_epoch: int) -> str:
-    """Loss, and validation recall@20 and NDCG@20, by epoch; ``lines`` as in ``metrics.jsonl``."""
+def curves(lines: Sequence[Mapping[str, Any]], best_epoch: int, selected: str = "recall@20") -> str:
+    """Loss, and validation recall, NDCG and what selects, by epoch; ``lines`` as in ``metrics.jsonl``."""
 
     def paint(figure: Any) -> None:
         left, right = figure.subplots(1, 2)
@@ -53,7 +53,9 @@ def curves(lines: Sequence[Mapping[str, Any]], best_epoch: int) -> str:
             left.set_yscale("log")
         left.set(xlabel="epoch", ylabel="training loss")
         validated = [line for line in lines if line["valid"]]
-        for metric in ("recall@20", "ndcg@20"):
+        measured = validated[0]["valid"]["official"] if validated else {}
+        k = selected.partition("@")[2]
+        for metric in (name for name in dict.fromkeys((f"recall@{k}", f"ndcg@{k}", selected)) if name in measured):
             values = [line["valid"]["official"][metric] for line in validated]
             right.plot([line["epoch"] for line in validated], values, marker=".", label=metric)
         if best_epoch > 0:

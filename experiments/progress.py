@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diffrec_jax.processes import is_writer
 from diffrec_jax.training import EpochReport, Observer, Plan
+from experiments import selection
 from experiments.config import Config
 from experiments.curves import Curves
 from experiments.run_folder import RunFolder
@@ -24,13 +25,14 @@ class RunObserver(Observer):
         self.asked_by: int | None = None  # the signal that asked to stop
         self._previous: dict[int, Any] = {}
         self._curves: Curves | None = None
+        self._protocol, self._metric = selection.parse(config.select)
         self._line = Progress(
             TextColumn("epoch {task.completed}"),
             BarColumn(bar_width=8),
-            TextColumn("loss {task.fields[loss]} valid recall@20 {task.fields[valid]} {task.fields[best]}"),
+            TextColumn(f"loss {{task.fields[loss]}} valid {self._metric} {{task.fields[valid]}} {{task.fields[best]}}"),
             TimeRemainingColumn(compact=True),
             console=console,
-            disable=not console.is_terminal,
+            disable=console.quiet or not console.is_terminal,
             transient=True,
         )
         self._task = self._line.add_task("", total=None, loss="-", valid="-", best="(compiling)")
@@ -104,7 +106,7 @@ class RunObserver(Observer):
         last_epoch = min(self.config.epochs, max(report.progress.best_epoch, 0) + self.config.patience - 1)
         fields: dict[str, Any] = {"loss": f"{report.loss:.4f}"}
         if report.valid is not None:
-            fields["valid"] = f"{report.valid['official']['recall@20']:.4f}"
+            fields["valid"] = f"{report.valid[self._protocol][self._metric]:.4f}"
         if report.progress.best_value is not None:
             fields["best"] = f"(best {report.progress.best_value:.4f} at {report.progress.best_epoch})"
         self._line.update(self._task, completed=report.epoch, total=max(last_epoch, report.epoch), **fields)

@@ -3,6 +3,8 @@
 Source: the DiffRec paper (arXiv 2304.04971), Tables 2, 3 and 5.
 """
 
+from collections.abc import Mapping
+
 PAPER: dict[tuple[str, str], tuple[float, float, float, float]] = {
     ("diffrec", "amazon-book_clean"): (0.0695, 0.1010, 0.0451, 0.0547),
     ("diffrec", "yelp_clean"): (0.0581, 0.0960, 0.0363, 0.0478),
@@ -22,6 +24,22 @@ PAPER: dict[tuple[str, str], tuple[float, float, float, float]] = {
     ("lt_diffrec", "yelp_clean"): (0.0604, 0.0982, 0.0369, 0.0484),
 }
 COLUMNS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+
+
+def columns(*measured: Mapping[str, float]) -> tuple[str, ...]:
+    """The metrics that a table shows, given those of its rows: the paper's four where all rows have them, else recall
+    and NDCG at every K that all of them have."""
+    shared = [name for name in measured[0] if all(name in other for other in measured[1:])]
+    if set(COLUMNS) <= set(shared):
+        return COLUMNS
+    ks = sorted({int(name.partition("@")[2]) for name in shared if name.startswith("recall@")})
+    return tuple(f"{metric}@{k}" for metric in ("recall", "ndcg") for k in ks)
+
+
+def list_length(*measured: Mapping[str, float]) -> int:
+    """The K of what is shown at one K only: 20 where it was evaluated, else the longest that all rows have."""
+    ks = {int(name.partition("@")[2]) for name in columns(*measured)}
+    return 20 if 20 in ks or not ks else max(ks)
 
 
 def published(model: str, dataset: str) -> dict[str, float] | None:

@@ -25,6 +25,8 @@ def main(argv: Sequence[str]) -> int:
     config = cli.parse([argv[0], "--dataset=ml-100k", "--workdir=runs/quickstart", *argv[1:]], usage=__doc__ or "")
     if config.seeds != 1:
         raise ValueError(f"seeds={config.seeds}: the quickstart is one run; several are made by experiments.run")
+    if config.quiet:
+        raise ValueError("quiet means nothing to the quickstart, which is there to be read: drop it")
     console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty())
     try:
         split = source.load(config)

@@ -18,11 +18,11 @@ from rich.console import Console
 
 from diffrec_jax.evaluation import BEYOND
 from diffrec_jax.files import write_atomically
-from experiments import cli, evidence, groups, pictures, systems
+from experiments import cli, evidence, groups, pictures, segments, selection, systems
 from experiments.commands import command
-from experiments.published import COLUMNS, published
+from experiments.published import columns, published
 from experiments.sheet import Sheet
-from experiments.systems import Run, System
+from experiments.systems import Run, System, shared_list_length
 from experiments.table import TITLES
 
 NO_PICTURES = (
@@ -103,14 +103,16 @@ def of_run(folder: Path, *, console: Console | None = None) -> None:
 def made(run: Run) -> Report:
     """The report of one run."""
     if not run.config:
-        raise ValueError(f"{run.path} holds a baseline: its report is that of the run it lies in")
+        of_lists = "lists of somebody else: they are seen in a comparison"
+        of_baseline = "a baseline: its report is that of the run it lies in"
+        raise ValueError(f"{run.path} holds {of_lists if 'lists' in run.result else of_baseline}")
     result, title = run.result, TITLES.get(run.result["model"], run.result["model"])
     noise = f" with noise {result['noise']}" if result.get("noise") else ""
     seconds = result["seconds"]
     facts = [
         f"{result['dataset']}{noise}, split: {result['split']}, test history: {result['eval_history']}, seed "
         f"{result['seed']}",
-        f"best epoch {result['best_epoch']} of {result['epochs_run']}, chosen by validation recall@20"
+        f"best epoch {result['best_epoch']} of {result['epochs_run']}, chosen by {selection.words(run.select)}"
         if result["epochs_run"]
         else "fitted in one go",
         f"{result['parameters']:,} parameters; {seconds['train']:,.1f} s training, {seconds['evaluate']:,.1f} s "
@@ -121,7 +123,8 @@ def made(run: Run) -> Report:
     kept = [baseline for baseline in kept if baseline.result["model"] != result["model"]]
     alone = System(title, (run,))
     baselines = [System(TITLES.get(b.result["model"], b.result["model"]), (b,)) for b in kept]
-    sheets = (_quality(result), *(_beyond([alone, *baselines]) if "beyond" in result else ()))
+    by_user_group = (segments.sheet(result),) if "segments" in result else ()
+    sheets = (_quality(result), *by_user_group, *(_beyond([alone, *baselines]) if "beyond" in result else ()))
     return Report(
         f"{title} on {result['dataset']}",
         tuple(facts),
@@ -135,6 +138,7 @@ def _quality(result: dict[str, Any]) -> Sheet:
     title = TITLES.get(result["model"], result["model"])
     paper = published(result["model"], result["dataset"])
     comparable = (result.get("split"), result.get("noise"), result.get("eval_history")) == ("released", "", "train")
+    shown = columns(*(test["official"] for test in (result["test"], *result["baselines"].values())))
     rows = []
     for protocol in ("official", "standard"):
         named = {f"{title}, this run": result["test"][protocol]}
@@ -143,15 +147,16 @@ def _quality(result: dict[str, Any]) -> Sheet:
         others = {name: metrics for name, metrics in result["baselines"].items() if name != result["model"]}
         named |= {TITLES.get(name, name): metrics[protocol] for name, metrics in others.items()}
         for name, metrics in named.items():
-            rows.append((name, protocol, *(f"{metrics[column]:.4f}" for column in COLUMNS)))
+            rows.append((name, protocol, *(f"{metrics[c]:.4f}" if c in metrics else "-" for c in shown)))
     note = "official: mean over all users; standard: mean over users with held-out items."
-    return Sheet("Test", ("model", "protocol", *COLUMNS), tuple(rows), note=note, n_text=2)
+    return Sheet("Test", ("model", "protocol", *shown), tuple(rows), note=note, n_text=2)
 
 
 def _beyond(among: Sequence[System]) -> tuple[Sheet, ...]:
-    rows = tuple((s.name, *(f"{s.median('beyond', f'{name}@20'):.3f}" for name in BEYOND)) for s in among)
-    note = "Of lists of 20: items listed, inequality of their counts, share of popular ones, novelty in bits."
-    return (Sheet("Beyond accuracy", ("model", *(f"{name}@20" for name in BEYOND)), rows, note=note),)
+    k = shared_list_length(among)
+    rows = tuple((s.name, *(f"{s.median('beyond', f'{name}@{k}'):.3f}" for name in BEYOND)) for s in among)
+    note = f"Of lists of {k}: items listed, inequality of their counts, share of popular ones, novelty in bits."
+    return (Sheet("Beyond accuracy", ("model", *(f"{name}@{k}" for name in BEYOND)), rows, note=note),)
 
 
 def _pictures(run: Run, among: Sequence[System]) -> tuple[Picture, ...]:
@@ -161,7 +166,8 @@ def _pictures(run: Run, among: Sequence[System]) -> tuple[Picture, ...]:
     lines = _lines(run.path)
     if lines:
         caption = "Training loss, and what validation said of it; the dotted line is the epoch that was kept."
-        found.append(Picture("curves", caption, pictures.curves(lines, run.result["best_epoch"])))
+        svg = pictures.curves(lines, run.result["best_epoch"], selection.metric(run.select))
+        found.append(Picture("curves", caption, svg))
     drawn = [line for line in lines if len(line.get("importance") or []) > 1]
     if drawn:
         caption = "Importance sampling: how often training drew each diffusion step, against drawing them uniformly."
@@ -175,14 +181,15 @@ def by_group(among: Sequence[System]) -> tuple[Picture, ...]:
     """Quality by history length and by popularity, where the evidence for it is kept."""
     if not all((run.path / evidence.PER_USER).is_file() for system in among for run in system.runs):
         return ()
-    history, popularity = groups.by_history(among, "recall@20"), groups.by_popularity(among, 20)
+    k = shared_list_length(among)
+    history, popularity = groups.by_history(among, f"recall@{k}"), groups.by_popularity(among, k)
     caption = (
-        "Left: recall@20 of users by length of their history (groups of about equally many users). Right: share of "
-        "held-out interactions found in the top 20, by popularity of the item (groups of about equally many)."
+        f"Left: recall@{k} of users by length of their history (groups of about equally many users). Right: share of "
+        f"held-out interactions found in the top {k}, by popularity of the item (groups of about equally many)."
     )
     svg = pictures.grouped(
-        (history, "interactions in the history", "recall@20"),
-        (popularity, "training users of the item", "found in the top 20"),
+        (history, "interactions in the history", f"recall@{k}"),
+        (popularity, "training users of the item", f"found in the top {k}"),
     )
     return (Picture("groups", caption, svg),)
 

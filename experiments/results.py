@@ -16,15 +16,15 @@ import numpy as np
 
 from diffrec_jax.evaluation import PROTOCOLS
 from diffrec_jax.files import write_atomically
-from experiments import cli, systems
+from experiments import cli, selection, systems
 from experiments.commands import command, without_seeds
-from experiments.published import COLUMNS, published
+from experiments.published import columns, list_length, published
 from experiments.systems import Run, System
 from experiments.table import TITLES
 
 INTRODUCTION = """# Results
 
-Generated from run folders by `python -m experiments.results`. Test of the epoch with the best validation recall@20;
+Generated from run folders by `python -m experiments.results`. Test of the epoch with the best {chosen};
 mean ± standard deviation over seeds, {protocol} protocol ({meaning}). Published numbers are those of the paper
 (arXiv 2304.04971, official protocol). `DATA` is the folder that holds the released data. Seconds are wall-clock time
 on whatever machine made the run, and whatever else it did."""
@@ -43,7 +43,9 @@ def page(runs: Sequence[Run], *, protocol: str = "official", heading: str = "") 
         key: tuple[str, ...] = (result["dataset"], result.get("split", ""), result.get("eval_history", "train"))
         key = (*key, heading, "") if heading else (*key, result.get("noise", ""), run.data)
         sections.setdefault(key, []).append(run)
-    parts = [INTRODUCTION.format(protocol=protocol, meaning=MEANING[protocol])]
+    shown = columns(*(run.result["test"][protocol] for run in runs))
+    chosen = _chosen(runs)
+    parts = [INTRODUCTION.format(protocol=protocol, meaning=MEANING[protocol], chosen=chosen)]
     for (dataset, split, history, which, data), members in sorted(sections.items()):
         comparable = (split, history, which) == ("released", "train", "")
         title = dataset + (f": {heading}" if heading else f" with noise {which}" if which else "")
@@ -53,8 +55,8 @@ def page(runs: Sequence[Run], *, protocol: str = "official", heading: str = "") 
             varied = systems.differing(members)
             among.sort(key=lambda system: [_order(system.runs[0].config[name]) for name in varied])
         else:
-            among.sort(key=lambda system: -system.mean(protocol, "recall@20"))
-        parts.append(f"## {title}\n\n{where}.\n\n{_table(among, protocol, comparable=comparable)}")
+            among.sort(key=lambda system: -system.mean(protocol, _leading(shown)))
+        parts.append(f"## {title}\n\n{where}.\n\n{_table(among, protocol, shown, chosen, comparable=comparable)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -63,19 +65,32 @@ def _order(value: Any) -> tuple[float, str]:
     return (float(value), "") if isinstance(value, int | float) else (-1.0, str(value))
 
 
-def _table(among: Sequence[System], protocol: str, *, comparable: bool) -> str:
-    lines = _header()
+def _chosen(runs: Sequence[Run]) -> str:
+    """What chose the epochs of all runs, as a column names it."""
+    found = {selection.metric(run.select) for run in runs}
+    return f"validation {found.pop()}" if len(found) == 1 else "validation metric of each run"
+
+
+def _leading(shown: Sequence[str]) -> str:
+    """The metric that rows are sorted by: recall at 20, or at the longest K there is."""
+    return f"recall@{list_length(dict.fromkeys(shown, 0.0))}"
+
+
+def _table(among: Sequence[System], protocol: str, shown: Sequence[str], chosen: str, *, comparable: bool) -> str:
+    lines = _header(shown, chosen)
     told: set[str] = set()
     for system in among:
         first = system.runs[0]
         seeds = [run.result["seed"] for run in system.runs]
         cells = [f"{system.name}<br>`{command(first.config, seeds)}`", ",".join(map(str, seeds))]
-        for column in COLUMNS:
+        for column in shown:
             deviation = system.deviation(protocol, column)
             spread = "" if deviation is None else f" ± {deviation:.4f}"
             cells.append(f"{system.mean(protocol, column):.4f}{spread}")
-        valid = [run.result["valid"].get("official", {}).get("recall@20", np.nan) for run in system.runs]
-        cells.append("-" if np.isnan(valid).any() else f"{np.mean(valid):.4f}")
+        by, metric = selection.parse(first.select)
+        valid = [run.result["valid"].get(by, {}).get(metric, np.nan) for run in system.runs]
+        which = "" if chosen.endswith(metric) else f" {metric}"
+        cells.append("-" if np.isnan(valid).any() else f"{np.mean(valid):.4f}{which}")
         epochs = [run.result["best_epoch"] for run in system.runs]
         cells += [", ".join(map(str, epochs)) if any(epochs) else "-", f"{system.median('seconds', 'total'):,.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
@@ -83,23 +98,24 @@ def _table(among: Sequence[System], protocol: str, *, comparable: bool) -> str:
         paper = published(model, dataset)
         if paper is not None and comparable and model not in told:
             told.add(model)
-            lines.append(_row(f"{TITLES[model]}, published", paper))
-    baselines = _baselines(among)
-    lines += [_row(name, metrics[protocol]) for name, metrics in baselines.items()]
+            lines.append(_row(f"{TITLES[model]}, published", paper, shown))
+    baselines = _baselines(among, _leading(shown))
+    lines += [_row(name, metrics[protocol], shown) for name, metrics in baselines.items()]
     return "\n".join(lines)
 
 
-def _header() -> list[str]:
-    columns = ("model", "seeds", *COLUMNS, "valid recall@20", "best epoch", "seconds in all")
-    return ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
+def _header(shown: Sequence[str], chosen: str) -> list[str]:
+    valid = chosen.replace("validation metric of each run", "valid").replace("validation ", "valid ")
+    names = ("model", "seeds", *shown, valid, "best epoch", "seconds in all")
+    return ["| " + " | ".join(names) + " |", "|---|" + "---:|" * (len(names) - 1)]
 
 
-def _row(name: str, metrics: dict[str, float]) -> str:
-    cells = [name, "", *(f"{metrics[column]:.4f}" for column in COLUMNS), "", "", ""]
+def _row(name: str, metrics: dict[str, float], shown: Sequence[str]) -> str:
+    cells = [name, "", *(f"{metrics[c]:.4f}" if c in metrics else "-" for c in shown), "", "", ""]
     return "| " + " | ".join(cells) + " |"
 
 
-def _baselines(among: Sequence[System]) -> dict[str, Any]:
+def _baselines(among: Sequence[System], leading: str) -> dict[str, Any]:
     """Baselines recorded in the runs, those on the same data once, best first; none that has runs of its own."""
     runs = [run for system in among for run in system.runs]
     own = {run.result["model"] for run in runs}
@@ -112,7 +128,7 @@ def _baselines(among: Sequence[System]) -> dict[str, Any]:
         for name, metrics in run.result.get("baselines", {}).items():
             if name not in own:
                 found.setdefault(TITLES.get(name, name) + noise + data, metrics)
-    return dict(sorted(found.items(), key=lambda named: -named[1]["official"]["recall@20"]))
+    return dict(sorted(found.items(), key=lambda named: -named[1]["official"].get(leading, 0.0)))
 
 
 def merged(new: str, old: str) -> str:
@@ -121,8 +137,14 @@ def merged(new: str, old: str) -> str:
     Sections of experiments, whose rows have an order of their own, are kept or replaced whole.
 
     Raises:
-      ValueError: for a section of an experiment that would lose rows.
+      ValueError: for a section of an experiment that would lose rows, or a page with other columns.
     """
+    header, theirs_header = _header_of(new), _header_of(old)
+    if theirs_header and header != theirs_header:
+        raise ValueError(
+            f"--keep: the page has the columns {theirs_header[0].strip('| ')}, and these runs have "
+            f"{header[0].strip('| ')}: choose another --out"
+        )
     ours, theirs = _sections(new), _sections(old)
     parts = [new.partition("\n\n## ")[0]]
     for title in sorted({**ours, **theirs}):
@@ -135,18 +157,27 @@ def merged(new: str, old: str) -> str:
                     "the folders of all its cells"
                 )
             lines = [line for row in rows or lost for line in row.lines]
-            parts.append("\n".join([title, "", *_header(), *lines]))
+            parts.append("\n".join([title, "", *header, *lines]))
             continue
         own = {row.lines[0].split("<br>")[0].split(",")[0] for row in (*rows, *lost) if "<br>" in row.lines[0]}
         kept = [row.lines for row in (*rows, *lost) if f"| {row.what}" not in own]  # a baseline with runs of its own
-        kept.sort(key=lambda lines: ("<br>" not in lines[0], -_recall(lines[0])))
+        kept.sort(key=lambda lines: ("<br>" not in lines[0], -_recall(lines[0], header)))
         once = dict.fromkeys(line for lines in kept for line in lines)  # a published row stands below its best
-        parts.append("\n".join([title, "", *_header(), *once]))
+        parts.append("\n".join([title, "", *header, *once]))
     return "\n\n".join(parts) + "\n"
 
 
-def _recall(row: str) -> float:
-    return float(row.split(" | ")[2 + COLUMNS.index("recall@20")].split()[0])
+def _header_of(page: str) -> list[str]:
+    """The two lines above the rows of its tables; empty without a table."""
+    lines = page.splitlines()
+    first = next((n for n, line in enumerate(lines) if line.startswith("| model |")), None)
+    return [] if first is None else lines[first : first + 2]
+
+
+def _recall(row: str, header: Sequence[str]) -> float:
+    names = header[0].split(" | ")
+    cell = row.split(" | ")[names.index(_leading([name for name in names if "@" in name and " " not in name]))]
+    return float(cell.split()[0]) if cell.strip() != "-" else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,8 +235,11 @@ def main(argv: Sequence[str]) -> int:
             runs.append(systems.read(path))
         except ValueError as error:  # of an older version, or damaged
             print(f"left out: {error}")
+    for run in [run for run in runs if not run.config]:
+        print(f"left out: {run.path} holds lists of somebody else, which have no command: see them in a comparison")
+        runs.remove(run)
     if not runs:
-        raise ValueError("none of these runs can be read, as said above")
+        raise ValueError("none of these runs can stand on the page, as said above")
     for run, same in systems.repeated(runs):
         print(f"left out: {run.path} has the configuration and the seed of {same.path}")
     text = page(runs, protocol=args.protocol, heading=args.heading)

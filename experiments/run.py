@@ -17,6 +17,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 from rich.console import Console
@@ -29,7 +30,7 @@ from diffrec_jax.models.baselines import NO_TIMES
 from diffrec_jax.processes import is_writer
 from diffrec_jax.training import InterruptedRunError
 from diffrec_jax.training.profile import Profile
-from experiments import cli, evidence, item_clusters, report, runtime, seeds, source, table
+from experiments import cli, evidence, item_clusters, report, runtime, seeds, segments, selection, source, table
 from experiments.config import Config
 from experiments.kinds import is_trained
 from experiments.progress import RunObserver
@@ -41,38 +42,61 @@ def main(argv: Sequence[str]) -> int:
     """Run what the command line asks for; the exit code."""
     config = cli.parse(argv, usage=__doc__ or "")
     runtime.prepare(config)
-    console = Console(
-        width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty(), quiet=not is_writer()
-    )
-    return run(config, console) if config.seeds == 1 else seeds.run_each(config, run, console)
+    quiet = config.quiet or not is_writer()
+    console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty(), quiet=quiet)
+    code = run(config, console) if config.seeds == 1 else seeds.run_each(config, run, console)
+    if config.quiet and code == 0 and is_writer():
+        for one in seeds.each(config) if config.seeds > 1 else [config]:
+            print(epath.Path(one.workdir) / "result.json")
+    return code
 
 
 def run(config: Config, console: Console) -> int:
     """Train, or go on, or show what was found: whatever the run folder calls for."""
     started = time.perf_counter()
+    if config.select != Config.select and not is_trained(config.model):
+        raise ValueError(f"select={config.select} means nothing to {config.model}, which is fitted in one go: drop it")
     folder = RunFolder(epath.Path(config.workdir))
+    groups = segments.read(config.segments) if config.segments else None
     found = standing(config, folder)
     if found.remark:
         console.print(found.remark, highlight=False)
     if found.result is not None:
+        result = found.result
+        if groups is not None and is_writer():
+            result = segments.added(result, groups, folder.path)
+            folder.finish(result)
+            if not files.is_remote(folder.path):
+                report.of_run(Path(folder.path))
         console.print(f"{folder.path} is finished; its result:", highlight=False)
-        table.show(found.result, protocol=config.protocol, console=console)
+        show(config, result, console)
         return 0
     files_now = source.state_of_files(config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DoubtfulTimesWarning)  # which the notes of the split say, too
         split = source.load(config)
     check(config, split)
+    if groups is not None:
+        segments.check(groups, split.user_ids[np.unique(split.test.users)])
     mesh = parse_mesh(config.mesh)
     with folder.locked() if is_writer() else nullcontext():
         if is_writer():
             events = [len(part) for part in split]
             folder.claim(config, source.fingerprint(split), files=files_now, events=events)
-        return train(config, split, folder, mesh, console, started=started)
+        return train(config, split, folder, mesh, console, groups, started=started)
 
 
-def train(config: Config, split: Split, folder: RunFolder, mesh: Mesh, console: Console, *, started: float) -> int:
-    """Train, or go on, and evaluate; the exit code."""
+def train(
+    config: Config,
+    split: Split,
+    folder: RunFolder,
+    mesh: Mesh,
+    console: Console,
+    groups: segments.Groups | None = None,
+    *,
+    started: float,
+) -> int:
+    """Train, or go on, and evaluate, also by user group if there are any; the exit code."""
     announce(config, split, console)
     profile = None
     if config.profiled:
@@ -94,13 +118,17 @@ def train(config: Config, split: Split, folder: RunFolder, mesh: Mesh, console: 
     except InterruptedRunError as stop:
         again = shlex.join(["python", "-m", "experiments.run", f"--flagfile={folder.path / 'flags.txt'}"])
         again = "run the same command again" if files.is_remote(folder.path) else again
-        console.print(f"{stop}, state saved; to go on: {again}", highlight=False)
+        said = f"{stop}, state saved; to go on: {again}"
+        if config.quiet:
+            print(said, file=sys.stderr)
+        console.print(said, highlight=False)
         by_hand = observer is not None and observer.asked_by == signal.SIGINT  # None: another process was asked
         return cli.EXIT_INTERRUPTED if by_hand else cli.EXIT_RUN_AGAIN
     result = measured(config, split, fitted, started=started)
     if is_writer():
+        result = result if groups is None else segments.added(result, groups, folder.path)
         folder.finish(result, config)
-        table.show(result, protocol=config.protocol, console=console)
+        show(config, result, console)
         if not files.is_remote(folder.path):
             report.of_run(Path(folder.path), console=console)
     if profile is not None:
@@ -111,6 +139,14 @@ def train(config: Config, split: Split, folder: RunFolder, mesh: Mesh, console: 
             highlight=False,
         )
     return 0
+
+
+def show(config: Config, result: dict[str, Any], console: Console) -> None:
+    """Print a result, by user group too if it says anything of groups."""
+    table.show(result, protocol=config.protocol, console=console)
+    if "segments" in result:
+        console.print()
+        console.print(segments.sheet(result).drawn())
 
 
 def check(config: Config, split: Split) -> None:
@@ -136,7 +172,7 @@ def about(config: Config, split: Split) -> dict[str, Any]:
         "guarantee": split.guarantee,
         "notes": [str(step) for step in split.train.provenance] + list(split.notes),
         "seed": config.seed,
-        "selected_by": "validation recall@20, official protocol" if is_trained(config.model) else "fitted in one go",
+        "selected_by": selection.words(config.select) if is_trained(config.model) else "fitted in one go",
     }
 
 
@@ -170,8 +206,8 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
     if fitted.validation is not None:
         valid = fitted.validation(fitted.stored)  # compiled while training
     elif len(split.valid):
-        valid = api.evaluate(fitted, split.valid, seed=config.seed)
-    test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.seed)
+        valid = api.evaluate(fitted, split.valid, seed=config.seed, ks=config.ks)
+    test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.seed, ks=config.ks)
     total, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     fingerprint = source.fingerprint(split)
     baselines: dict[str, Any] = {}
@@ -194,6 +230,7 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
         "dataset": split.name,
         "seed": config.seed,
         "best_epoch": outcome.progress.best_epoch,
+        "selected_by": about(config, split)["selected_by"],
         "valid": valid.means() if valid is not None else {},
         "test": test.means(),
         "beyond": test.beyond,

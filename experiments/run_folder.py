@@ -79,6 +79,8 @@ class RunFolder:
             if (self.path / "checkpoints").exists():
                 raise ValueError(f"{self.path} holds checkpoints but no config.json: choose another --workdir")
             return None
+        if "lists" in recorded:
+            raise ValueError(f"{self.path} holds the result of somebody else's lists: choose another --workdir")
         differences = not_more(config.differences(recorded.get("config", {})))
         if differences:
             listed = "; ".join(f"{k}: {a!r} there, {b!r} now" for k, (a, b) in differences.items())

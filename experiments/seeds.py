@@ -8,7 +8,7 @@ from rich.table import Table
 
 from experiments import systems
 from experiments.config import Config
-from experiments.published import COLUMNS
+from experiments.published import columns
 
 
 def each(config: Config) -> list[Config]:
@@ -35,13 +35,14 @@ def run_each(config: Config, run: Callable[[Config, Console], int], console: Con
         title_justify="left",
         title_style="bold",
     )
-    for column in ("seed", *COLUMNS, "best epoch"):
+    shown = columns(*(done.result["test"][config.protocol] for done in system.runs))
+    for column in ("seed", *shown, "best epoch"):
         table.add_column(column, justify="right")
     for result in (done.result for done in system.runs):
         metrics = result["test"][config.protocol]
-        table.add_row(str(result["seed"]), *(f"{metrics[c]:.4f}" for c in COLUMNS), str(result["best_epoch"]))
+        table.add_row(str(result["seed"]), *(f"{metrics[c]:.4f}" for c in shown), str(result["best_epoch"]))
     table.add_section()
-    means = [(system.mean(config.protocol, c), system.deviation(config.protocol, c)) for c in COLUMNS]
+    means = [(system.mean(config.protocol, c), system.deviation(config.protocol, c)) for c in shown]
     table.add_row("mean", *(f"{mean:.4f} ± {deviation:.4f}" for mean, deviation in means), "", style="bold")
     console.print()
     console.print(table)

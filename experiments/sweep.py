@@ -28,21 +28,23 @@ from rich.table import Table
 from diffrec_jax import api
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.splits import Split
-from diffrec_jax.evaluation.metrics import Protocol
+from diffrec_jax.evaluation.metrics import parse_metric
 from diffrec_jax.mesh import parse_mesh
 from diffrec_jax.space import Choice, Range
 from diffrec_jax.training import EpochReport, InterruptedRunError, Observer
-from experiments import cli, item_clusters, run, runtime, source
+from experiments import cli, item_clusters, run, runtime, selection, source
 from experiments.config import NOT_PART_OF_A_RUN, Config, as_json, flag_text, option
 from experiments.kinds import KINDS, is_trained, recency_flag
 from experiments.run_folder import write_atomically
 from experiments.search import STATES, Pruned, Search, Values
 
-SELECTION: tuple[Protocol, str] = ("official", "recall@20")
 SHOWN = 5
 NOT_OF_A_SEARCH = {
     "seeds": "which tries every setting with the one --seed",
-    "protocol": "which selects by recall@20 of the official protocol",
+    "protocol": "which selects by recall@20 of the official protocol, or as --select says",
+    "ks": "which ranks lists as long as --select needs",
+    "segments": "which ranks nothing of the test part",
+    "quiet": "whose lines are what it found",
     "multihost": "whose trials run in one process",
     "profile_steps": "which leaves no run folder",
 }
@@ -129,7 +131,9 @@ def sweep(
 ) -> int:
     """Run trials until the budget is spent, and write ``best.flags``; the exit code."""
     fixed = {n: v for n, v in as_json(config).items() if n not in (*NOT_PART_OF_A_RUN, *space)}
-    fixed = {n: v for n, v in fixed.items() if config.means_something(n)}
+    fixed = {n: v for n, v in fixed.items() if config.means_something(n) and n != "ks"}
+    if config.select == Config.select:
+        del fixed["select"]  # which studies of older versions do not record
     about = {**fixed, "space": ranges(space), "data": source.fingerprint(split)}
     search = Search(
         folder / "study.db",
@@ -152,13 +156,13 @@ def sweep(
             return measured(dataclasses.replace(config, **values), split, trial, deadline)
 
         trial = search.step(measure)
-        _say(search, trial, console)
+        _say(config, search, trial, console)
         _write(config, search, folder, command)
     best = search.best()
     if best is None:
         console.print("no trial was finished within the budget: allow more trials or minutes", highlight=False)
         return 1
-    _show(search, console)
+    _show(config, search, console)
     console.print(
         f"{len(search.done())} trials, {search.seconds():.0f} s; the test part was not looked at. Next: python -m "
         f"experiments.run --flagfile={folder / 'best.flags'}"
@@ -169,16 +173,17 @@ def sweep(
 
 
 def measured(config: Config, split: Split, trial: Any, deadline: float) -> float:
-    """Fit one configuration and return its validation recall@20; trained models report every validation."""
+    """Fit one configuration and return its validation metric of --select; trained models report every validation."""
     model = item_clusters.with_clusters(config, split, Console(quiet=True))
     mesh = parse_mesh(config.mesh)
     if not is_trained(config.model):
         fitted = api.fit(model, split.train, split.valid, mesh=mesh)
-        return api.evaluate(fitted, split.valid, seed=config.seed).mean(SELECTION[0])[SELECTION[1]]
+        protocol, metric = selection.parse(config.select)
+        ks = (parse_metric(metric)[1],)
+        return api.evaluate(fitted, split.valid, seed=config.seed, ks=ks).mean(protocol)[metric]
     observer = TrialObserver(trial, deadline)
     try:
-        options = config.fit_options()
-        api.fit(model, split.train, split.valid, mesh=mesh, **options, selection=SELECTION, observer=observer)
+        api.fit(model, split.train, split.valid, mesh=mesh, **config.fit_options(), observer=observer)
     except InterruptedRunError:  # the time is over: what was reached counts
         if observer.best is None:
             raise Pruned from None
@@ -229,22 +234,22 @@ def _flags(values: Values) -> list[str]:
     return [f"--{name}={flag_text(value)}" for name, value in values.items()]
 
 
-def _say(search: Search, trial: Any, console: Console) -> None:
+def _say(config: Config, search: Search, trial: Any, console: Console) -> None:
     """One line for one trial."""
     best = search.best()
     found = f"{trial.value:.4f}" if trial.state == STATES.COMPLETE else trial.user_attrs.get("error", "pruned")
     ahead = "" if best is None else f" (best {best.value:.4f}, trial {best.number})"
     console.print(
-        f"trial {trial.number}: valid recall@20 {found}{ahead}, {trial.user_attrs['seconds']:.1f} s: "
-        f"{' '.join(_flags(search.values(trial)))}",
+        f"trial {trial.number}: valid {selection.metric(config.select)} {found}{ahead}, "
+        f"{trial.user_attrs['seconds']:.1f} s: {' '.join(_flags(search.values(trial)))}",
         highlight=False,
     )
 
 
-def _show(search: Search, console: Console) -> None:
+def _show(config: Config, search: Search, console: Console) -> None:
     finished: list[Any] = [trial for trial in search.done() if trial.state == STATES.COMPLETE]
     finished.sort(key=lambda trial: (-trial.value, trial.number))
-    table = Table(title="best trials by validation recall@20, official protocol", title_justify="left")
+    table = Table(title=f"best trials by {selection.words(config.select)}", title_justify="left")
     for name in ("trial", "valid", "seconds", "flags"):
         table.add_column(name, justify="left" if name == "flags" else "right")
     for trial in finished[:SHOWN]:
@@ -257,7 +262,8 @@ def _write(config: Config, search: Search, folder: Path, command: str) -> None:
     """``trials.csv`` and ``best.flags``."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["trial", "state", "valid_recall@20", "best_epoch", "seconds", *search.space])
+    valid = f"valid_{selection.metric(config.select)}"
+    rows.writerow(["trial", "state", valid, "best_epoch", "seconds", *search.space])
     for trial in search.done():
         values, attrs = search.values(trial), trial.user_attrs
         tried = [flag_text(values[name]) if name in values else "" for name in search.space]
@@ -275,7 +281,7 @@ def best_flags(config: Config, search: Search, best: Any, command: str) -> str:
     values = search.values(best)
     chosen = dataclasses.replace(config, **values)
     lines = [
-        f"# The best of {len(search.done())} trials by validation recall@20 ({best.value:.4f}, official protocol).",
+        f"# The best of {len(search.done())} trials by {selection.words(config.select)}: {best.value:.4f}.",
         f"#   search:  python -m experiments.sweep {command}",
         f"#   space:   {ranges(search.space) or 'nothing'}",
         f"#   time:    {search.seconds():.0f} s",
@@ -283,6 +289,8 @@ def best_flags(config: Config, search: Search, best: Any, command: str) -> str:
     for field in dataclasses.fields(Config):
         name, value = field.name, getattr(chosen, field.name)
         said = name in values or name in ("model", "dataset") or value != field.default
+        if name == "select" and not is_trained(config.model):
+            continue  # it chose among trials; a run of this model chooses nothing
         if name in (*NOT_PART_OF_A_RUN, "seed") or value is None or not said or not chosen.means_something(name):
             continue
         if not (name == "dataset" and config.data):

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from experiments import selection
 from experiments.commands import configuration
 from experiments.config import NOT_PART_OF_A_RUN, Config, as_json
+from experiments.published import list_length
 from experiments.table import TITLES
 
 NOT_OF_A_SYSTEM = (
-    *(*NOT_PART_OF_A_RUN, "seed", "baselines"),
+    *(*NOT_PART_OF_A_RUN, "seed", "baselines", "ks"),
     *("dataset", "data", "valid_data", "test_data"),  # known by their checksum
 )
 
@@ -25,7 +27,7 @@ class Run:
 
     path: Path
     result: dict[str, Any]  # result.json
-    config: dict[str, Any]  # as JSON, defaults filled in; of a baseline kept in a run folder: empty
+    config: dict[str, Any]  # as JSON, defaults filled in; of a baseline kept in a run folder, and of lists: empty
 
     @property
     def data(self) -> str:
@@ -33,10 +35,15 @@ class Run:
         return self.result["data"]
 
     @property
+    def select(self) -> str:
+        """What chose the epoch; of a baseline kept in a run folder, and of lists: what usually does."""
+        return self.config.get("select", selection.DEFAULT)
+
+    @property
     def identity(self) -> str:
         """The same for two runs that differ in nothing but the seed (or where they, and equal data, lie)."""
         settings = {name: value for name, value in self.config.items() if name not in NOT_OF_A_SYSTEM}
-        return json.dumps([self.result["model"], self.data, settings], sort_keys=True)
+        return json.dumps([self.result["model"], self.data, settings, self.result.get("lists")], sort_keys=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +96,8 @@ def read(path: Any) -> Run:
     if result is None:
         raise ValueError(f"{path} holds no result.json: it is no run folder, or its run is not finished")
     try:
-        config = {} if recorded is None else as_json(configuration({**as_json(Config()), **recorded["config"]}))
+        of_run = None if recorded is None or "lists" in recorded else recorded  # others' lists have no configuration
+        config = {} if of_run is None else as_json(configuration({**as_json(Config()), **of_run["config"]}))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path / 'config.json'} holds what this version refuses: {error}") from None
     result.setdefault("data", "" if recorded is None else recorded["data"])
@@ -123,6 +131,11 @@ def repeated(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
         if same.path != run.path:
             found.append((run, same))
     return found
+
+
+def shared_list_length(among: Sequence[System]) -> int:
+    """The K at which these systems are shown side by side."""
+    return list_length(*(run.result["test"]["official"] for system in among for run in system.runs))
 
 
 def differing(runs: Sequence[Run]) -> list[str]:

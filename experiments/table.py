@@ -1,12 +1,13 @@
 """The table at the end of a run: this run beside the published number and the baselines, protocol named."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from diffrec_jax.evaluation import BEYOND
-from experiments.published import COLUMNS, published
+from experiments.published import columns, list_length, published
 
 TITLES = {
     "diffrec": "DiffRec",
@@ -31,27 +32,29 @@ def show(result: dict[str, Any], *, protocol: str, console: Console | None = Non
     title = f"{dataset}{noise}, test, {protocol} protocol ({_meaning(protocol)})"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("model")
-    for column in COLUMNS:
+    tested = [result["test"][protocol], *(metrics[protocol] for metrics in result["baselines"].values())]
+    shown = columns(*tested)
+    for column in shown:
         table.add_column(column, justify="right")
-    table.add_row(
-        f"{TITLES.get(model, model)}, this run, seed {result['seed']}", *_cells(result["test"][protocol]), style="bold"
-    )
+    title = f"{TITLES.get(model, model)}, this run, seed {result['seed']}"
+    table.add_row(title, *_cells(result["test"][protocol], shown), style="bold")
     paper = published(model, dataset)
     comparable = (result.get("split"), result.get("noise"), result.get("eval_history")) == ("released", "", "train")
     if paper is not None and comparable:
         note = "" if protocol == "official" else " (official)"
-        table.add_row(f"{TITLES.get(model, model)}, published{note}", *_cells(paper))
+        table.add_row(f"{TITLES.get(model, model)}, published{note}", *_cells(paper, shown))
     for name, metrics in result["baselines"].items():
-        table.add_row(TITLES.get(name, name), *_cells(metrics[protocol]))
+        table.add_row(TITLES.get(name, name), *_cells(metrics[protocol], shown))
     console = Console(width=110, soft_wrap=True) if console is None else console
     console.print()
     console.print(table)
     for sentence in result.get("notes", []):
         console.print(sentence, highlight=False)
-    beyond = {name: result.get("beyond", {}).get(f"{name}@20") for name in BEYOND}
+    k = list_length(*tested)
+    beyond = {name: result.get("beyond", {}).get(f"{name}@{k}") for name in BEYOND}
     if None not in beyond.values():
         console.print(
-            f"lists of 20: coverage {beyond['coverage']:.3f}, Gini {beyond['gini']:.3f}, popularity share "
+            f"lists of {k}: coverage {beyond['coverage']:.3f}, Gini {beyond['gini']:.3f}, popularity share "
             f"{beyond['popularity_share']:.3f}, novelty {beyond['novelty']:.2f} bits",
             highlight=False,
         )
@@ -69,5 +72,5 @@ def _meaning(protocol: str) -> str:
     return "mean over all users" if protocol == "official" else "mean over users with held-out items"
 
 
-def _cells(metrics: dict[str, float]) -> list[str]:
-    return [f"{metrics[column]:.4f}" if column in metrics else "-" for column in COLUMNS]
+def _cells(metrics: dict[str, float], shown: Sequence[str]) -> list[str]:
+    return [f"{metrics[column]:.4f}" if column in metrics else "-" for column in shown]

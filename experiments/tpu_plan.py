@@ -8,7 +8,7 @@ python -m experiments.tpu_plan --all --topology=v5e:2x4,v4:2x2x1          # ever
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,8 @@ def main(argv: Sequence[str]) -> int:
         f"{shape.n_interactions:,} training interactions, longest history {shape.longest:,} ({where})",
         highlight=False,
     )
-    for topology in topologies:
-        mesh = parse_mesh(config.mesh, devices=tpu_programs.devices_of(topology))
+    for topology, devices in _taken(topologies):
+        mesh = parse_mesh(config.mesh, devices=devices)
         title = f"{topology}, {mesh.size} chip(s), mesh users:{mesh.shape['users']},items:{mesh.shape['items']}"
         costs = _costs(model, shape, config, mesh)
         if costs is None:
@@ -73,6 +73,25 @@ def main(argv: Sequence[str]) -> int:
         if not args.no_search:
             console.print(_smallest(model, shape, config, topology), highlight=False)
     return 0
+
+
+def _taken(topologies: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
+    """The topologies that the compiler takes, with their devices; of the others it is said why they are left out.
+
+    Raises:
+      RefusedTopologyError: if it takes none of them.
+    """
+    refused = []
+    for topology in topologies:
+        try:
+            devices = tpu_programs.devices_of(topology)
+        except tpu_programs.RefusedTopologyError as error:
+            refused.append(error)
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        yield topology, devices
+    if len(refused) == len(topologies):
+        raise refused[0]
 
 
 def _model(config: Config) -> Any:
@@ -136,22 +155,26 @@ def _table(title: str, costs: dict[str, Cost], generation: tpu_programs.Generati
 
 def _smallest(model: Any, shape: Shape, config: Config, topology: str) -> str:
     """The smallest topology of the same generation whose chips hold the training and the scoring step."""
-    name = topology.partition(":")[0]
+    name, skipped = topology.partition(":")[0], ""
     for size in tpu_programs.GENERATIONS[name].topologies:
-        devices = tpu_programs.devices_of(f"{name}:{size}")
+        try:
+            devices = tpu_programs.devices_of(f"{name}:{size}")
+        except tpu_programs.RefusedTopologyError as error:
+            skipped += f"\nnot looked at: {error.topology}, which the installed TPU compiler refuses ({error.reason})"
+            continue
         items = 1
         while items <= len(devices):
             mesh = tpu_programs.mesh_of(devices, items=items)
             if _costs(model, shape, config, mesh) is not None:
-                return (
-                    f"smallest {name} that fits: {name}:{size} with --mesh=users:{len(devices) // items},items:{items}"
-                )
+                mesh_flag = f"--mesh=users:{len(devices) // items},items:{items}"
+                return f"smallest {name} that fits: {name}:{size} with {mesh_flag}{skipped}"
             items *= 2
-    return f"no {name} topology listed here fits: lower --batch_size, or use another generation"
+    return f"no {name} topology listed here fits: lower --batch_size, or use another generation{skipped}"
 
 
 def _plan_all(topologies: Sequence[str], rest: Sequence[str]) -> int:
     """One line of Markdown per shipped flag file, topology and step."""
+    taken = list(_taken(topologies))
     print("| flag file | topology | step | arguments | temporaries | HBM | GFLOP (products) | accessed | bound |")
     print("|---|---|---|---|---|---|---|---|---|")
     for file in sorted(cli.FLAG_FILES.glob("*.flags")):
@@ -160,9 +183,9 @@ def _plan_all(topologies: Sequence[str], rest: Sequence[str]) -> int:
             continue
         shape, _ = _shape(config)
         model = _with_clusters(_model(config), shape, config)
-        for topology in topologies:
+        for topology, devices in taken:
             generation = tpu_programs.generation_of(topology)
-            mesh = parse_mesh(config.mesh, devices=tpu_programs.devices_of(topology))
+            mesh = parse_mesh(config.mesh, devices=devices)
             costs = _costs(model, shape, config, mesh)
             if costs is None:
                 print(f"| `{file.name}` | {topology} | {TOO_LARGE} | | | | | | |", flush=True)

@@ -23,16 +23,22 @@ from diffrec_jax.mesh import Layout, batch_size_on, make_mesh, replicated
 from diffrec_jax.models import Catalogue
 from diffrec_jax.models.contract import Model, item_axes, shapes
 from diffrec_jax.training import Trainer
+from experiments import no_tpu
 
 MISSING = "planning for TPUs needs their compiler: pip install 'diffrec_jax[tpu]'"
-NO_MACHINE = {  # what the compiler would ask the TPU machine for, and complain of not getting
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_MIN_LOG_LEVEL": "3",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-}
+NO_MACHINE = {**no_tpu.WORDS, "TF_CPP_MIN_LOG_LEVEL": "3"}
+ALONE = {"1x1": {"chips_per_host_bounds": (1, 1, 1)}}  # a host is taken to have four chips unless this is said
 LIST_LENGTH = 100  # of the scoring step
+
+
+class RefusedTopologyError(ValueError):
+    """The installed compiler does not take a topology."""
+
+    def __init__(self, topology: str, reason: str) -> None:
+        super().__init__(
+            f"the installed TPU compiler refuses topology={topology} ({reason}): choose another one, or another libtpu"
+        )
+        self.topology, self.reason = topology, reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,17 +112,20 @@ def devices_of(topology: str) -> list[Any]:
 
     Raises:
       ValueError: for an unknown topology, or without the compiler.
+      RefusedTopologyError: for one that the compiler does not take.
     """
-    generation = generation_of(topology)
+    options: dict[str, Any] = {**dict(generation_of(topology).options), **ALONE.get(topology.partition(":")[2], {})}
     for name, value in NO_MACHINE.items():
         os.environ.setdefault(name, value)
     try:
         import libtpu  # noqa: F401
         from jax.experimental import topologies
 
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **dict(generation.options))
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
     except (ImportError, NotImplementedError) as error:
         raise ValueError(f"{MISSING} ({error})") from None
+    except RuntimeError as error:  # as versions of the compiler differ in what they take
+        raise RefusedTopologyError(topology, (str(error).splitlines() or [type(error).__name__])[0]) from None
     return list(found.devices)
 
 

@@ -2,6 +2,7 @@
 
 from diffrec_jax.evaluation.beyond import BEYOND, beyond_accuracy
 from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
+from diffrec_jax.evaluation.lists import evaluate_lists
 from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS, average, ranking_metrics
 from diffrec_jax.evaluation.ranking import hits, mask_seen, top_k
 from diffrec_jax.evaluation.standing import Standing
@@ -16,6 +17,7 @@ __all__ = [
     "Standing",
     "average",
     "beyond_accuracy",
+    "evaluate_lists",
     "hits",
     "mask_seen",
     "ranking_metrics",

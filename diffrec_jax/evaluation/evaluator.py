@@ -17,11 +17,13 @@ from diffrec_jax.evaluation import shown
 from diffrec_jax.evaluation.beyond import ListCounts, beyond_accuracy
 from diffrec_jax.evaluation.ranking import hits, mask_seen, top_k
 from diffrec_jax.evaluation.standing import Standing
+from diffrec_jax.finite import check_scores, rankable, unranked
 from diffrec_jax.mesh import Layout, replicated
 from diffrec_jax.models.contract import Catalogue, Model, Scorer, item_axes, shapes
 
 KS = (10, 20, 50, 100)
 TIED = "tied@"  # a column beside the metrics, while they are on the device
+UNRANKED = "unranked"  # likewise: whose scores are no numbers
 MANY_TIES = 0.01  # share of lists decided by ties that a person is told of
 AHEAD = 8  # batches given to the device beyond the one it works on, so that an evaluation can be given up
 
@@ -122,6 +124,9 @@ class Evaluator:
         Args:
           params: of the model.
           between_batches: called before every batch; may raise, to give the evaluation up.
+
+        Raises:
+          NonFiniteScoresError: if the scores of a user are no numbers.
         """
         if not self._batches:
             return Evaluation(users=self.users, per_user={}, n_users=self.n_users)
@@ -141,6 +146,7 @@ class Evaluator:
         columns = {
             name: np.concatenate([part[name] for part in fetched])[: len(self.users)][order] for name in fetched[0]
         }
+        check_scores(columns.pop(UNRANKED), self.model)
         ties = {str(k): int(columns.pop(f"{TIED}{k}").sum()) for k in self.ks}
         if self.beyond:
             per_item |= {"popularity": np.asarray(self.standing.users), "truth": self._truth}
@@ -215,10 +221,12 @@ class Evaluator:
         """Metrics of one batch of users, and the counts with its lists added."""
         rows = take_rows(history, users, recency=getattr(self.model, "recency", None), mesh=self.mesh)
         scores = self.model.scores(params, rows, key=key, tables=tables)
-        scores = standing.settle(scores, rows.lengths)
-        scores = mask_seen(scores, take_rows(seen, users, mesh=self.mesh))
+        scores = standing.settle(rankable(scores), rows.lengths)
+        masked = take_rows(seen, users, mesh=self.mesh)
+        scores = mask_seen(scores, masked)
         longest, n_items = max(self.ks), scores.shape[1]
         values, items = top_k(scores, min(longest + 1, n_items), place=standing.place, mesh=self.mesh)
+        bad = unranked(values, n_items - masked.lengths)
         tied = (values[:, 1:] == values[:, :-1]) & (values[:, 1:] > -jnp.inf)  # whether places j + 1 and j + 2 are
         tied = jnp.pad(tied, ((0, 0), (0, max(longest - tied.shape[1], 0)))) & (users >= 0)[:, None]
         k = min(longest, n_items)
@@ -232,7 +240,7 @@ class Evaluator:
             counts = counts.add(*everywhere, self.ks)
         found = jnp.pad(found, ((0, 0), (0, longest - k)))
         columns = metrics_lib.ranking_metrics(found, held_out.lengths, self.ks)
-        return columns | {f"{TIED}{k}": tied[:, k - 1] for k in self.ks}, counts
+        return columns | {f"{TIED}{k}": tied[:, k - 1] for k in self.ks} | {UNRANKED: bad}, counts
 
     def _no_counts(self) -> ListCounts | None:
         if not self.beyond:

@@ -25,6 +25,30 @@ Protocol = Literal["official", "standard"]
 PROTOCOLS: tuple[Protocol, ...] = ("official", "standard")
 
 
+def parse_metric(name: str) -> tuple[str, int]:
+    """``("ndcg", 10)`` of ``ndcg@10``.
+
+    Raises:
+      ValueError: if it is no metric at a list length.
+    """
+    metric, _, k = str(name).partition("@")
+    if metric not in METRICS or not (k.isascii() and k.isdigit() and int(k) >= 1):
+        raise ValueError(f"metric {name!r} is unknown: say one of {', '.join(METRICS)} at a list length, as in ndcg@10")
+    return metric, int(k)
+
+
+def list_lengths(ks: Sequence[int]) -> tuple[int, ...]:
+    """List lengths in ascending order, each once.
+
+    Raises:
+      ValueError: if there are none, or one of them is no whole number of at least 1.
+    """
+    listed = isinstance(ks, Sequence | np.ndarray) and not isinstance(ks, str | bytes) and len(ks) > 0
+    if not listed or not all(isinstance(k, int | np.integer) and not isinstance(k, bool) and k >= 1 for k in ks):
+        raise ValueError(f"ks={ks!r} must be list lengths, whole numbers of at least 1, such as (1, 5, 20)")
+    return tuple(sorted({int(k) for k in ks}))
+
+
 def ranking_metrics(hits: jax.Array, n_truth: jax.Array, ks: Sequence[int]) -> dict[str, jax.Array]:
     """Metrics of each user at each K (Eq. 1-5), on the device.
 

@@ -117,17 +117,20 @@ def _data(content: ModelFolder) -> str:
 def _numbers(results: Mapping[str, Any] | None) -> str:
     if not results or not results.get("test"):
         return "No evaluation is recorded."
+    measured = [name for protocol in results["test"].values() for name in protocol]
+    others = [name for name in dict.fromkeys(measured) if name.startswith(("recall@", "ndcg@"))]
+    shown = METRICS if set(METRICS) & set(measured) else others
     lines = [
         "Whole catalogue ranked, training and validation items left out, history: "
         f"{results.get('eval_history', 'train')}. `official` averages over all users, `standard` over users with "
         "held-out items; numbers of the two must not be compared.",
         "",
-        "| test | protocol | " + " | ".join(METRICS) + " |",
-        "|---|---|" + "---|" * len(METRICS),
+        "| test | protocol | " + " | ".join(shown) + " |",
+        "|---|---|" + "---|" * len(shown),
     ]
     rows = {"this model": results["test"], **results.get("baselines", {})}
     for name, protocols in rows.items():
         for protocol, metrics in protocols.items():
-            cells = [f"{metrics[m]:.4f}" if m in metrics else "-" for m in METRICS]
+            cells = [f"{metrics[m]:.4f}" if m in metrics else "-" for m in shown]
             lines.append(f"| {name} | {protocol} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

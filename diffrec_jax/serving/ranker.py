@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from diffrec_jax.data.rows import Rows, make_rows
 from diffrec_jax.evaluation.ranking import mask_seen, top_k
 from diffrec_jax.evaluation.standing import Standing
+from diffrec_jax.finite import check_parameters, check_scores, rankable, unranked
 from diffrec_jax.mesh import replicated
 from diffrec_jax.models.contract import Params, Scorer, is_factored
 from diffrec_jax.serving.histories import Histories
@@ -60,11 +61,15 @@ class Ranker:
           standing: of the items.
           mesh: the devices; None is the default device.
           seed: of noise at inference, where the model uses any.
+
+        Raises:
+          NonFiniteParametersError: if a parameter is no number.
         """
         n_items = len(standing.place)
         self.model, self.n_items, self.mesh = model, n_items, mesh
         self._sharding = None if mesh is None else replicated(mesh)
         self.params, self.standing = jax.device_put((params, standing), self._sharding)
+        check_parameters(self.params, model)
         self.tables = jax.jit(model.prepare)(self.params)
         self.recency = getattr(model, "recency", None)
         self.needs_days = self.recency is not None and self.recency.kernel == "exponential"
@@ -96,6 +101,9 @@ class Ranker:
 
         Returns:
           ``(scores [n, K] float32, items [n, K] int32)``, best first; where fewer than K items remain, -inf and -1.
+
+        Raises:
+          NonFiniteScoresError: if the scores of a history are no numbers.
         """
         length = _list_length(k, self.n_items)
         mask = self._everything if allowed is None else self._put(np.asarray(allowed, bool))
@@ -113,6 +121,7 @@ class Ranker:
         items = np.empty((len(histories), k), np.int32)
         for rows, (best, which) in self._batched(histories, dispatch):
             scores[rows], items[rows] = best[: len(rows), :k], which[: len(rows), :k]
+        check_scores(unranked(scores), self.model)
         items[np.isneginf(scores)] = -1
         return scores, items
 
@@ -134,6 +143,7 @@ class Ranker:
 
         for rows, scores in self._batched(histories, dispatch):
             out[rows] = scores[: len(rows), : at.shape[1]]
+        check_scores(np.any(np.isnan(out) | np.isposinf(out), axis=1), self.model)
         return out
 
     def user_vectors(self, histories: Histories) -> np.ndarray:
@@ -220,7 +230,7 @@ class Ranker:
         k: int,
     ) -> tuple[jax.Array, jax.Array]:
         """Top-K of one batch; ``blocked [B, S]`` holds item numbers, padded with I."""
-        scores = self.model.scores(params, self._rows(batch), key=key, tables=tables)
+        scores = rankable(self.model.scores(params, self._rows(batch), key=key, tables=tables))
         scores = standing.settle(scores, batch.lengths)
         scores = jnp.where(allowed, scores, -jnp.inf)
         if self.mesh is None or self.mesh.size == 1:  # in place

@@ -1,8 +1,10 @@
 """From parameters to trained parameters: the step, the loop, the mesh, the checkpoints."""
 
+from diffrec_jax.finite import NonFiniteParametersError
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.training.checkpoint import Checkpoints, Progress
 from diffrec_jax.training.loop import EpochReport, FitResult, InterruptedRunError, NonFiniteLossError, Observer, Plan
+from diffrec_jax.training.progress import ProgressLines
 from diffrec_jax.training.step import Trainer, TrainState, train_step
 
 __all__ = [
@@ -11,9 +13,11 @@ __all__ = [
     "FitResult",
     "InterruptedRunError",
     "NonFiniteLossError",
+    "NonFiniteParametersError",
     "Observer",
     "Plan",
     "Progress",
+    "ProgressLines",
     "TrainState",
     "Trainer",
     "make_mesh",

@@ -13,6 +13,7 @@ import numpy as np
 
 from diffrec_jax.data.rows import DeviceCSR
 from diffrec_jax.diffusion import importance
+from diffrec_jax.finite import NonFiniteParametersError, all_finite
 from diffrec_jax.mesh import bytes_per_device
 from diffrec_jax.processes import agree
 from diffrec_jax.training.checkpoint import Checkpoints, Progress
@@ -131,6 +132,7 @@ def fit(
     Raises:
       ValueError: if the run found there has more than ``epochs`` behind it.
       NonFiniteLossError: with the step whose loss was not finite; the last checkpoint is from before it.
+      NonFiniteParametersError: if the parameters are not, though every loss was; likewise.
       InterruptedRunError: if asked to stop.
       OSError: if a checkpoint cannot be written; the earlier ones are kept.
     """
@@ -206,6 +208,7 @@ def fit(
 
         valid, evaluate_seconds, improved = None, 0.0, False
         if epoch % eval_every == 0 or is_last:
+            _check_finite(state, step, epoch)
             improved = validate is None
             if validate is not None:
                 began = time.perf_counter()
@@ -289,10 +292,20 @@ def _finite_loss(state: TrainState, per_epoch: int) -> float:
     return loss
 
 
+def _check_finite(state: TrainState, step: int, epoch: int) -> None:
+    """Refuse parameters that the last step spoiled: its loss is from before it."""
+    if not all_finite((state.params, state.ema)):
+        raise NonFiniteParametersError(
+            f"the parameters are not finite after step {step} (epoch {epoch}): lower the learning rate, or look at the "
+            "data; the last checkpoint is from before that step"
+        )
+
+
 def _stop_here(state: TrainState, step: int, progress: Progress, checkpoints: Checkpoints | None) -> None:
-    """Save what is new and leave; a state whose loss is not finite is not worth saving."""
+    """Save what is new and leave; a state whose loss or parameters are not finite is not worth saving."""
     if checkpoints is not None:
-        if step and step not in checkpoints.steps() and int(state.bad_step) < 0:
+        fine = int(state.bad_step) < 0 and all_finite((state.params, state.ema))
+        if step and step not in checkpoints.steps() and fine:
             checkpoints.save(state, progress, is_best=False, step=step)
         checkpoints.wait()
     raise InterruptedRunError(step)

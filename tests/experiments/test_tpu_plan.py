@@ -1,6 +1,8 @@
 """Planning for TPUs: what is counted here, and a plan from the command line where their compiler is installed."""
 
+import os
 import re
+import subprocess
 import sys
 
 import jax
@@ -9,7 +11,7 @@ import pytest
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue, DiffRec
 from diffrec_jax.training import Trainer
-from experiments import cli, tpu_plan, tpu_programs
+from experiments import cli, no_tpu, tpu_plan, tpu_programs
 from experiments.benchmarks.train_step import flops_per_step
 from experiments.tpu_programs import Cost, Shape
 
@@ -72,6 +74,108 @@ def test_a_plan_from_the_command_line(monkeypatch, capsys):
     text = capsys.readouterr().out
     assert "training step" in text and "time bound" in text and "all-reduce" in text
     assert "smallest v5e that fits: v5e:1x1 with --mesh=users:1,items:1" in text
+
+
+PLAN = ["tpu_plan", "--dataset=ml-1m_clean", "--data_dir=absent", "--dims=[16]", "--steps=3"]
+
+
+@pytest.fixture
+def a_compiler_that_refuses(monkeypatch):
+    """``refusing("v5e:1x1")`` makes the compiler refuse these topologies, and every step cost nothing."""
+
+    def refusing(*topologies):
+        def devices_of(topology):
+            if topology in topologies:
+                raise tpu_programs.RefusedTopologyError(topology, "not divisible by 2x2x1")
+            return jax.devices()[:4]
+
+        monkeypatch.setattr(tpu_programs, "devices_of", devices_of)
+        for step in ("train_cost", "score_cost"):
+            monkeypatch.setattr(tpu_programs, step, lambda *args, **how: Cost(1, 1, 2, 2e9, 1e9, 1e9, {}))
+
+    return refusing
+
+
+def test_a_topology_that_the_compiler_refuses_is_passed_over_with_its_reason(
+    a_compiler_that_refuses, monkeypatch, capsys
+):
+    a_compiler_that_refuses("v5e:1x1", "v5e:2x2")
+    monkeypatch.setattr(sys, "argv", [*PLAN, "--topology=v5e:2x4"])
+    assert cli.guarded(tpu_plan.main) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "smallest v5e that fits: v5e:2x4 with --mesh=users:4,items:1" in text
+    assert "not looked at: v5e:1x1, which the installed TPU compiler refuses (not divisible by 2x2x1)" in text
+    assert "not looked at: v5e:2x2" in text
+
+
+def test_of_several_topologies_those_that_the_compiler_takes_are_planned(a_compiler_that_refuses, monkeypatch, capsys):
+    a_compiler_that_refuses("v5e:1x1")
+    monkeypatch.setattr(sys, "argv", [*PLAN, "--topology=v5e:1x1,v5e:2x2", "--no_search"])
+    assert cli.guarded(tpu_plan.main) == 0
+    said = capsys.readouterr()
+    assert "v5e:2x2, 4 chip(s)" in said.out and "v5e:1x1, " not in said.out
+    assert "left out: the installed TPU compiler refuses topology=v5e:1x1 (not divisible by 2x2x1)" in said.err
+
+
+def test_topologies_that_are_all_refused_are_one_sentence(a_compiler_that_refuses, monkeypatch, capsys):
+    a_compiler_that_refuses("v5e:1x1")
+    monkeypatch.setattr(sys, "argv", [*PLAN, "--topology=v5e:1x1"])
+    assert cli.guarded(tpu_plan.main) == 2
+    assert "error: the installed TPU compiler refuses topology=v5e:1x1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("topology, chips", [("v4:2x2x1", 4), ("v5e:1x1", 1), ("v5e:2x4", 8), ("v6e:1x1", 1)])
+def test_the_installed_compiler_knows_the_topologies(topology, chips):
+    pytest.importorskip("libtpu")
+    assert len(tpu_programs.devices_of(topology)) == chips
+
+
+def test_what_the_compiler_refuses_is_no_native_traceback(monkeypatch):
+    pytest.importorskip("libtpu")
+    monkeypatch.setattr(tpu_programs, "ALONE", {})  # as before hosts of one chip were said
+    monkeypatch.setattr(tpu_programs, "GENERATIONS", {"v5e": tpu_programs.Generation(1, 1.0, 1.0, ("1x1", "3x3"))})
+    with pytest.raises(tpu_programs.RefusedTopologyError, match=r"refuses topology=v5e:3x3 \(.+\): choose another one"):
+        tpu_programs.devices_of("v5e:3x3")
+
+
+def test_without_a_tpu_its_runtime_is_told_so(tmp_path):
+    environ = {"HOME": "/home/a", "TPU_SKIP_MDS_QUERY": "1", "TPU_LIBRARY_PATH": "a.so"}  # as the packages leave it
+    no_tpu.quieten(environ, root=tmp_path)
+    assert environ == {"HOME": "/home/a", "TPU_LIBRARY_PATH": "a.so", **no_tpu.WORDS}
+
+
+def test_a_command_with_the_compiler_installed_begins_without_its_warnings(tmp_path):
+    pytest.importorskip("libtpu")
+    if no_tpu.has_tpu():
+        pytest.skip("there is a TPU")
+    command = "from experiments import cli; import jax; cli.guarded(lambda argv: print(len(jax.devices())))"
+    usual = {name: value for name, value in os.environ.items() if not name.startswith(("TPU_", "JAX_PLATFORMS"))}
+    found = subprocess.run([sys.executable, "-c", command], env=usual, capture_output=True, text=True, check=True)
+    assert found.stdout.strip().isdigit() and "TPU" not in found.stderr
+
+
+@pytest.mark.parametrize("device", ["dev/accel0", "dev/vfio/0", "sys/bus/pci/devices/0000:00:05.0/vendor"])
+def test_on_a_tpu_machine_nothing_is_touched(device, tmp_path):
+    (tmp_path / device).parent.mkdir(parents=True)
+    (tmp_path / device).write_text("0x1ae0\n")
+    environ = {}
+    no_tpu.quieten(environ, root=tmp_path)
+    assert not environ
+
+
+@pytest.mark.parametrize("name", ["TPU_NAME", "TPU_WORKER_ID", "JAX_FORCE_TPU_INIT"])
+def test_what_a_person_says_of_tpus_stands(name, tmp_path):
+    environ = {name: "mine"}
+    no_tpu.quieten(environ, root=tmp_path)
+    assert environ == {name: "mine"}
+
+
+def test_other_cards_are_no_tpu(tmp_path):
+    (tmp_path / "sys/bus/pci/devices/0000:00:05.0").mkdir(parents=True)
+    (tmp_path / "sys/bus/pci/devices/0000:00:05.0/vendor").write_text("0x10de\n")
+    (tmp_path / "dev/vfio").mkdir(parents=True)
+    (tmp_path / "dev/vfio/vfio").touch()  # of any machine that can host virtual ones
+    assert not no_tpu.has_tpu(tmp_path)
 
 
 def test_every_trained_flag_file_has_its_lines_also_where_the_chip_is_too_small(monkeypatch, capsys):

@@ -80,3 +80,9 @@ def test_the_model_card_tells_the_truth(exported, monkeypatch, kind):
 def test_a_card_without_numbers_says_so(shop):
     card = model_card(shop.content, kind="safetensors", folder="x")
     assert "No evaluation is recorded." in card
+
+
+def test_the_model_card_shows_whatever_list_lengths_were_evaluated(shop):
+    results = {"test": {"official": {"precision@5": 0.5, "recall@5": 0.25, "ndcg@5": 0.125}}}
+    card = model_card(shop.content, kind="safetensors", folder="x", results=results)
+    assert "| test | protocol | recall@5 | ndcg@5 |" in card and "| 0.2500 | 0.1250 |" in card
