@@ -40,37 +40,38 @@ def row_order(users: np.ndarray, items: np.ndarray, times: np.ndarray | None) ->
     file order. None where they already are.
     """
     step = users[1:] - users[:-1]
+    by_user = bool(np.all(step >= 0))
     if times is None:
-        return None if np.all(step >= 0) else np.argsort(users, kind="stable")
-    later = times[1:] > times[:-1]
-    tied = (step == 0) & (times[1:] == times[:-1])
-    if np.all((step > 0) | ((step == 0) & later) | (tied & (items[1:] >= items[:-1]))):
-        return None
-    return _ties_by_item(_by_user_and_time(users, times), users, items, times)
-
-
-def _by_user_and_time(users: np.ndarray, times: np.ndarray) -> np.ndarray:
-    if np.all(times[1:] >= times[:-1]):  # a log in time order needs only its users sorted
-        return np.argsort(users, kind="stable")
-    # One sort of one combined key is more than twice as fast as a lexsort; whole seconds keep it within 63 bits.
-    start = int(times.min())
-    unit = 1 if np.any((times - start) % 1_000_000) else 1_000_000
-    span = (int(times.max()) - start) // unit + 1
-    if span * (int(users.max()) + 1) >= 2**63:
-        return np.lexsort((times, users))
-    return np.argsort(users.astype(np.int64) * span + (times - start) // unit, kind="stable")
-
-
-def _ties_by_item(order: np.ndarray, users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """`order` with every stretch of one user and one moment sorted by item."""
-    who, when = users[order], times[order]
-    tied = (who[1:] == who[:-1]) & (when[1:] == when[:-1])
-    if not tied.any():
-        return order
-    stretch = np.cumsum(np.append(False, ~tied))
-    rows = np.flatnonzero(np.append(tied, False) | np.append(False, tied))
-    order[rows] = order[rows][np.lexsort((items[order[rows]], stretch[rows]))]
+        return None if by_user else np.argsort(users, kind="stable")
+    if by_user:
+        rises = (times[1:] > times[:-1]) | ((times[1:] == times[:-1]) & (items[1:] >= items[:-1]))
+        if np.all((step > 0) | rises):
+            return None
+    order, tied = _by_user_and_time(users, times)
+    if tied.any():  # stretches of one user and one moment, which go by item
+        stretch = np.cumsum(np.append(False, ~tied))
+        rows = np.flatnonzero(np.append(tied, False) | np.append(False, tied))
+        order[rows] = order[rows][np.lexsort((items[order[rows]], stretch[rows]))]
     return order
+
+
+def _by_user_and_time(users: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The stable permutation [N], and whether an event and the next one are of one user and one moment, [N - 1]."""
+    if not np.all(times[1:] >= times[:-1]):  # a log in time order needs only its users sorted
+        # One sort of one combined key is more than twice as fast as a lexsort; whole seconds keep it within 63 bits.
+        start = int(times.min())
+        unit = 1 if np.any((times - start) % 1_000_000) else 1_000_000
+        span = (int(times.max()) - start) // unit + 1
+        if span * (int(users.max()) + 1) < 2**63:
+            keys = users.astype(np.int64) * span + (times - start) // unit
+            order = np.argsort(keys, kind="stable")
+            keys = keys[order]
+            return order, keys[1:] == keys[:-1]
+        order = np.lexsort((times, users))
+    else:
+        order = np.argsort(users, kind="stable")
+    who, when = users[order], times[order]
+    return order, (who[1:] == who[:-1]) & (when[1:] == when[:-1])
 
 
 def pair_keys(users: np.ndarray, items: np.ndarray, n_items: int) -> np.ndarray:
