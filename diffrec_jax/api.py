@@ -139,6 +139,8 @@ def fit(
     Returns:
       The model with the parameters of its best epoch.
     """
+    if isinstance(model, type):
+        raise ValueError(f"model={model.__name__} is a class: make one of it, {model.__name__}(), with its settings")
     vocabulary, about = vocabulary_of(checked_log(train, "train")), dict(about or {})
     train = numbered(vocabulary, train, "train")
     valid = None if valid is None else numbered(vocabulary, valid, "valid")
@@ -270,8 +272,7 @@ def evaluate(
     Raises:
       ValueError: for held-out ids that are not in the training data, or list lengths that are none.
     """
-    if isinstance(ks, int) or not ks or any(isinstance(k, bool) or k != int(k) or k < 1 for k in ks):
-        raise ValueError(f"ks={ks!r} must be a list of lengths, whole numbers from 1 on, such as (10, 20)")
+    ks = list_lengths(ks)
     truth = numbered(fitted.vocabulary, truth, "truth")
     train, valid = fitted.train, fitted.valid
     history = train
@@ -285,7 +286,7 @@ def evaluate(
         standing=fitted.standing,
         mesh=fitted.mesh,
         seed=seed,
-        ks=list_lengths(ks),
+        ks=ks,
         beyond=True,
     )
     found = evaluator(fitted.stored)

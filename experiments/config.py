@@ -204,7 +204,7 @@ class Config:
         for name, default in hyper_parameters(self.model).items():
             if getattr(self, name, default) is None and name not in STAYS_UNSAID:
                 object.__setattr__(self, name, default)
-        for name in ("batch_size", "epochs", "eval_every", "patience", "seeds"):
+        for name in ("batch_size", "epochs", "eval_every", "patience", "seeds", "join_timeout"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if not self.train_minutes >= 0.0:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from diffrec_jax.data.cuts import cut_moments
+from diffrec_jax.data.splits import Split, leakage_report
 
 if TYPE_CHECKING:
     from experiments.config import Config
@@ -73,3 +74,32 @@ def check(config: "Config") -> None:
             )
     if config.noise.startswith("natural"):
         raise ValueError(f"noise={config.noise} needs the one log that a split was made of: drop it or --test_data")
+
+
+def check_parts(split: Split) -> None:
+    """Refuse parts that cannot judge a model: the training part over again, or items that it does not know.
+
+    Raises:
+      ValueError: with the part, and what to look at.
+    """
+    if split.rule != "as_given":  # the others cannot
+        return
+    found = leakage_report(split)
+    for part, log, shared in (
+        ("validation", split.valid, found.overlap_train_valid),
+        ("test", split.test, found.overlap_train_test),
+    ):
+        if len(log) and shared == len(log):
+            raise ValueError(
+                f"all {shared:,} interactions of the {part} part are in the training part, too, and nothing is "
+                "recommended to those who have it: hand in a part that was held out"
+            )
+    if found.cold_item_events == len(split.test):
+        raise ValueError(
+            f"none of the {found.cold_items:,} items of the test part is in the training part: both files must hold "
+            f"the same ids (training has {_first_id(split, 0)!r}, test has {_first_id(split, 2)!r})"
+        )
+
+
+def _first_id(split: Split, part: int) -> str:
+    return str(split.item_ids[tuple(split)[part].items[0]])

@@ -30,7 +30,19 @@ from diffrec_jax.models.baselines import NO_TIMES
 from diffrec_jax.processes import is_writer
 from diffrec_jax.training import InterruptedRunError
 from diffrec_jax.training.profile import Profile
-from experiments import cli, evidence, item_clusters, report, runtime, seeds, segments, selection, source, table
+from experiments import (
+    cli,
+    evidence,
+    item_clusters,
+    own_splits,
+    report,
+    runtime,
+    seeds,
+    segments,
+    selection,
+    source,
+    table,
+)
 from experiments.config import Config
 from experiments.kinds import is_trained
 from experiments.progress import RunObserver
@@ -162,6 +174,7 @@ def check(config: Config, split: Split) -> None:
         raise ValueError(f"{split.name} has no training interactions left: look at the filters and the split")
     if not len(split.test):
         raise ValueError(f"{split.name} has no test interactions: look at the filters and the split")
+    own_splits.check_parts(split)
 
 
 def about(config: Config, split: Split) -> dict[str, Any]:
@@ -207,7 +220,9 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
         valid = fitted.validation(fitted.stored)  # compiled while training
     elif len(split.valid):
         valid = api.evaluate(fitted, split.valid, seed=config.seed, ks=config.ks)
-    test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.seed, ks=config.ks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of masked truth, which the notes of the result say, too
+        test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.seed, ks=config.ks)
     total, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     fingerprint = source.fingerprint(split)
     baselines: dict[str, Any] = {}

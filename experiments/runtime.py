@@ -44,15 +44,23 @@ def join(config: Config) -> None:
     number = _number("process_id", config.process_id)
     count = _number("process_count", config.process_count)
     if not address and number is None and count is None:
-        jax.distributed.initialize(initialization_timeout=config.join_timeout)
+        try:
+            jax.distributed.initialize(initialization_timeout=config.join_timeout)
+        except (ValueError, RuntimeError) as error:
+            raise OSError(
+                f"multihost: JAX did not find or reach the other processes by itself ({str(error).splitlines()[0]}): "
+                "say --coordinator, --process_id and --process_count in each"
+            ) from None
         return
     host, _, port = address.rpartition(":")
-    if number is None or count is None or not host or not port.isdigit():
+    if number is None or count is None or not host or not _is_port(port):
         raise ValueError(
             f"multihost needs all of coordinator={address or '?'} (HOST:PORT of process 0), process_id="
             f"{'?' if number is None else number} and process_count={'?' if count is None else count}, or none of them "
             "on a cluster that JAX knows"
         )
+    if count < 1:
+        raise ValueError(f"process_count={count} must be at least 1")
     if not 0 <= number < count:
         raise ValueError(f"process_id={number} must lie between 0 and process_count - 1 = {count - 1}")
     if number:
@@ -67,6 +75,10 @@ def join(config: Config) -> None:
             f"not all of {count} processes came to the coordinator at {address} within {config.join_timeout} s "
             f"({str(error).splitlines()[0][:120]}): start all of them, with the same --coordinator and --process_count"
         ) from None
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and 0 < int(text) < 2**16
 
 
 def _number(name: str, given: int | None) -> int | None:

@@ -57,7 +57,13 @@ def read(path: str | Path) -> Groups:
     for role in USUAL:
         if role not in found:
             raise ValueError(f"{where} has no column {role!r}: a table of user groups has the columns user and group")
-    users, groups = (_text(found[role].combine_chunks()) for role in ("user", "group"))
+    try:
+        users, groups = (_text(found[role].combine_chunks()) for role in ("user", "group"))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        kinds = " and ".join(str(found[role].type) for role in USUAL)
+        raise ValueError(
+            f"{where} holds columns of {kinds}, which cannot be read as ids and groups ({error}): write both as text"
+        ) from None
     whole = pc.and_(pc.is_valid(users), pc.is_valid(groups))
     pairs = pa.table({"user": users.filter(whole), "group": groups.filter(whole)}).group_by(["user", "group"])
     table = pairs.aggregate([])
@@ -164,9 +170,11 @@ def _means(columns_of: Mapping[str, np.ndarray], group: np.ndarray, sizes: np.nd
 
 
 def _text(ids: pa.Array) -> pa.Array:
-    """Ids as they are written; whole numbers that came as fractions, as data frames make them, without the point."""
+    """Ids as they are written; whole numbers that came as floats, as data frames make them, without the point."""
     if pa.types.is_dictionary(ids.type):
         ids = ids.dictionary_decode()
     if pa.types.is_floating(ids.type):
-        ids = ids.cast(pa.int64())
+        ids = pc.if_else(pc.is_nan(ids), None, ids)
+        whole = pc.all(pc.equal(ids, pc.floor(ids))).as_py() is not False
+        ids = ids.cast(pa.int64()) if whole else ids
     return pc.utf8_trim_whitespace(ids.cast(pa.string()))

@@ -261,7 +261,10 @@ def _parse_text(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, pa
 
 
 def _zones_respelled(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """`10:00:00 UTC` and `10:00:00 +01:00`, as databases and version control write them, as Arrow reads them."""
+    """`10:00:00 UTC`, `2020-01-31 UTC` and `10:00:00 +01:00`, as databases and version control write them, as Arrow
+    reads them.
+    """
+    column = pc.replace_substring_regex(column, r"(?i)^([0-9]{4}-[0-9]{2}-[0-9]{2}) *(UTC|GMT|Z)$", r"\1T00:00:00Z")
     column = pc.replace_substring_regex(column, r"(?i)(:[0-9.]+) *(UTC|GMT|Z)$", r"\1Z")
     return pc.replace_substring_regex(column, r"(:[0-9.]+) +([+-][0-9]{2}:?[0-9]{2})$", r"\1\2")
 

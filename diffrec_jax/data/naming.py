@@ -22,6 +22,8 @@ def resolve(
 ) -> Names:
     """Role -> column; raises `ValueError` listing what is present for missing or ambiguous columns.
 
+    Spaces around a name do not count, unless a column is named with them.
+
     Args:
       present: the columns, in order.
       asked: the column named for each role; None takes the one with a usual name, or leaves the role out.
@@ -30,7 +32,7 @@ def resolve(
       flags: the command line's flag of a role, where it is not `--ROLE_col`.
     """
     names: Names = {}
-    short = [name.split(":")[0] if typed else name for name in present]
+    short = [(name.split(":")[0] if typed else name).strip() for name in present]
     for role, wanted in asked.items():
         if wanted is None:
             if role not in USUAL_NAMES:
@@ -45,7 +47,9 @@ def resolve(
                 )
             names[role] = usual[0]
             continue
-        found = [name for name, said in zip(present, short) if str(wanted) in (name, said)]
+        wanted = str(wanted)
+        found = [name for name in present if name == wanted]
+        found = found or [name for name, said in zip(present, short) if wanted.strip() in (name.strip(), said)]
         if len(found) != 1:
             problem = "more than one column" if found else "no column"
             raise ValueError(f"{where} has {problem} {wanted!r} for the {role}; present are {listed(present)}.")

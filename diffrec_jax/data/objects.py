@@ -6,7 +6,7 @@ Only the columns that are asked for are converted, so that what nobody reads can
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -24,13 +24,15 @@ def as_column(values: Any, what: str) -> pa.ChunkedArray:
     """
     if isinstance(values, str | bytes) or not (hasattr(values, "__len__") or hasattr(values, "__iter__")):
         raise ValueError(f"{what}: {values!r} is one value; pass a list or an array, [{values!r}] say.")
+    if isinstance(values, Set | Mapping):
+        raise ValueError(f"{what} come in a {type(values).__name__}; pass them in the order of events, as a list.")
     if getattr(values, "ndim", 1) != 1:
         raise ValueError(f"{what} come in {values.ndim} dimensions; pass one value for each event, a flat array.")
     if isinstance(values, pa.ChunkedArray):
         return values
     pandas = hasattr(values, "iloc")  # PyArrow knows its missing values
     if hasattr(values, "__array__") and not (pandas or isinstance(values, pa.Array)):
-        if not hasattr(values, "__arrow_c_stream__"):
+        if not (hasattr(values, "__arrow_c_stream__") or isinstance(values, np.ndarray)):  # masked ones keep their mask
             values = np.asarray(values)  # JAX and others
     elif not hasattr(values, "__getitem__"):
         values = list(values)

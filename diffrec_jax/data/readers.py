@@ -283,30 +283,49 @@ def _not_empty(ids: np.ndarray) -> np.ndarray:
 
 
 def _parquet_column(data: pa.dataset.Dataset, name: str) -> pa.ChunkedArray:
-    """One column of all files; numbers of several widths, and texts of several kinds, become the wider kind."""
+    """One column of all files; numbers of several widths, texts of several kinds and moments of several units become
+    the wider kind, and what is empty in one file is missing there.
+    """
     known = data.schema.field(name).type
     parts = list(data.get_fragments())
     kinds = [next((f.type for f in part.physical_schema if f.name == name), known) for part in parts]
+    if pa.types.is_null(known):  # nothing at all in the first file
+        known = next((kind for kind in kinds if not pa.types.is_null(kind)), known)
     for part, kind in zip(parts, kinds):
-        if _loose(kind) != _loose(known):
+        if not pa.types.is_null(kind) and _loose(kind) != _loose(known):
             raise ValueError(
                 f"column {name!r} is {known} in one file and {kind} in {part.path}; write it one way in all files."
             )
-    if all(kind == known for kind in kinds):
+    if all(kind == data.schema.field(name).type for kind in kinds):
         return data.to_table(columns=[name]).column(name)
     wide = {"number": pa.int64(), "text": pa.large_string()}.get(_loose(known), known)
     if any(map(pa.types.is_floating, kinds)):  # exact, or refused by Arrow
         wide = pa.float64()
     elif all(map(pa.types.is_unsigned_integer, kinds)):
         wide = pa.uint64()
+    elif pa.types.is_timestamp(known):
+        wide = pa.timestamp("us", known.tz)
+    elif pa.types.is_decimal(known):
+        wide = pa.decimal128(38, known.scale)
     schema = data.schema.set(data.schema.get_field_index(name), pa.field(name, wide))
-    return pa.dataset.dataset(data.files, schema=schema, format="parquet").to_table(columns=[name]).column(name)
+    try:
+        return pa.dataset.dataset(data.files, schema=schema, format="parquet").to_table(columns=[name]).column(name)
+    except pa.ArrowInvalid as error:
+        came = " and ".join(sorted(set(map(str, kinds))))
+        raise ValueError(
+            f"column {name!r} comes as {came}, and {wide} does not hold all of it ({error}); write it one "
+            "way in all files."
+        ) from error
 
 
 def _loose(kind: pa.DataType) -> str:
     """Types that mean the same kind of id or time share a word."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
+    if pa.types.is_timestamp(kind):
+        return f"moment {kind.tz}"
+    if pa.types.is_decimal(kind):
+        return f"decimal {kind.scale}"
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
     return "number" if number else "text" if "string" in str(kind) else str(kind)
 

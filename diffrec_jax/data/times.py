@@ -125,8 +125,13 @@ def _refuse_written_dates(values: np.ndarray, name: str) -> None:
     rows = np.arange(0, len(values), max(1, len(values) // _SAMPLE))
     sample = values[rows].astype(np.float64)
     digits = np.where((np.abs(sample) < 1e15) & (sample == np.floor(sample)), sample, 0).astype(np.int64)
-    for form in _WRITTEN:
-        year, rest = np.divmod(digits, 10 ** (len(form) - 4))
+    before, year_last = np.divmod(np.where(digits < 10**8, digits, 0), 10_000)
+    first_two, next_two = np.divmod(before, 100)
+    said = [(form, form, digits) for form in _WRITTEN]
+    said += [("ddmmyyyy", "yyyymmdd", year_last * 10_000 + next_two * 100 + first_two)]
+    said += [("mmddyyyy", "yyyymmdd", year_last * 10_000 + before)]
+    for written, form, moments in said:
+        year, rest = np.divmod(moments, 10 ** (len(form) - 4))
         fits = (year >= 1900) & (year <= 2100)
         for (first, last), at in zip(_LIMITS, range(len(form) - 6, -1, -2)):
             part = rest // 10**at % 100
@@ -134,6 +139,6 @@ def _refuse_written_dates(values: np.ndarray, name: str) -> None:
         if fits.all() if len(form) < 8 else 2 * fits.sum() >= len(fits):
             row = int(rows[np.argmax(fits)])
             raise ValueError(
-                f"row {row + 1:,}: {values[row]} in column {name!r} is a date written as a number ({form}), not a unix "
-                "time: write it as ISO 8601 text, such as 2020-01-31 or 2020-01-31T10:00:00, or as unix seconds."
+                f"row {row + 1:,}: {values[row]} in column {name!r} is a date written as a number ({written}), not a "
+                "unix time: write it as ISO 8601 text, such as 2020-01-31 or 2020-01-31T10:00:00, or as unix seconds."
             )

@@ -85,6 +85,8 @@ def test_times_are_recognised_and_said(values, kind, expected, how):
     ([2020013123], r"yyyymmddhh\)"),
     ([202001, 202012], r"yyyymm\)"),
     ([2019, 2020, 2021], r"yyyy\)"),
+    ([31012020, 1022020], r"row 1: 31012020 .*ddmmyyyy\)"),
+    ([1312020, 12312020], r"row 1: 1312020 .*mmddyyyy\)"),
     ([SECOND, 9_999_999_999], "row 2 in column 'ts' has the time 2286-11-20T17:46:39, which no event has"),
     ([SECOND, -62135596800], "row 2 in column 'ts' has the time 0001-01-01T00:00:00"),
     (["2023-11-14", "9999-12-31"], "row 2 .* 9999-12-31"),
@@ -96,6 +98,14 @@ def test_times_are_recognised_and_said(values, kind, expected, how):
 def test_unreadable_times_name_row_and_value(values, sentence):
     with pytest.raises(ValueError, match=sentence):
         _times(values)
+
+
+def test_dates_with_a_zone_are_midnight_there():
+    assert _times(["2023-11-14 UTC", "2023-11-15Z", "2023-11-15 10:00:00 GMT"])[0].tolist() == [
+        1_699_920_000_000_000,
+        1_700_006_400_000_000,
+        1_700_042_400_000_000,
+    ]
 
 
 def test_positions_that_look_like_dates_now_and_then_stay_an_order():

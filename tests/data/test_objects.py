@@ -40,6 +40,7 @@ def ids_of(data):
     (iter("ab"), ["a", "b"]),
     (jnp.array([3, 4]), [3, 4]),
     ([2**53 - 1.0, 1.0], [2**53 - 1, 1]),
+    (np.ma.array([7, 8], mask=[False, False]), [7, 8]),
     (pa.array(["1", "2"]).dictionary_encode(), ["1", "2"]),
 ])  # fmt: skip
 def test_ids_of_every_kind(users, expected):
@@ -66,10 +67,17 @@ def test_ids_of_every_kind(users, expected):
     (None, "user values: None is one value"),
     (np.zeros((2, 2)), "user values come in 2 dimensions"),
     (np.array(5), "user values.* dimensions"),
+    ({1, 2}, "user values come in a set; pass them in the order of events, as a list"),
+    ({1: "a", 2: "b"}, "user values come in a dict"),
 ])  # fmt: skip
 def test_what_cannot_be_ids_gets_one_sentence(users, sentence):
     with pytest.raises(ValueError, match=sentence):
         log(users, [1, 2])
+
+
+def test_what_a_masked_array_masks_is_missing():
+    data = log(np.ma.array([7, 8], mask=[False, True]), ["x", "y"])
+    assert (ids_of(data), data.item_ids.tolist()) == ([7], ["x"])
 
 
 def test_blank_ids_are_missing():
@@ -143,11 +151,32 @@ def test_the_column_at_fault_is_blamed():
     ((pa.int64(), pa.float64()), ([1, 2], [2.0, 3.0]), [1, 2, 2, 3]),
     ((pa.string(), pa.large_string()), (["1", "b"], ["b", "c"]), ["1", "b", "b", "c"]),
     ((pa.dictionary(pa.int32(), pa.string()), pa.string_view()), (["1", "b"], ["b", "c"]), ["1", "b", "b", "c"]),
+    ((pa.decimal128(9, 0), pa.decimal128(38, 0)), ([decimal.Decimal(1)] * 2, [decimal.Decimal(2)] * 2), [1, 1, 2, 2]),
+    ((pa.null(), pa.string()), ([None, None], ["1", "b"]), ["1", "b"]),
+    ((pa.int32(), pa.null()), ([1, 2], [None, None]), [1, 2]),
 ])  # fmt: skip
 def test_parquet_parts_may_hold_wider_kinds(tmp_path, kinds, values, expected):
     for part, (kind, users) in enumerate(zip(kinds, values)):
         pq.write_table(pa.table({"user": pa.array(users, kind), "item": ["x", "y"]}), tmp_path / f"{part}.parquet")
     assert ids_of(readers.read_log(tmp_path)) == expected
+
+
+def test_parquet_parts_may_hold_moments_of_other_units_but_no_number_that_would_be_another(tmp_path):
+    def write(name, *, user=1, unit="us", zone=None):
+        times = pa.array([1_700_000_000], pa.timestamp("s")).cast(pa.timestamp(unit, zone))
+        pq.write_table(pa.table({"user": [user], "item": ["x"], "at": times}), tmp_path / name)
+
+    write("0.parquet")
+    write("1.parquet", unit="ns")
+    write("2.parquet", unit="s")
+    assert readers.read_log(tmp_path, time="at").times.tolist() == [1_700_000_000_000_000] * 3
+    write("1.parquet", zone="UTC")
+    with pytest.raises(ValueError, match=r"column 'at' is timestamp\[us\] in one file and timestamp\[us, tz=UTC\] in"):
+        readers.read_log(tmp_path, time="at")
+    write("0.parquet", user=2**60 + 1)
+    write("1.parquet", user=1.0)
+    with pytest.raises(ValueError, match="column 'user' comes as double and int64, and double does not hold all of it"):
+        readers.read_log(tmp_path)
 
 
 def test_text_of_digits_stays_text_in_parquet_and_becomes_numbers_in_text_files(tmp_path):

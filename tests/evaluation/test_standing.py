@@ -203,9 +203,12 @@ def test_what_is_no_log_and_no_list_of_lengths_gets_a_sentence():
     fitted = fit(Popularity(), split.train)
     with pytest.raises(ValueError, match=r"truth is a list and must be"):
         dr.evaluate(fitted, [1, 2])
-    for ks in (20, (), (0,), (True,), (2.5,)):
-        with pytest.raises(ValueError, match="must be a list of lengths"):
+    for ks in (20, (), (0,), (True,), (2.5,), (float("nan"),), ("20",), None):
+        with pytest.raises(ValueError, match="must be list lengths"):
             dr.evaluate(fitted, split.test, ks=ks)
+    assert "recall@5" in dr.evaluate(fitted, split.test, ks=np.array([5, 1])).mean("standard")
+    with pytest.raises(ValueError, match=r"model=EASE is a class: make one of it, EASE\(\)"):
+        dr.fit(EASE, split.train)
     with pytest.raises(ValueError, match="split one log"):
         dr.evaluate(fitted, CSR.from_pairs(np.zeros(1, int), np.zeros(1, int), n_users=1, n_items=1))
 

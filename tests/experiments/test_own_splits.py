@@ -133,6 +133,23 @@ def test_what_says_no_split_is_refused(files, flags, sentence):
         source.load(cli.parse(["run.py", *(flag.format(files=files) for flag in flags)], usage=""))
 
 
+@pytest.mark.parametrize(
+    "part, rows, sentence",
+    [
+        ("test", "train", "all [0-9,]+ interactions of the test part are in the training part"),
+        ("valid", "train", "all [0-9,]+ interactions of the validation part are in the training part"),
+        ("test", "foreign", r"none of the 1 items of the test part is in the training part.* test has 'X9'"),
+    ],
+)
+def test_parts_that_cannot_judge_are_refused_before_anything_is_written(files, tmp_path, part, rows, sentence):
+    (files / "foreign.csv").write_text("who,sku,at\nu1,X9,1700000000\n")
+    (files / f"{part}.csv").write_text((files / f"{rows}.csv").read_text())
+    flags = [*COLUMNS, "--model=ease", f"--workdir={tmp_path / 'r'}", "--quiet"]
+    with pytest.raises(ValueError, match=sentence):
+        run.main(["run.py", *flags, *(f"--{flag}={files}/{name}.csv" for flag, name in PARTS)])
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_file_at_fault_is_named(files):
     (files / "valid.csv").write_text("who,sku,at\n")
     with pytest.raises(ValueError, match=r"mine/valid\.csv: the log has columns .* but no rows"):

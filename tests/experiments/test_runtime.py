@@ -89,6 +89,15 @@ def test_a_profile_of_some_steps_lies_in_the_run_folder(command, tmp_path):
             ["--multihost", "--coordinator=localhost:1", "--process_id=2", "--process_count=2"],
             r"process_id=2 must lie between 0 and process_count - 1 = 1",
         ),
+        (
+            ["--multihost", "--coordinator=localhost:1", "--process_id=0", "--process_count=0"],
+            r"process_count=0 must be at least 1",
+        ),
+        (
+            ["--multihost", "--coordinator=localhost:99999", "--process_id=0", "--process_count=2"],
+            r"multihost needs all of coordinator=localhost:99999 \(HOST:PORT",
+        ),
+        (["--multihost", "--join_timeout=0"], r"join_timeout=0 must be at least 1"),
     ],
 )
 def test_bad_input_gets_one_sentence(command, flags, sentence):

@@ -5,6 +5,8 @@ import shutil
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from experiments import cli, compare, evidence, results, run, segments, selection, sweep
@@ -172,6 +174,15 @@ def test_tables_that_are_no_groups_are_one_sentence(command, tmp_path, text, sen
     flags = ["--dataset=tiny", "--model=popularity", f"--workdir={tmp_path / 'r'}"]
     code, _, error = command(run, *flags, f"--segments={tmp_path / 'users.csv'}")
     assert code == 2 and sentence in error and not (tmp_path / "r").exists()
+
+
+def test_groups_may_be_numbers_and_columns_that_are_none_are_one_sentence(tmp_path):
+    file = tmp_path / "users.parquet"
+    pq.write_table(pa.table({"user": [1.0, 2.0, None], "group": [30.5, float("nan"), 7.0]}), file)
+    assert segments.read(file).of(np.array([1, 2])).tolist() == ["30.5", "(no group)"]
+    pq.write_table(pa.table({"user": [1, 2], "group": [["a"], ["b"]]}), file)
+    with pytest.raises(ValueError, match=r"holds columns of int64 and list<.* write both as text"):
+        segments.read(file)
 
 
 def test_a_user_named_twice_in_one_group_and_ids_of_any_spelling_are_fine(tmp_path):
