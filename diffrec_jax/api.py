@@ -139,6 +139,9 @@ def fit(
     Returns:
       The model with the parameters of its best epoch.
     """
+    if isinstance(model, type) or not isinstance(model, Model | ClosedForm | LinearPath):
+        such = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise ValueError(f"model is {such} and must be a model with its hyper-parameters, such as EASE() or DiffRec()")
     vocabulary, about = vocabulary_of(checked_log(train, "train")), dict(about or {})
     train = numbered(vocabulary, train, "train")
     valid = None if valid is None else numbered(vocabulary, valid, "valid")
@@ -268,10 +271,12 @@ def evaluate(
       ks: list lengths.
 
     Raises:
-      ValueError: for held-out ids that are not in the training data, or list lengths that are none.
+      ValueError: for held-out ids that are not in the training data, list lengths that are none, or what ``fit`` did
+        not return.
     """
-    if isinstance(ks, int) or not ks or any(isinstance(k, bool) or k != int(k) or k < 1 for k in ks):
-        raise ValueError(f"ks={ks!r} must be a list of lengths, whole numbers from 1 on, such as (10, 20)")
+    if not isinstance(fitted, Fitted):
+        raise ValueError(f"fitted is a {type(fitted).__name__} and must be what fit(model, train, valid) returns")
+    ks = list_lengths(ks)
     truth = numbered(fitted.vocabulary, truth, "truth")
     train, valid = fitted.train, fitted.valid
     history = train
@@ -285,7 +290,7 @@ def evaluate(
         standing=fitted.standing,
         mesh=fitted.mesh,
         seed=seed,
-        ks=list_lengths(ks),
+        ks=ks,
         beyond=True,
     )
     found = evaluator(fitted.stored)

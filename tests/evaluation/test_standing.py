@@ -203,9 +203,19 @@ def test_what_is_no_log_and_no_list_of_lengths_gets_a_sentence():
     fitted = fit(Popularity(), split.train)
     with pytest.raises(ValueError, match=r"truth is a list and must be"):
         dr.evaluate(fitted, [1, 2])
-    for ks in (20, (), (0,), (True,), (2.5,)):
-        with pytest.raises(ValueError, match="must be a list of lengths"):
+    for ks in (20, np.int64(20), None, "20", (), np.array([], int), (0,), (True,), (2.5,), (np.nan,), {5}):
+        with pytest.raises(ValueError, match="must be list lengths, whole numbers of at least 1"):
             dr.evaluate(fitted, split.test, ks=ks)
+    assert "recall@2" in dr.evaluate(fitted, split.test, ks=np.array([2, 1])).per_user
+    for seen, what in ((split, "Split"), (5, "int"), ([split.train, None], "NoneType"), ("train", "str")):
+        with pytest.raises(ValueError, match=f"seen is a {what} and must be"):
+            dr.evaluate(fitted, split.test, seen=seen)
+    for other in (EASE(), fitted.recommender, None):
+        with pytest.raises(ValueError, match=r"must be what fit\(model, train, valid\) returns"):
+            dr.evaluate(other, split.test)
+    for model in (EASE, "ease", None, split.train):
+        with pytest.raises(ValueError, match="must be a model with its hyper-parameters"):
+            dr.fit(model, split.train)
     with pytest.raises(ValueError, match="split one log"):
         dr.evaluate(fitted, CSR.from_pairs(np.zeros(1, int), np.zeros(1, int), n_users=1, n_items=1))
 
