@@ -80,6 +80,10 @@ class Fitted:
         """The K best items for known users or for histories, in raw ids; see ``Recommender.recommend``."""
         return self.recommender.recommend(users, histories, k, **more)
 
+    def score(self, users: Sequence[Any] | None = None, items: Sequence[Any] | None = None, **more: Any) -> Table:
+        """Scores of given pairs of users and items, in raw ids; see ``Recommender.score``."""
+        return self.recommender.score(users, items, **more)
+
 
 def fit(
     model: Model | ClosedForm | LinearPath,

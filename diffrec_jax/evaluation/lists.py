@@ -121,8 +121,10 @@ def _numbers(ids: Ids, known: np.ndarray, what: str) -> np.ndarray:
     """The number of each raw id in a vocabulary, int32 [N]; -1 where it has none. Spellings are compared."""
     column = _column(ids, what)
     codes, raw = encode_ids(column, what)
-    if not len(codes) or (codes < 0).any():
-        row = int(np.argmax(codes < 0)) if len(codes) else 0
+    if not len(codes):
+        raise ValueError("the lists hold no lines: every line is a user and an item")
+    if (codes < 0).any():
+        row = int(np.argmax(codes < 0))
         raise ValueError(f"line {row + 1:,} of the lists has no {what}: every line needs a user and an item")
     place = pc.fill_null(pc.index_in(_spelled(raw), value_set=_spelled(known)), -1)
     return np.asarray(place).astype(np.int32)[codes]

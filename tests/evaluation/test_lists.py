@@ -126,7 +126,7 @@ def test_what_orders_nothing_is_refused(more, sentence):
         ([7, 8], ["i1", "i2"], "no user of the lists is in this data .7, for one."),
         (["a", "b"], ["x", "y"], "no item of the lists is in this data .'x', for one."),
         (["a", None], ["i1", "i2"], "line 2 of the lists has no user"),
-        ([], [], "line 1 of the lists has no user"),
+        ([], [], "the lists hold no lines"),
         (["a", 1], ["i1", "i2"], "users of the lists mix types"),
         (["a"], ["i1", "i2"], "lists have 1 users but 2 items"),
         ("ab", ["i1", "i2"], "users of the lists are a str"),
@@ -140,9 +140,7 @@ def test_lists_of_other_data_are_refused(users, items, sentence):
         evaluate_lists(users, items, TEST)
 
 
-OTHER = dr.Interactions.from_arrays(
-    [*"xxxyyyzz"], ["q0", "q1", "q2", "q1", "q3", "q4", "q0", "q5"]
-)
+OTHER = dr.Interactions.from_arrays([*"xxxyyyzz"], ["q0", "q1", "q2", "q1", "q3", "q4", "q0", "q5"])
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,7 @@ def test_what_is_no_log_and_no_list_of_lengths_gets_a_sentence():
         with pytest.raises(ValueError, match="must be list lengths, whole numbers of at least 1"):
             dr.evaluate(fitted, split.test, ks=ks)
     assert "recall@2" in dr.evaluate(fitted, split.test, ks=np.array([2, 1])).per_user
+    assert fitted.score([0, 1], [1, 0])["score"].tolist() == [2.0, 2.0]
     for seen, what in ((split, "Split"), (5, "int"), ([split.train, None], "NoneType"), ("train", "str")):
         with pytest.raises(ValueError, match=f"seen is a {what} and must be"):
             dr.evaluate(fitted, split.test, seen=seen)
