@@ -84,7 +84,7 @@ def is_part(rows: CSR, of: CSR) -> bool:
 
 def union(vocabulary: Vocabulary, logs: Log | Sequence[Log], name: str) -> CSR:
     """The rows of one log or several together; errors as in ``numbered``."""
-    parts = list(logs) if isinstance(logs, Iterable) and not hasattr(logs, "train") else [logs]
+    parts = list(logs) if isinstance(logs, Iterable) and not hasattr(logs, "train") else [checked_log(logs, name)]
     empty = nothing(CSR(np.zeros(vocabulary.n_users + 1, np.int32), np.zeros(0, np.int32), vocabulary.n_items))
     return functools.reduce(merge, (numbered(vocabulary, part, name) for part in parts), empty)
 
