@@ -80,6 +80,10 @@ class Fitted:
         """The K best items for known users or for histories, in raw ids; see ``Recommender.recommend``."""
         return self.recommender.recommend(users, histories, k, **more)
 
+    def score(self, users: Sequence[Any] | None = None, items: Sequence[Any] | None = None, **more: Any) -> Table:
+        """Scores of given pairs of users and items, in raw ids; see ``Recommender.score``."""
+        return self.recommender.score(users, items, **more)
+
 
 def fit(
     model: Model | ClosedForm | LinearPath,
@@ -139,8 +143,9 @@ def fit(
     Returns:
       The model with the parameters of its best epoch.
     """
-    if isinstance(model, type):
-        raise ValueError(f"model={model.__name__} is a class: make one of it, {model.__name__}(), with its settings")
+    if isinstance(model, type) or not isinstance(model, Model | ClosedForm | LinearPath):
+        such = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise ValueError(f"model is {such} and must be a model with its hyper-parameters, such as EASE() or DiffRec()")
     vocabulary, about = vocabulary_of(checked_log(train, "train")), dict(about or {})
     train = numbered(vocabulary, train, "train")
     valid = None if valid is None else numbered(vocabulary, valid, "valid")
@@ -270,8 +275,11 @@ def evaluate(
       ks: list lengths.
 
     Raises:
-      ValueError: for held-out ids that are not in the training data, or list lengths that are none.
+      ValueError: for held-out ids that are not in the training data, list lengths that are none, or what ``fit`` did
+        not return.
     """
+    if not isinstance(fitted, Fitted):
+        raise ValueError(f"fitted is a {type(fitted).__name__} and must be what fit(model, train, valid) returns")
     ks = list_lengths(ks)
     truth = numbered(fitted.vocabulary, truth, "truth")
     train, valid = fitted.train, fitted.valid

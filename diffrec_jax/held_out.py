@@ -1,7 +1,7 @@
 """Logs in the numbers of the training data, and what of them may be recommended."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ def is_part(rows: CSR, of: CSR) -> bool:
 
 def union(vocabulary: Vocabulary, logs: Log | Sequence[Log], name: str) -> CSR:
     """The rows of one log or several together; errors as in ``numbered``."""
-    parts = [logs] if isinstance(logs, CSR | Interactions) else list(logs)
+    parts = list(logs) if isinstance(logs, Iterable) and not hasattr(logs, "train") else [checked_log(logs, name)]
     empty = nothing(CSR(np.zeros(vocabulary.n_users + 1, np.int32), np.zeros(0, np.int32), vocabulary.n_items))
     return functools.reduce(merge, (numbered(vocabulary, part, name) for part in parts), empty)
 

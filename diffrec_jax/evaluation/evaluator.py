@@ -130,8 +130,8 @@ class Evaluator:
         """
         if not self._batches:
             return Evaluation(users=self.users, per_user={}, n_users=self.n_users)
-        params = self.layout.place(params)
         prepare, evaluate, summarise = self.compile(params)
+        params = self.layout.place(params)
         start = time.perf_counter()
         tables, counts, batches = prepare(params), self._no_counts(), []
         for n, users in enumerate(self._batches):
@@ -180,13 +180,14 @@ class Evaluator:
         return tuple(notes)
 
     def compile(self, params: Any) -> tuple[Any, Any, Any]:
-        """The programs, for parameters (or their abstract form) as they lie on the mesh; compiled once."""
+        """The programs, for parameters (or their abstract form); those of a ``Model`` may lie on the mesh already.
+        Compiled once."""
         if self._compiled is None:
             start = time.perf_counter()
             known = isinstance(self.model, Model)
             seen = shapes(self.model, self._catalogue) if known else jax.eval_shape(lambda tree: tree, params)
             seen_tables = jax.eval_shape(self.model.prepare, seen)
-            abstract = self.layout.abstract(params)
+            abstract = self.layout.abstract(jax.eval_shape(self.layout.pad, params))
             tables = self.layout.abstract(jax.eval_shape(self.layout.pad, seen_tables))
 
             def prepare(params: Any) -> Any:

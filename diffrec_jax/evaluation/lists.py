@@ -6,7 +6,7 @@ Letters: N lines, n users with held-out items, K list length.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def evaluate_lists(
     scores: Any = None,
     ranks: Any = None,
     train: Interactions | None = None,
-    seen: CSR | None = None,
+    seen: CSR | Interactions | None = None,
     ks: Sequence[int] = KS,
 ) -> Evaluation:
     """Judge lists against held-out items.
@@ -54,19 +54,17 @@ def evaluate_lists(
       The evaluation, with a sentence in ``notes`` for each kind of line that cannot count.
 
     Raises:
-      ValueError: for columns of different lengths, scores or ranks that are no numbers, or lists of which no user or
-        no item is known.
+      ValueError: for columns of different lengths, scores or ranks that are no numbers, lists of which no user or no
+        item is known, or logs that number their users and items differently.
     """
     began, ks = time.perf_counter(), list_lengths(ks)
     if scores is not None and ranks is not None:
         raise ValueError("lists are ordered by scores or by ranks: give one of them")
-    if train is not None and (train.n_users, train.n_items) != (truth.n_users, truth.n_items):
-        raise ValueError("train and truth number their users and items differently: take both from one split")
+    seen = _seen(truth, train, seen)
     user, item = _numbers(users, truth.user_ids, "user"), _numbers(items, truth.item_ids, "item")
     if len(user) != len(item):
         raise ValueError(f"lists have {len(user):,} users but {len(item):,} items; every line needs both")
     held_out = truth.csr()
-    seen = train.csr() if seen is None and train is not None else seen
     order, notes = _order(user, _standing(truth, train)[item], scores, ranks)
     user, item = user[order], item[order]
     notes += _unknown(user, item, users, items)
@@ -101,12 +99,32 @@ def evaluate_lists(
     )
 
 
+def _seen(truth: Any, train: Any, seen: Any) -> CSR | None:
+    """What users have already, in the numbers of ``truth``; refuses logs of other users or items."""
+    for name, log in (("truth", truth), ("train", train), ("seen", seen)):
+        fits = (
+            isinstance(log, Interactions) or (name != "truth" and log is None) or (name == "seen" and type(log) is CSR)
+        )
+        if not fits:
+            raise ValueError(f"{name} is a {type(log).__name__} and must be an Interactions, such as split.test")
+        if isinstance(log, Interactions):
+            same = np.array_equal(log.user_ids, truth.user_ids) and np.array_equal(log.item_ids, truth.item_ids)
+        else:
+            same = log is None or (log.n_users, log.n_items) == (truth.n_users, truth.n_items)
+        if not same:
+            raise ValueError(f"{name} and truth number their users and items differently: take both from one split")
+    log = train if seen is None else seen
+    return log.csr() if isinstance(log, Interactions) else log
+
+
 def _numbers(ids: Ids, known: np.ndarray, what: str) -> np.ndarray:
     """The number of each raw id in a vocabulary, int32 [N]; -1 where it has none. Spellings are compared."""
     column = _column(ids, what)
     codes, raw = encode_ids(column, what)
-    if not len(codes) or (codes < 0).any():
-        row = int(np.argmax(codes < 0)) if len(codes) else 0
+    if not len(codes):
+        raise ValueError("the lists hold no lines: every line is a user and an item")
+    if (codes < 0).any():
+        row = int(np.argmax(codes < 0))
         raise ValueError(f"line {row + 1:,} of the lists has no {what}: every line needs a user and an item")
     place = pc.fill_null(pc.index_in(_spelled(raw), value_set=_spelled(known)), -1)
     return np.asarray(place).astype(np.int32)[codes]
@@ -116,6 +134,14 @@ def _column(values: Any, what: str) -> pa.ChunkedArray:
     """A column as Arrow has it: of a list, an array, or a column of a data frame."""
     if isinstance(values, pa.ChunkedArray):
         return values
+    if (
+        isinstance(values, str | bytes | Mapping | Set)
+        or not hasattr(values, "__len__")
+        or getattr(values, "ndim", 1) != 1
+    ):
+        raise ValueError(
+            f"the {what}s of the lists are a {type(values).__name__}: give a list or column, one for each line"
+        )
     try:
         if hasattr(values, "__arrow_c_stream__"):
             return pa.chunked_array(values)

@@ -138,7 +138,13 @@ def known_pairs(
 
 
 def chunks(n: int, size: int, options: dict[str, Any]) -> Iterator[tuple[slice, dict[str, Any]]]:
-    """Consecutive parts of n people, each with the options of ``recommend`` for these people alone."""
+    """Consecutive parts of n people, each with the options of ``recommend`` for these people alone.
+
+    Raises:
+      ValueError: for parts of less than one, or another number of lists than people.
+    """
+    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+        raise ValueError(f"chunk={size!r} must be a whole number of at least 1")
     shared, own = dict(options), {}
     for name in ("candidates", "exclude"):
         if shared.get(name) is None:

@@ -60,6 +60,8 @@ class Question:
                 notes.append(f"{len(ids)} {UNKNOWN[name][len(ids) > 1]} {UNKNOWN[name][2]} ({_named(ids)})")
         if self.candidates is not None:
             notes += self._of_candidates(vocabulary, answered)
+        elif self.wanted is not None and not answered:
+            notes.append("no item is left to score")
         elif self.wanted is None and answered < (self.k_asked or self.k):
             left = f"only {answered} items are" if answered != 1 else "only 1 item is"
             notes.append(f"{left} left to recommend, fewer than k={self.k_asked or self.k}")

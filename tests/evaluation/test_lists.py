@@ -107,6 +107,7 @@ def test_ids_are_known_by_their_spelling_whatever_holds_them(form):
     [
         ({"scores": [1.0, float("nan")]}, "line 2 of the lists has the score nan"),
         ({"scores": [1.0, None]}, "line 2 of the lists has the score nan"),
+        ({"scores": 1.0}, "scores of the lists are a float"),
         ({"scores": [1.0]}, "lists have 2 lines but 1 scores"),
         ({"scores": ["high", "low"]}, "scores of the lists are no numbers"),
         ({"ranks": [1, 1]}, "line 2 of the lists repeats rank 1 of its user"),
@@ -125,11 +126,40 @@ def test_what_orders_nothing_is_refused(more, sentence):
         ([7, 8], ["i1", "i2"], "no user of the lists is in this data .7, for one."),
         (["a", "b"], ["x", "y"], "no item of the lists is in this data .'x', for one."),
         (["a", None], ["i1", "i2"], "line 2 of the lists has no user"),
-        ([], [], "line 1 of the lists has no user"),
+        ([], [], "the lists hold no lines"),
         (["a", 1], ["i1", "i2"], "users of the lists mix types"),
         (["a"], ["i1", "i2"], "lists have 1 users but 2 items"),
+        ("ab", ["i1", "i2"], "users of the lists are a str"),
+        (["a", "b"], {"i1": 1, "i2": 2}, "items of the lists are a dict"),
+        (["a", "b"], {"i1", "i2"}, "items of the lists are a set"),
+        (["a", "b"], np.array([["i1"], ["i2"]]), "items of the lists are a ndarray"),
     ],
 )
 def test_lists_of_other_data_are_refused(users, items, sentence):
     with pytest.raises(ValueError, match=sentence):
         evaluate_lists(users, items, TEST)
+
+
+OTHER = dr.Interactions.from_arrays([*"xxxyyyzz"], ["q0", "q1", "q2", "q1", "q3", "q4", "q0", "q5"])
+
+
+@pytest.mark.parametrize(
+    "logs, sentence",
+    [
+        ({"train": OTHER}, "train and truth number their users and items differently"),
+        ({"seen": OTHER}, "seen and truth number their users and items differently"),
+        ({"seen": OTHER.select(np.array([0])).k_core(1).csr()}, "seen and truth number"),
+        ({"truth": (TRAIN, TEST)}, "truth is a tuple and must be an Interactions"),
+        ({"truth": TEST.csr()}, "truth is a CSR and must be an Interactions"),
+        ({"train": TRAIN.csr()}, "train is a CSR and must be an Interactions"),
+        ({"seen": [TRAIN]}, "seen is a list and must be an Interactions"),
+    ],
+)
+def test_logs_of_other_ids_are_refused_even_of_the_same_sizes(logs, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        evaluate_lists(["a", "a"], ["i1", "i2"], **{"truth": TEST, "train": TRAIN, **logs})
+
+
+def test_what_users_have_may_be_a_log_or_its_rows():
+    for seen in (LOG, LOG.csr()):
+        assert hits([("a", "i1")], seen=seen)[1]["recall@1"] == [0.0, 0.0]

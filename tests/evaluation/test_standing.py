@@ -203,12 +203,20 @@ def test_what_is_no_log_and_no_list_of_lengths_gets_a_sentence():
     fitted = fit(Popularity(), split.train)
     with pytest.raises(ValueError, match=r"truth is a list and must be"):
         dr.evaluate(fitted, [1, 2])
-    for ks in (20, (), (0,), (True,), (2.5,), (float("nan"),), ("20",), None):
-        with pytest.raises(ValueError, match="must be list lengths"):
+    for ks in (20, np.int64(20), None, "20", (), np.array([], int), (0,), (True,), (2.5,), (np.nan,), {5}):
+        with pytest.raises(ValueError, match="must be list lengths, whole numbers of at least 1"):
             dr.evaluate(fitted, split.test, ks=ks)
-    assert "recall@5" in dr.evaluate(fitted, split.test, ks=np.array([5, 1])).mean("standard")
-    with pytest.raises(ValueError, match=r"model=EASE is a class: make one of it, EASE\(\)"):
-        dr.fit(EASE, split.train)
+    assert "recall@2" in dr.evaluate(fitted, split.test, ks=np.array([2, 1])).per_user
+    assert fitted.score([0, 1], [1, 0])["score"].tolist() == [2.0, 2.0]
+    for seen, what in ((split, "Split"), (5, "int"), ([split.train, None], "NoneType"), ("train", "str")):
+        with pytest.raises(ValueError, match=f"seen is a {what} and must be"):
+            dr.evaluate(fitted, split.test, seen=seen)
+    for other in (EASE(), fitted.recommender, None):
+        with pytest.raises(ValueError, match=r"must be what fit\(model, train, valid\) returns"):
+            dr.evaluate(other, split.test)
+    for model in (EASE, "ease", None, split.train):
+        with pytest.raises(ValueError, match="must be a model with its hyper-parameters"):
+            dr.fit(model, split.train)
     with pytest.raises(ValueError, match="split one log"):
         dr.evaluate(fitted, CSR.from_pairs(np.zeros(1, int), np.zeros(1, int), n_users=1, n_items=1))
 

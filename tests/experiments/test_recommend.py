@@ -156,6 +156,9 @@ def test_ids_beyond_float64_are_text_in_json_lines(tmp_path):
     [
         (["--users=,"], "--users=, names no id: separate ids by commas"),
         (["--history= "], "--history=  names no id"),
+        (["--users_file="], "--users_file= is empty: give it a value, or leave it out"),
+        (["--users=u1", "--exclude_file="], "--exclude_file= is empty"),
+        (["--users", ""], "--users is empty"),
         (["--candidates=,"], "--candidates=, names no id"),
         (["--users_file=nowhere.txt"], "--users_file=nowhere.txt cannot be read (No such file or directory)"),
         (["--users_file=."], "--users_file=. cannot be read (Is a directory)"),

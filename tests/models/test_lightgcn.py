@@ -9,6 +9,7 @@ from diffrec_jax import api
 from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import device_csr, make_rows, take_rows
+from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models.baselines import Popularity
 from diffrec_jax.models.contract import ClosedForm
 from diffrec_jax.models.lightgcn import Graph, LightGCN, bpr_loss, propagate
@@ -141,3 +142,15 @@ def test_bad_hyper_parameters_are_refused(change, sentence):
 def test_no_interactions_are_refused():
     with pytest.raises(ValueError, match="LightGCN has nothing to learn from"):
         LightGCN().fit(CSR.from_pairs(np.arange(0), np.arange(0), n_users=3, n_items=3))
+
+
+def test_a_catalogue_that_the_shards_do_not_divide_is_ranked_as_on_one_device():
+    _, train = some_csr()  # 17 items
+    held = np.random.default_rng(1).integers(0, 17, 13)
+    truth = CSR.from_pairs(np.arange(13), held, n_users=13, n_items=17)
+    found = []
+    for mesh in (make_mesh(devices=jax.devices()[:1]), make_mesh(users=2, items=4)):
+        fitted = api.fit(LightGCN(dim=4, updates=2, triples=64), train, mesh=mesh)
+        found.append(api.evaluate(fitted, truth, seen=[], ks=(1, 5, 17)).per_user)
+    for name, values in found[0].items():
+        np.testing.assert_array_equal(found[1][name], values, err_msg=name)

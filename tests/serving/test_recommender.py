@@ -236,3 +236,6 @@ def test_tables_are_ready_for_data_frames(shop):
     streamed = list(shop.stream(shop.vocabulary.user_ids, 3, chunk=7))
     whole = shop.recommend(users=shop.vocabulary.user_ids, k=3)
     assert np.concatenate([t["item"] for t in streamed]).tolist() == whole["item"].tolist()
+    for chunk in (0, -1, 2.5):
+        with pytest.raises(ValueError, match=f"chunk={chunk} must be a whole number of at least 1"):
+            next(shop.stream(shop.vocabulary.user_ids, 3, chunk=chunk))

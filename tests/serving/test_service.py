@@ -124,6 +124,7 @@ def test_scores_of_given_items(client, shop):
     ]
     nothing = client.post("/score", json={"user": "u1", "items": []})
     assert nothing.status_code == 200 and nothing.json()["items"] == []
+    assert nothing.json()["notes"] == ["no item is left to score"]
 
 
 def test_ids_beyond_float64_survive_a_client_in_javascript():
