@@ -35,7 +35,7 @@ REASONS = 3
 def main(argv: Sequence[str]) -> int:
     """Recommend what the command line asks for; the exit code."""
     args = arguments().parse_args(argv[1:])
-    console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty())
+    console = cli.console()
     _check(args)
     out = TableFile(args.out) if args.out else None
     asked = named.read(args)

@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     if config.linear_path:
         raise ValueError(f"linear_path={config.linear_path} is not searched: search the network, and EASE, without it")
     space = space_of(config, given, budget.tune)
-    console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty())
+    console = cli.console()
     runtime.prepare(config)
     parse_mesh(config.mesh)  # refuses one that does not fit the devices
     split = source.load(config)
