@@ -1,10 +1,11 @@
 # Everything sets up its own environment in .venv: `make quickstart` and `make test` work on a fresh machine.
+# `make test` is quick; `make test-long` runs the proofs that take long, `make wheel` tries the wheel elsewhere.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test lint types unit format clean
+.PHONY: quickstart test test-long lint types unit wheel format clean
 
 quickstart: $(READY)
 	$(BIN)/python -m experiments.quickstart
@@ -20,6 +21,12 @@ types: $(READY)
 
 unit: $(READY)
 	$(BIN)/python -m pytest
+
+test-long: $(READY)
+	$(BIN)/python -m pytest -m long
+
+wheel: $(READY)
+	.ci/wheel $(BIN)/python
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -148,8 +148,8 @@ class Layout:
         """The catalogue's axis of one array; None if it has none, or there is one shard."""
         if self.mesh.shape["items"] == 1:
             return None
-        names = (getattr(key, "key", getattr(key, "name", None)) for key in reversed(path))
-        axis = self.axes.get(next((name for name in names if isinstance(name, str)), ""))
+        names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        axis = self.axes.get(next((name for name in reversed(names) if not name.isdigit()), ""))
         return axis if axis is not None and axis < leaf.ndim else None
 
 

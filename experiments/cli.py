@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
+from rich.console import Console
 
 from experiments import no_tpu
 from experiments.config import Config
@@ -51,6 +52,12 @@ class DimsSerializer(flags.ArgumentSerializer):
     def serialize(self, value: Any) -> str:
         """The way the flag is typed."""
         return "[" + ",".join(map(str, value)) + "]"
+
+
+def console(*, width: int = 110, quiet: bool = False) -> Console:
+    """Where a command prints: as wide as the terminal, or ``width`` columns and unbroken lines in a file."""
+    terminal = sys.stdout.isatty()
+    return Console(width=None if terminal else width, soft_wrap=not terminal, quiet=quiet)
 
 
 def parse(argv: Sequence[str], *, usage: str) -> Config:

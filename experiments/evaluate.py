@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
     values, given, flag_file = cli.read(argv, Config, Lists, usage=__doc__ or "")
     lists = Lists(**{field.name: values.pop(field.name) for field in dataclasses.fields(Lists)})
     config = configured(lists, values, given, flag_file)
-    console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty(), quiet=config.quiet)
+    console = cli.console(quiet=config.quiet)
     if lists.title in KINDS:
         raise ValueError(f"name={lists.title} is a model of ours: give their lists another --name")
     groups = segments.read(config.segments) if config.segments else None

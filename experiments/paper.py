@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
     if values["multihost"]:
         raise ValueError("multihost is for a single run: start the commands that --dry_run says in every process")
     runtime.prepare(Config(**values))
-    console = Console(width=None if sys.stdout.isatty() else 120, soft_wrap=not sys.stdout.isatty())
+    console = cli.console(width=120)
     console.quiet = values["quiet"] and not plan.dry_run
     made = cells(plan, values, given, flag_file)
     if plan.dry_run:

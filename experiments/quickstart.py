@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"seeds={config.seeds}: the quickstart is one run; several are made by experiments.run")
     if config.quiet:
         raise ValueError("quiet means nothing to the quickstart, which is there to be read: drop it")
-    console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty())
+    console = cli.console()
     try:
         split = source.load(config)
     except DatasetUnavailable as error:

@@ -35,7 +35,7 @@ REASONS = 3
 def main(argv: Sequence[str]) -> int:
     """Recommend what the command line asks for; the exit code."""
     args = arguments().parse_args(argv[1:])
-    console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty())
+    console = cli.console()
     for flag, following in zip(argv[1:], [*argv[2:], "-"]):  # a shell variable that isn't set must not mean everybody
         if flag.startswith("--") and (flag.endswith("=") or not following):
             raise ValueError(f"{flag} is empty: give it a value, or leave it out")

@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     config = cli.parse(argv, usage=__doc__ or "")
     runtime.prepare(config)
     quiet = config.quiet or not is_writer()
-    console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty(), quiet=quiet)
+    console = cli.console(quiet=quiet)
     code = run(config, console) if config.seeds == 1 else seeds.run_each(config, run, console)
     if config.quiet and code == 0 and is_writer():
         for one in seeds.each(config) if config.seeds > 1 else [config]:

@@ -7,10 +7,8 @@ and ``report.md``, ``report.html``.
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +17,7 @@ from etils import epath
 from diffrec_jax import files
 from diffrec_jax.files import write_atomically
 from diffrec_jax.training import EpochReport
+from experiments import locks
 from experiments.budget import BUDGET, not_more
 from experiments.config import Config, as_flags, as_json
 from experiments.curves import Curves
@@ -45,26 +44,8 @@ class RunFolder:
         if files.is_remote(self.path):
             yield
             return
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / ".lock", "a+")  # noqa: SIM115 (closed below)
-        except OSError as error:
-            reason = error.strerror or error
-            raise OSError(f"cannot write the run folder {self.path} ({reason}): choose another --workdir") from None
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                raise ValueError(
-                    f"{self.path} is in use by {lock.read().strip() or 'another process'}: wait for it, or choose "
-                    "another --workdir"
-                ) from None
-            except OSError:
-                pass
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-            lock.flush()
+        sentences = {"what": f"the run folder {self.path}", "in_use": f"{self.path} is in use by {{holder}}"}
+        with locks.held(self.path, **sentences):
             yield
 
     def found(self, config: Config) -> dict[str, Any] | None:

@@ -12,7 +12,6 @@ the study itself (study.db, Optuna).
 
 import csv
 import dataclasses
-import fcntl
 import io
 import shlex
 import sys
@@ -32,7 +31,7 @@ from diffrec_jax.evaluation.metrics import parse_metric
 from diffrec_jax.mesh import parse_mesh
 from diffrec_jax.space import Choice, Range
 from diffrec_jax.training import EpochReport, InterruptedRunError, Observer
-from experiments import cli, item_clusters, run, runtime, selection, source
+from experiments import cli, item_clusters, locks, run, runtime, selection, source
 from experiments.config import NOT_PART_OF_A_RUN, Config, as_json, flag_text, option
 from experiments.kinds import KINDS, is_trained, recency_flag
 from experiments.run_folder import write_atomically
@@ -77,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     if config.linear_path:
         raise ValueError(f"linear_path={config.linear_path} is not searched: search the network, and EASE, without it")
     space = space_of(config, given, budget.tune)
-    console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty())
+    console = cli.console()
     runtime.prepare(config)
     parse_mesh(config.mesh)  # refuses one that does not fit the devices
     split = source.load(config)
@@ -215,18 +214,7 @@ class TrialObserver(Observer):
 @contextmanager
 def claimed(folder: Path) -> Iterator[Path]:
     """Make the folder of a search; one process at a time."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise OSError(f"cannot write {folder} ({error.strerror or error}): choose another --workdir") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another process searches in {folder}: wait for it, or choose another --workdir"
-            ) from None
+    with locks.held(folder, what=str(folder), in_use=f"another process searches in {folder}"):
         yield folder
 
 

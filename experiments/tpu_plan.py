@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from diffrec_jax.mesh import parse_mesh
@@ -54,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     if args.all:
         return _plan_all(topologies, rest)
     config = cli.parse([argv[0], *rest], usage=__doc__ or "")
-    console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty())
+    console = cli.console()
     model, (shape, where) = _model(config), _shape(config)
     model = _with_clusters(model, shape, config)
     console.print(

@@ -16,6 +16,9 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llv
 import jax
 import numpy as np
 import pytest
+from programs import shared_programs
+
+__all__ = ["golden", "real_data", "shared_programs"]
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)

@@ -2,8 +2,8 @@
 
 *Natural* noise lets ratings below the threshold enter train and valid as if they were positive. The authors' noisy
 files hold about as many interactions as their clean ones, hence two variants: `all` adds every such rating,
-`similar_size` redraws each user's clean count from his clean and low ratings together. *Random* noise adds a share of
-items the user never met to his training rows. Test is never touched, everything is seeded, counted and said in `notes`.
+`similar_size` redraws each user's clean count from their clean and low ratings together. *Random* noise adds a share of
+items the user never met to their training rows. Test is never touched; all is seeded, counted and said in `notes`.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def natural(split: Split, ratings: Interactions, *, variant: str = "all", thresh
     """Low ratings enter train and valid; the item vocabulary grows by items only met that way.
 
     Where the split promises an order in time, only low ratings that keep the promise enter (none after the user's first
-    test event, or after the global cut) and each user's events are divided in time order in his clean proportion;
+    test event, or after the global cut) and each user's events are divided in time order in their clean proportion;
     elsewhere they are divided at random in that proportion.
 
     Args:
       split: a clean split.
       ratings: the unfiltered log it was made of, raw ids and ratings included.
-      variant: 'all', or 'similar_size' (each user keeps his clean count of train + valid, drawn from the pool).
+      variant: 'all', or 'similar_size' (each user keeps their clean count of train + valid, drawn from the pool).
       threshold: ratings below it are low.
       seed: of the draw and the division.
     """
@@ -105,7 +105,7 @@ def natural(split: Split, ratings: Interactions, *, variant: str = "all", thresh
 def random(split: Split, *, share: float, seed: int) -> Split:
     """Add `round(share * training events)` random events to train: items the user has in none of the three parts.
 
-    Every user gets his share of them, as nearly as whole events allow (a user who knows nearly every item may get
+    Every user gets their share of them, as nearly as whole events allow (a user who knows nearly every item may get
     fewer). Each takes the time, and the place just after, of a random training event of the same user.
     """
     if not 0 < share <= 1:

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffrec_jax.data.times import MICROSECONDS_PER_DAY
 from diffrec_jax.space import Range, Real
 
 Array = jax.Array | np.ndarray
@@ -107,5 +108,6 @@ def weights_of(csr: Any, recency: Recency | None) -> np.ndarray:
     age = None
     if csr.times is not None:
         last = csr.times[np.maximum(csr.indptr[1:], 1) - 1] if len(csr.times) else csr.times
-        age = ((np.repeat(last, lengths if len(csr.times) else 0) - csr.times) / 86_400e6).astype(np.float32)
+        micros = np.repeat(last, lengths if len(csr.times) else 0) - csr.times
+        age = (micros / MICROSECONDS_PER_DAY).astype(np.float32)
     return np.asarray(recency.at(position, np.repeat(lengths, lengths), age), np.float32)

@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from diffrec_jax.data.recency import Recency
+from diffrec_jax.data.times import MICROSECONDS_PER_DAY
 from diffrec_jax.mesh import replicated
 
 
@@ -59,6 +60,11 @@ class Rows(struct.PyTreeNode):
         """
         return _by_shard(_gather_product, self, matrix, out=P("users"))
 
+    def mean(self, values: jax.Array, *, where: jax.Array | bool = True) -> jax.Array:
+        """The mean of ``values [B]`` over the rows of users seen in training, and of these where it is asked for."""
+        counted = (self.users >= 0) & where
+        return jnp.sum(jnp.where(counted, values, 0.0)) / jnp.maximum(jnp.sum(counted), 1)
+
 
 def device_csr(csr: Any, *, mesh: Mesh | None = None) -> DeviceCSR:
     """Put a host ``CSR`` on the device(s), replicated over the mesh.
@@ -73,7 +79,7 @@ def device_csr(csr: Any, *, mesh: Mesh | None = None) -> DeviceCSR:
     if not len(indices):  # something to gather from
         indices, times = np.zeros(1, np.int32), None if times is None else np.zeros(1, np.int64)
     if times is not None:
-        days = jax.device_put(((times - times.min()) / 86_400e6).astype(np.float32), sharding)
+        days = jax.device_put(((times - times.min()) / MICROSECONDS_PER_DAY).astype(np.float32), sharding)
     return DeviceCSR(
         indptr=jax.device_put(np.asarray(csr.indptr, np.int32), sharding),
         indices=jax.device_put(np.asarray(indices, np.int32), sharding),

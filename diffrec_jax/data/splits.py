@@ -6,7 +6,7 @@ repeated or invented. Times decide the order within a user, the item breaks ties
 
 | rule | cut | promise |
 |---|---|---|
-| `temporal` | per user, by share of his events | train <= valid <= test in time for every user |
+| `temporal` | per user, by share of their events | train <= valid <= test in time for every user |
 | `leave_one_out` | per user, the last and the one before | the same |
 | `global_time` | two moments for everybody, by share or given | no training event later than any test event |
 | `random` | per user, seeded | none in time |

@@ -1,8 +1,8 @@
 """A seeded synthetic log with what real ones have: clusters of taste, skewed popularity, and tastes that drift.
 
 Every item belongs to one cluster and is popular within it by a Zipf law. Every user starts with one favourite cluster
-and ends with another; along his history the chance of drawing from the second grows from 0 to 1, so what he did last
-says more about what he does next than what he did first. Some events are drawn from the whole catalogue.
+and ends with another; along their history the chance of drawing from the second grows from 0 to 1, so what they did
+last says more about what they do next than what they did first. Some events are drawn from the whole catalogue.
 """
 
 from __future__ import annotations

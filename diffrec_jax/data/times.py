@@ -16,6 +16,7 @@ _UNITS = (("seconds", 1e11, 1_000_000), ("milliseconds", 1e14, 1_000), ("microse
 # The years 1973 to 2286 in each unit. These ranges do not meet: a column with values in two of them mixes units.
 _MODERN = tuple((name, 1e8 * scale, 1e10 * scale) for name, scale in
                 (("seconds", 1), ("milliseconds", 1e3), ("microseconds", 1e6), ("nanoseconds", 1e9)))  # fmt: skip
+MICROSECONDS_PER_DAY = 86_400e6
 _SECOND = 1_000_000  # microseconds
 _YEAR_1900, _YEAR_2200 = -2_208_988_800 * _SECOND, 7_258_118_400 * _SECOND
 _YEAR_1980 = 315_532_800 * _SECOND

@@ -62,18 +62,6 @@ class Schedule:
         """``√(1 - alphabar_t)``: the standard deviation of the noise in x_t."""
         return np.sqrt(1.0 - self.alphas_cumprod)
 
-    @property
-    def posterior_log_variance_clipped(self) -> np.ndarray:
-        """``log v_t``, where the zero at t = 0 is replaced by the value at t = 1.
-
-        One step alone, or no noise at all, leaves nothing to clip with: the entry is then -inf, and never used.
-        """
-        variance = self.posterior_variance.copy()
-        if self.steps > 1:
-            variance[0] = variance[1]
-        with np.errstate(divide="ignore"):
-            return np.log(variance)
-
 
 def make_schedule(
     name: str = "linear-var",

@@ -1,6 +1,6 @@
 """Ranking metrics per user, from which of the K recommended items were hits.
 
-With ``hit_j ∈ {0, 1}`` for the item at rank j = 1 … K, and the n held-out items of a user (his *truth*)::
+With ``hit_j ∈ {0, 1}`` for the item at rank j = 1 … K, and the n held-out items of a user (their *truth*)::
 
     precision@K = Σ_j hit_j / K                                                            (1)
     recall@K    = Σ_j hit_j / n                                                            (2)

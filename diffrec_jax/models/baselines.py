@@ -23,6 +23,7 @@ from diffrec_jax.data.forecast import check_forecast, cut, future_weights
 from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency, weights_of
 from diffrec_jax.data.rows import Rows
+from diffrec_jax.data.times import MICROSECONDS_PER_DAY
 from diffrec_jax.models.contract import Params
 from diffrec_jax.space import Choice, Range, Real
 
@@ -94,7 +95,7 @@ class RecentPopularity:
         """
         if train.times is None:
             raise ValueError(NO_TIMES)
-        age = (train.times.max(initial=np.iinfo(np.int64).min) - train.times) / 86_400e6
+        age = (train.times.max(initial=np.iinfo(np.int64).min) - train.times) / MICROSECONDS_PER_DAY
         return jnp.asarray(np.bincount(train.indices, np.exp2(-age / self.half_life), train.n_items), jnp.float32)
 
     def prepare(self, params: Params) -> None:

@@ -120,7 +120,7 @@ class DiffRec(DiffusionSettings):
             self.schedule, denoise, x0, t, noise, mean_type=self.mean_type, reweight=self.reweight, target=target
         ).loss
         real = rows.users >= 0
-        total = jnp.sum(jnp.where(real, losses * sampling_weight, 0.0)) / jnp.maximum(jnp.sum(real), 1)
+        total = rows.mean(losses * sampling_weight)
         return total, LossAux(history=importance.record(history, t, losses, real), metrics={})
 
     def prepare(self, params: Params) -> Any:

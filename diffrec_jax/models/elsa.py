@@ -89,8 +89,7 @@ class ELSA:
         p2, x2 = jnp.sum(jnp.square(p), axis=1), jnp.sum(jnp.square(rows.weights), axis=1)
         predicted2 = jnp.sum(jnp.matmul(p, gram) * p, axis=1) - 2.0 * p2 + x2
         cosine = (p2 - x2) * jax.lax.rsqrt(jnp.maximum(predicted2 * x2, 1e-12))
-        real = (rows.users >= 0) & (rows.lengths > 0)
-        loss = jnp.sum(jnp.where(real, 2.0 - 2.0 * cosine, 0.0)) / jnp.maximum(jnp.sum(real), 1)
+        loss = rows.mean(2.0 - 2.0 * cosine, where=rows.lengths > 0)
         return loss, LossAux(history=history, metrics={})
 
     def prepare(self, params: Params) -> dict[str, jax.Array]:

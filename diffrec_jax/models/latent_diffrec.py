@@ -209,12 +209,7 @@ class LatentDiffRec(DiffusionSettings):
             dropout_key=denoiser_key,
         )
         real = rows.users >= 0
-        n_real = jnp.maximum(jnp.sum(real), 1)
-
-        def mean(values: jax.Array) -> jax.Array:
-            return jnp.sum(jnp.where(real, values, 0.0)) / n_real
-
-        diffusion, nll, kl = mean(terms.diffusion * sampling_weight), mean(terms.nll), mean(terms.kl)
+        diffusion, nll, kl = (rows.mean(x) for x in (terms.diffusion * sampling_weight, terms.nll, terms.kl))
         lamda, gamma = self.lamda_at(epoch), self.gamma_at(step)
         vae = nll + gamma * kl
         total = lamda * diffusion + vae if self.reweight else diffusion + lamda * vae

@@ -102,7 +102,7 @@ class Graph(struct.PyTreeNode):
         )
 
     def has(self, users: jax.Array, items: jax.Array) -> jax.Array:
-        """``[B]``: whether each user has met the item beside him, by bisection."""
+        """``[B]``: whether each user has met the paired item, by bisection."""
         low, end = (self.indptr.at[users + k].get(mode="promise_in_bounds") for k in (0, 1))
 
         def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -153,7 +153,7 @@ class LightGCN:
       updates: steps of gradient descent.
       triples: (u, i, j) per update.
       seed: of everything random.
-      recency: scores everybody, known or not, by the weighted sum of the items of his history: another model than the
+      recency: scores everybody, known or not, by the weighted sum of the items of their history: another model than the
         one without, also where all weights are 1.
     """
 
@@ -231,7 +231,7 @@ class LightGCN:
         """Nothing to prepare."""
 
     def scores(self, params: Embeddings, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
-        """``F_u · F_i``, ``[B, I]``. A user without training interactions is the sum of the items of his history, if
+        """``F_u · F_i``, ``[B, I]``. A user without training interactions is the sum of the items of their history, if
         any; with a recency kernel everybody is. Known users are what training made of them, whatever the history."""
         return jnp.matmul(self._users(params, rows), params["items"].T)
 

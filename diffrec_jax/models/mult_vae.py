@@ -242,7 +242,7 @@ class MultVAE(Multinomial):
         mean, log_variance = jnp.split(self.encoded(params, rows, dropout_key=dropout_key), 2, axis=1)
         z = reparameterise(mean, log_variance, jax.random.normal(latent_key, mean.shape))
         nll, kl = self.nll(params, z, rows if future is None else future), kl_divergence(mean, log_variance)
-        nll, kl = _mean(nll, rows), _mean(kl, rows)
+        nll, kl = rows.mean(nll), rows.mean(kl)
         share = step / self.vae_anneal_steps if self.vae_anneal_steps else self.vae_anneal_cap
         gamma = jnp.minimum(self.vae_anneal_cap, share)
         return nll + gamma * kl, LossAux(history, {"nll": nll, "kl": kl, "gamma": gamma})
@@ -269,14 +269,9 @@ class MultiDAE(Multinomial):
         del step, epoch
         rows, future = shown_and_asked(self, rows, jax.random.fold_in(key, 2))
         z = self.encoded(params, rows, dropout_key=key)
-        return _mean(self.nll(params, z, rows if future is None else future), rows), LossAux(history, {})
+        return rows.mean(self.nll(params, z, rows if future is None else future)), LossAux(history, {})
 
 
 def _directions(rows: Rows) -> Rows:
     """The rows, each divided by its length."""
     return rows.replace(weights=l2_normalise(rows.weights))
-
-
-def _mean(values: jax.Array, rows: Rows) -> jax.Array:
-    real = rows.users >= 0
-    return jnp.sum(jnp.where(real, values, 0.0)) / jnp.maximum(jnp.sum(real), 1)

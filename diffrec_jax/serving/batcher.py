@@ -20,11 +20,7 @@ class OverloadedError(RuntimeError):
 
 
 class MicroBatcher(Generic[Question, Answer]):
-    """Batches the questions of one event loop.
-
-    Attributes:
-      batches: how often each batch size occurred.
-    """
+    """Batches the questions of one event loop."""
 
     def __init__(
         self,
@@ -32,6 +28,7 @@ class MicroBatcher(Generic[Question, Answer]):
         *,
         max_batch: int = 64,
         max_waiting: int = 512,
+        observe: Callable[[int], object] | None = None,
     ) -> None:
         """Remember how questions are answered.
 
@@ -40,12 +37,13 @@ class MicroBatcher(Generic[Question, Answer]):
             for the one who asked.
           max_batch: questions per call.
           max_waiting: questions that may wait.
+          observe: is told the size of every batch.
         """
         self._answer, self.max_batch, self.max_waiting = answer, max_batch, max_waiting
+        self._observe = observe
         self._waiting: collections.deque[tuple[Question, asyncio.Future[Answer]]] = collections.deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._worker: asyncio.Task[None] | None = None
-        self.batches: collections.Counter[int] = collections.Counter()
 
     @property
     def waiting(self) -> int:
@@ -78,7 +76,8 @@ class MicroBatcher(Generic[Question, Answer]):
             batch = [(question, future) for question, future in batch if not future.cancelled()]
             if not batch:
                 continue
-            self.batches[len(batch)] += 1
+            if self._observe is not None:
+                self._observe(len(batch))
             answers: Sequence[Answer | Exception]
             try:
                 answers = await loop.run_in_executor(self._thread, self._answer, [question for question, _ in batch])

@@ -13,6 +13,7 @@ import numpy as np
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -108,10 +109,13 @@ def create_app(recommender: Recommender, limits: Limits | None = None) -> FastAP
     """
     limits = Limits() if limits is None else limits
     app = FastAPI(title="diffrec_jax", version=__version__, description="Recommendations from a trained model.")
-    batcher = MicroBatcher[Question, dict[str, Any]](
-        lambda questions: answer(recommender, questions), max_batch=limits.batch, max_waiting=limits.waiting
-    )
     measures = Measures()
+    batcher = MicroBatcher[Question, dict[str, Any]](
+        lambda questions: answer(recommender, questions),
+        max_batch=limits.batch,
+        max_waiting=limits.waiting,
+        observe=measures.batch,
+    )
     app.state.batcher, app.state.measures = batcher, measures
 
     @app.post("/recommend", response_class=Json)
@@ -166,9 +170,8 @@ def create_app(recommender: Recommender, limits: Limits | None = None) -> FastAP
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Measures for Prometheus."""
-        programs = recommender.ranker.programs()
-        text = measures.text(batches=batcher.batches, waiting=batcher.waiting, programs=programs)
-        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+        text = measures.text(waiting=batcher.waiting, programs=recommender.ranker.programs())
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     page = resources.files("diffrec_jax.serving").joinpath("page.html").read_text(encoding="utf-8")
 

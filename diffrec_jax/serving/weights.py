@@ -54,12 +54,8 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
 
 def flatten(tree: Any) -> dict[str, Any]:
     """The leaves of a pytree by their path, in the order of the tree."""
-    return {_name(where): leaf for where, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
-
-
-def _name(where: Any) -> str:
-    keys = (getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))) for key in where)
-    return "/".join(map(str, keys)) or "array"
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/") or "array": leaf for path, leaf in leaves}
 
 
 def _nested(found: dict[str, Any]) -> dict[str, Any]:

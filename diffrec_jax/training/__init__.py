@@ -1,7 +1,6 @@
 """From parameters to trained parameters: the step, the loop, the mesh, the checkpoints."""
 
 from diffrec_jax.finite import NonFiniteParametersError
-from diffrec_jax.mesh import make_mesh
 from diffrec_jax.training.checkpoint import Checkpoints, Progress
 from diffrec_jax.training.loop import EpochReport, FitResult, InterruptedRunError, NonFiniteLossError, Observer, Plan
 from diffrec_jax.training.progress import ProgressLines
@@ -20,6 +19,5 @@ __all__ = [
     "ProgressLines",
     "TrainState",
     "Trainer",
-    "make_mesh",
     "train_step",
 ]

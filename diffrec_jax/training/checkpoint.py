@@ -247,7 +247,7 @@ def _fits(stored: Any, wanted: Any) -> bool:
 
 
 def _names(path: Any) -> str:
-    return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _any_padding() -> Any:

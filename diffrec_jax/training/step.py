@@ -128,7 +128,6 @@ class Trainer:
 
     Attributes:
       model: what is trained.
-      n_users: rows of the training data; every epoch visits each once.
       catalogue: what ``model.init`` needs.
       batch_size: rows per step; the last, short batch of an epoch is kept and padded.
       seed: of everything random.

@@ -33,7 +33,7 @@ def clean(log):
 
 
 def test_natural_all_by_hand():
-    """u likes 1, 2, 3, 4, 5 at times 10 … 50, dislikes 6 at 15 and 7 at 60 (after his test event at 50)."""
+    """u likes 1, 2, 3, 4, 5 at times 10 … 50, dislikes 6 at 15 and 7 at 60 (after their test event at 50)."""
     log = Interactions.from_arrays(
         ["u"] * 7, [1, 2, 3, 4, 5, 6, 7], times=[10, 20, 30, 40, 50, 15, 60], ratings=[5, 5, 5, 5, 5, 1, 2]
     )

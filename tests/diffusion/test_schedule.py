@@ -6,7 +6,7 @@ from diffrec_jax.diffusion import loss_weights, make_schedule
 
 TABLES = (
     "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
-    "posterior_variance", "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2",
+    "posterior_variance", "posterior_mean_coef1", "posterior_mean_coef2",
 )  # fmt: skip
 
 

@@ -1,11 +1,11 @@
 """Runs on a small made-up data set that several tests read."""
 
-import fcntl
 import os
 
 import jax
 import numpy as np
 import pytest
+from filelock import FileLock
 from rich.console import Console
 
 from diffrec_jax.data import synthetic
@@ -32,8 +32,7 @@ def runs(tiny_data, tmp_path_factory):
     workers, so nobody writes to it."""
     place = tmp_path_factory.getbasetemp()
     place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
-    with (place / "runs.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(place / "runs.lock"):
         if not (place / "runs").exists():
             with pytest.MonkeyPatch.context() as patch:  # one device compiles faster than eight
                 patch.setattr(run, "parse_mesh", lambda text: make_mesh(devices=jax.devices()[:1]))

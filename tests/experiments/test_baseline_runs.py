@@ -5,6 +5,7 @@ import re
 import sys
 
 import pytest
+from marks import quick
 
 import diffrec_jax
 from experiments import cli, run
@@ -12,6 +13,7 @@ from experiments.config import Config
 from experiments.kinds import KINDS, is_trained
 
 BASELINES = [name for name in KINDS if "diffrec" not in name and name != "multidae"]  # trained as multvae is
+QUICK = ("popularity", "recent_popularity", "item_knn", "ease", "multvae")
 PATH = ["--steps=3", "--epochs=2", "--eval_every=1", "--forecast=5", "--linear_path=0.5"]
 SMALL = {
     "elsa": ["--dim=8", "--epochs=2", "--eval_every=1"],
@@ -36,7 +38,7 @@ def command(tmp_path, capsys, monkeypatch):
     return do
 
 
-@pytest.mark.parametrize("model", [*BASELINES, "t_diffrec", "lt_diffrec"])
+@pytest.mark.parametrize("model", quick([*BASELINES, "t_diffrec", "lt_diffrec"], *QUICK))
 def test_a_baseline_ends_in_the_same_table_folder_and_service(command, tmp_path, model):
     kernel = [] if model == "recent_popularity" else ["--recency=power"]
     flags = [f"--model={model}", "--baselines=false", *kernel, *SMALL.get(model, [])]

@@ -37,6 +37,7 @@ def test_a_grid_is_ordinary_runs_and_goes_on_where_it_was(command, tmp_path, mon
     assert code == 0 and again.count("is finished") == 2 and (folder / "results.md").read_text() == page
 
 
+@pytest.mark.long
 def test_cells_on_different_data_are_shown_but_not_tested(command, tmp_path, monkeypatch):
     monkeypatch.setitem(paper.GRIDS, "noise_random", paper._values("noise", "random:0.3", ""))
     code, text = command("--experiment=noise_random", "--dataset=tiny", "--model=item_knn")

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
+from marks import quick
 
 from diffrec_jax.data import synthetic
 from diffrec_jax.evaluation import BEYOND
@@ -134,7 +135,7 @@ def test_every_shipped_flag_file_is_a_configuration(name):
     assert config.workdir == f"runs/{name.removesuffix('.flags')}-s0"
 
 
-@pytest.mark.parametrize("name", ["ml-1m-noisy.flags", "t-yelp.flags", "lt-amazon.flags"])
+@pytest.mark.parametrize("name", quick(["ml-1m-noisy.flags", "t-yelp.flags", "lt-amazon.flags"], "lt-amazon.flags"))
 def test_a_shipped_flag_file_runs_small(command, name):
     shrink = ["--epochs=1", "--eval_every=1", "--baselines=false"]
     if name.startswith("lt-"):
@@ -254,9 +255,24 @@ def write_log(path):
             ["--split=global_time", "--model=t_diffrec", "--recency=exponential"],
             "No training event is later",
         ),
-        ("log.inter", ["--split=leave_one_out", "--noise=random:0.3"], "with noise random:0.3"),
-        ("log.csv.gz", ["--split=random", "--min_rating=3", "--noise=natural:all"], "with noise natural:all"),
-        ("log.parquet", ["--split=diffrec", "--min_rating=2", "--eval_history=train+valid"], "leaks the future"),
+        pytest.param(
+            "log.inter",
+            ["--split=leave_one_out", "--noise=random:0.3"],
+            "with noise random:0.3",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "log.csv.gz",
+            ["--split=random", "--min_rating=3", "--noise=natural:all"],
+            "with noise natural:all",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "log.parquet",
+            ["--split=diffrec", "--min_rating=2", "--eval_history=train+valid"],
+            "leaks the future",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_somebodys_own_log_becomes_a_result_table(command, tmp_path, file, flags, expected):
@@ -298,6 +314,7 @@ def test_an_unwritable_folder_is_refused(command, tmp_path):
     assert code == 2 and "cannot write the run folder" in text and "choose another --workdir" in text
 
 
+@pytest.mark.long
 def test_ctrl_c_saves_and_the_same_command_ends_like_an_uninterrupted_run(command, data_dir, tmp_path):
     flags = [f"--data_dir={data_dir}", "--dataset=small", "--dims=[64]", "--steps=3", "--batch_size=16",
              "--eval_every=10", "--patience=2000", "--epochs=1500", "--baselines=false"]  # fmt: skip

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
+import programs
 import pytest
 from test_run import ROOT
 
@@ -45,6 +46,7 @@ def command(dataset, tmp_path, capsys, monkeypatch):
 
 def test_every_program_is_compiled_once_in_a_whole_run(command, caplog):
     jax.clear_caches()
+    programs.forget()
     with jax.log_compiles(), caplog.at_level("WARNING"):
         assert command()[0] == 0
     found = re.findall(r"Finished XLA compilation of jit\((\w+)\)", caplog.text)
@@ -174,6 +176,7 @@ def test_what_belongs_to_the_machine_is_recorded_in_no_flag_file():
     assert flags == as_flags(Config())
 
 
+@pytest.mark.long
 def test_two_processes_stop_together_go_on_and_have_the_loss_curve_of_one(command, dataset, tmp_path):
     more = ["--epochs=30", "--eval_every=15", "--patience=1000"]
     flags = [f"--dataset={dataset}", *SMALL, *more, f"--workdir={tmp_path / 'two'}"]

@@ -66,6 +66,7 @@ def test_bad_input_gets_one_sentence(flags, sentence, monkeypatch, capsys):
     assert re.search(sentence, capsys.readouterr().err)
 
 
+@pytest.mark.long
 def test_a_plan_from_the_command_line(monkeypatch, capsys):
     pytest.importorskip("libtpu")
     flags = ["--dataset=ml-1m_clean", "--data_dir=absent", "--dims=[16]", "--steps=3", "--topology=v5e:2x2"]
@@ -124,12 +125,14 @@ def test_topologies_that_are_all_refused_are_one_sentence(a_compiler_that_refuse
     assert "error: the installed TPU compiler refuses topology=v5e:1x1" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("topology, chips", [("v4:2x2x1", 4), ("v5e:1x1", 1), ("v5e:2x4", 8), ("v6e:1x1", 1)])
 def test_the_installed_compiler_knows_the_topologies(topology, chips):
     pytest.importorskip("libtpu")
     assert len(tpu_programs.devices_of(topology)) == chips
 
 
+@pytest.mark.long
 def test_what_the_compiler_refuses_is_no_native_traceback(monkeypatch):
     pytest.importorskip("libtpu")
     monkeypatch.setattr(tpu_programs, "ALONE", {})  # as before hosts of one chip were said
@@ -144,6 +147,7 @@ def test_without_a_tpu_its_runtime_is_told_so(tmp_path):
     assert environ == {"HOME": "/home/a", "TPU_LIBRARY_PATH": "a.so", **no_tpu.WORDS}
 
 
+@pytest.mark.long
 def test_a_command_with_the_compiler_installed_begins_without_its_warnings(tmp_path):
     pytest.importorskip("libtpu")
     if no_tpu.has_tpu():

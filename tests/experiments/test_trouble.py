@@ -164,6 +164,7 @@ def events(file):
     return found
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_ends_like_one_that_is_left_alone(dataset, tmp_path):
     flags = [f"--dataset={dataset}", *SMALL, "--epochs=12", "--eval_every=1", "--patience=1000"]
     outcome = faults.torment(tmp_path, flags, kills=2, seed=0)

@@ -15,7 +15,10 @@ webdriver = pytest.importorskip("selenium.webdriver")
 from diffrec_jax.serving.service import create_app  # noqa: E402 (needs what is checked above)
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver"),
+]
 
 
 @pytest.fixture

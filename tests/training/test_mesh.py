@@ -58,8 +58,8 @@ def close(a, b):
     [
         ("diffrec", "users:2,items:4"),
         ("latent", "items:8"),
-        ("mirrored", "users:2,items:4"),
-        ("mult_vae", "items:8"),
+        pytest.param("mirrored", "users:2,items:4", marks=pytest.mark.long),
+        pytest.param("mult_vae", "items:8", marks=pytest.mark.long),
         ("elsa", "users:2,items:4"),
     ],
 )
