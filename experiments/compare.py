@@ -5,9 +5,7 @@ python -m experiments.compare runs/a runs/b --test=t --out=table.tex     # or .m
 """
 
 import argparse
-import csv
 import dataclasses
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +15,10 @@ from rich.console import Console
 from diffrec_jax.evaluation import PROTOCOLS
 from diffrec_jax.evaluation.significance import TESTS
 from diffrec_jax.files import write_atomically
-from experiments import cli, compare_report, evidence, segments, systems
-from experiments.comparison import Comparison, check_comparable, compare
-from experiments.published import columns
+from experiments.reporting import compare_report, evidence, segments, systems
+from experiments.reporting.comparison import check_comparable, compare
+from experiments.reporting.published import columns
+from experiments.settings import guard
 
 FORMATS = (".md", ".tex", ".csv")
 
@@ -47,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     if groups is not None:
         segments.check(groups, evidence.read(runs[0].path, evidence.PER_USER)["user"])
     if not args.nobaselines:
-        runs += kept_baselines(runs)
+        runs += systems.kept_baselines(runs)
     found = compare(
         systems.group(runs),
         metrics=asked_metrics(args.metrics, runs),
@@ -65,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     compare_report.made(found).write(folder)
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     if args.out:
-        write_atomically(Path(args.out), written(found, Path(args.out).suffix))
+        write_atomically(Path(args.out), found.written(Path(args.out).suffix))
         console.print(f"written: {args.out}", highlight=False, soft_wrap=True)
     return 0
 
@@ -101,30 +100,5 @@ def check_out(out: str) -> None:
         raise ValueError(f"--out={out}: there is no folder {Path(out).parent}; make it first")
 
 
-def kept_baselines(runs: Sequence[systems.Run]) -> list[systems.Run]:
-    """The baselines kept in these run folders, each once, except those that are compared anyway."""
-    named = {run.result["model"] for run in runs}
-    kept: dict[str, systems.Run] = {}
-    for folder in (path.parent for run in runs for path in sorted(run.path.glob("baselines/*/result.json"))):
-        baseline = systems.read(folder)
-        if baseline.data == runs[0].data and baseline.result["model"] not in named:
-            kept.setdefault(folder.name, baseline)
-    return list(kept.values())
-
-
-def written(found: Comparison, suffix: str) -> str:
-    """The comparison in one of the formats."""
-    if suffix == ".md":
-        return "\n".join(sheet.markdown() for sheet in found.sheets())
-    if suffix == ".tex":
-        return "% needs \\usepackage{booktabs}\n" + "\n".join(sheet.latex() for sheet in found.sheets())
-    text = io.StringIO()
-    records = found.records()
-    writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
-
-
 if __name__ == "__main__":
-    sys.exit(cli.guarded(main))
+    sys.exit(guard.guarded(main, sys.argv))

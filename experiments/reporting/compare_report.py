@@ -4,12 +4,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import pictures
-from experiments.commands import command
-from experiments.comparison import Comparison
-from experiments.config import NOT_PART_OF_A_RUN
-from experiments.report import Picture, Report, by_group
-from experiments.systems import System, differing
+from experiments.reporting import pictures
+from experiments.reporting.comparison import Comparison
+from experiments.reporting.run_report import Picture, Report, by_group
+from experiments.reporting.systems import System, differing
+from experiments.settings.commands import command
+from experiments.settings.config import NOT_PART_OF_A_RUN
 
 SHOWN = ("recall@20", "ndcg@20")
 NAMES = {"steps": "T (--steps)", "sampling_steps": "T' (--sampling_steps)", "noise_scale": "s (--noise_scale)"}

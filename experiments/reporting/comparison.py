@@ -4,7 +4,9 @@ Metrics of a user are averaged over the seeds of a system first, so that what is
 tested against the first on every metric, and Holm's correction counts all these tests together.
 """
 
+import csv
 import dataclasses
+import io
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,9 +16,9 @@ import numpy as np
 from diffrec_jax.evaluation import BEYOND
 from diffrec_jax.evaluation.metrics import Protocol
 from diffrec_jax.evaluation.significance import Test, bootstrap_intervals, holm, paired_test
-from experiments import evidence
-from experiments.sheet import Sheet
-from experiments.systems import Run, System, shared_list_length
+from experiments.reporting import evidence
+from experiments.reporting.sheet import Sheet
+from experiments.reporting.systems import Run, System, shared_list_length
 
 SAME = ("dataset", "split", "noise", "eval_history", "data")
 
@@ -69,6 +71,19 @@ class Comparison:
     def sheets(self) -> list[Sheet]:
         """Quality, tests, lists and cost."""
         return [self._quality(), self._tests(), *self.more, self._beyond(), self._costs()]
+
+    def written(self, suffix: str) -> str:
+        """The text of a ``.md``, ``.tex`` or ``.csv`` file."""
+        if suffix == ".md":
+            return "\n".join(sheet.markdown() for sheet in self.sheets())
+        if suffix == ".tex":
+            return "% needs \\usepackage{booktabs}\n" + "\n".join(sheet.latex() for sheet in self.sheets())
+        text = io.StringIO()
+        records = self.records()
+        writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+        return text.getvalue()
 
     def _quality(self) -> Sheet:
         best = {m: max(self.cells[s.name, m].mean for s in self.systems) for m in self.metrics}

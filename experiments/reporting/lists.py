@@ -1,11 +1,4 @@
-"""Recommendations of a trained model, for everybody or for one person, in the ids of your own data.
-
-python -m experiments.recommend --workdir=runs/a --k=20 --out=top20.parquet      # all users; .csv and .jsonl too
-python -m experiments.recommend --workdir=runs/a --users=u17,u99 --k=5 --explain
-python -m experiments.recommend --workdir=runs/a --history=sku12,sku99 --k=5     # somebody never seen
-python -m experiments.recommend --workdir=runs/a --exclude_file=sold_out.txt --candidates_file=offers.csv --out=top.csv
-python -m experiments.recommend --workdir=runs/a --pairs=pairs.csv --out=scores.parquet      # scores of given pairs
-"""
+"""Lists of a trained model, printed for a few people, or written for everybody in constant memory."""
 
 import argparse
 import sys
@@ -21,10 +14,9 @@ from rich.table import Table as Drawing
 import diffrec_jax
 from diffrec_jax.data.interactions import Interactions
 from diffrec_jax.serving import Recommender, choices
-from diffrec_jax.serving.recommender import HISTORIES
 from diffrec_jax.serving.results import Table
-from experiments import cli, named
-from experiments.table_files import TableFile
+from experiments.reporting import named
+from experiments.reporting.table_files import TableFile
 
 USERS_PER_CHUNK = 4096
 PAIRS_PER_CHUNK = 2**20
@@ -32,9 +24,8 @@ AT_MOST_PRINTED = 50  # people, or pairs
 REASONS = 3
 
 
-def main(argv: Sequence[str]) -> int:
-    """Recommend what the command line asks for; the exit code."""
-    args = arguments().parse_args(argv[1:])
+def start(args: argparse.Namespace) -> int:
+    """Recommend what the flags of ``experiments.recommend`` ask for; the exit code."""
     console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty())
     _check(args)
     out = TableFile(args.out) if args.out else None
@@ -78,42 +69,6 @@ def _check(args: argparse.Namespace) -> None:
         given = [name for name in ("k", "explain", "include_seen", *people, *items) if getattr(args, name)]
         if given:
             raise ValueError(f"--pairs scores the pairs of a file and makes no lists: leave out --{given[0]}")
-
-
-def arguments() -> argparse.ArgumentParser:
-    """The command line."""
-    usage = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m experiments.recommend", description=__doc__, formatter_class=usage)
-    parser.add_argument("--workdir", required=True, help="a run folder, or an exported model folder")
-    parser.add_argument("--k", type=int, help="list length, 10 if not given")
-    parser.add_argument("--out", default="", help="write user, item, score, rank to a .parquet, .csv or .jsonl file")
-    parser.add_argument("--users", default="", help="user ids, separated by commas; all users if not given")
-    parser.add_argument("--users_file", default="", help="a file with one user id per line")
-    parser.add_argument("--history", default="", help="item ids of somebody never seen, oldest first, with commas")
-    parser.add_argument("--candidates", default="", help="the only item ids to choose from, separated by commas")
-    parser.add_argument(
-        "--candidates_file",
-        default="",
-        help="the same from a file: one item id per line, for everybody; or a .csv, .tsv or .parquet table with a user "
-        "and an item in each row, for the users named there",
-    )
-    parser.add_argument("--exclude", default="", help="item ids that must not appear, separated by commas")
-    parser.add_argument("--exclude_file", default="", help="the same from a file, as with --candidates_file")
-    parser.add_argument(
-        "--pairs", default="", help="a table with a user and an item in each row: write their scores, and no lists"
-    )
-    parser.add_argument("--user_col", default="", help="column of user ids in a table, where its name is no usual one")
-    parser.add_argument("--item_col", default="", help="column of item ids, likewise")
-    parser.add_argument("--include_seen", action="store_true", help="also recommend what a person already has")
-    parser.add_argument("--explain", action="store_true", help="which items of the history carry each recommendation")
-    parser.add_argument(
-        "--known",
-        choices=HISTORIES,
-        default="train",
-        help="what a user's history holds: train gives the lists that the reported numbers are of, train+valid uses "
-        "everything that is known",
-    )
-    return parser
 
 
 def write_all(
@@ -222,7 +177,3 @@ def _because(recommender: Recommender, reasons: Table, user: Any, item: Any) -> 
     vocabulary = recommender.vocabulary
     numbers = vocabulary.items(reasons["because"][rows])[0]
     return ", ".join(f"{vocabulary.title(n)} ({e:+.3f})" for n, e in zip(numbers, reasons["effect"][rows]))
-
-
-if __name__ == "__main__":
-    sys.exit(cli.guarded(main))

@@ -1,14 +1,9 @@
-"""``report.md`` and ``report.html`` of a run folder: its table, its curves, and whom it serves how well.
+"""``report.md`` and ``report.html`` of a run folder: its table, its curves, and whom it serves how well."""
 
-python -m experiments.report runs/a runs/b        # every run writes its own; this writes them anew
-"""
-
-import argparse
 import base64
 import dataclasses
 import html
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +13,13 @@ from rich.console import Console
 
 from diffrec_jax.evaluation import BEYOND
 from diffrec_jax.files import write_atomically
-from experiments import cli, evidence, groups, pictures, segments, selection, systems
-from experiments.commands import command
-from experiments.published import columns, published
-from experiments.sheet import Sheet
-from experiments.systems import Run, System, shared_list_length
-from experiments.table import TITLES
+from experiments.reporting import evidence, groups, pictures, segments, systems
+from experiments.reporting.published import columns, published
+from experiments.reporting.sheet import Sheet
+from experiments.reporting.systems import Run, System, shared_list_length
+from experiments.reporting.table import TITLES
+from experiments.settings import selection
+from experiments.settings.commands import command
 
 NO_PICTURES = (
     "Pictures need matplotlib: `pip install -e '.[report]'`, then `python -m experiments.report` on this folder."
@@ -197,19 +193,3 @@ def by_group(among: Sequence[System]) -> tuple[Picture, ...]:
 def _lines(folder: Path) -> list[dict[str, Any]]:
     file = folder / "metrics.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-
-
-def main(argv: Sequence[str]) -> int:
-    """Write the reports of the named folders; the exit code."""
-    usage = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m experiments.report", description=__doc__, formatter_class=usage)
-    parser.add_argument("runs", nargs="+", help="finished run folders")
-    folders = [Path(name) for name in parser.parse_args(argv[1:]).runs]
-    for run in [systems.read(folder) for folder in folders]:
-        made(run).write(run.path)
-        print(f"report: {run.path / 'report.html'}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(cli.guarded(main))

@@ -1,11 +1,7 @@
-"""From nothing to titles: DiffRec on MovieLens-100K beside popularity and EASE, and what three users would be shown.
-
-python -m experiments.quickstart
-"""
+"""The first run of a person: on MovieLens-100K or, if that cannot be fetched, on synthetic data; titles at the end."""
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 
 import numpy as np
 from rich.console import Console
@@ -13,16 +9,15 @@ from rich.console import Console
 import diffrec_jax
 from diffrec_jax.data.catalog import DatasetUnavailable
 from diffrec_jax.data.splits import Split
-from experiments import cli, run, source
-from experiments.config import Config
+from experiments.running import one_run, source
+from experiments.settings.config import Config
 
 USERS = 3
 SHOWN = 5
 
 
-def main(argv: Sequence[str]) -> int:
+def start(config: Config) -> int:
     """Train, print the table, show recommendations; the exit code."""
-    config = cli.parse([argv[0], "--dataset=ml-100k", "--workdir=runs/quickstart", *argv[1:]], usage=__doc__ or "")
     if config.seeds != 1:
         raise ValueError(f"seeds={config.seeds}: the quickstart is one run; several are made by experiments.run")
     if config.quiet:
@@ -34,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
         console.print(f"{error}\nGoing on with a synthetic data set instead.", highlight=False)
         config = dataclasses.replace(config, dataset="synthetic", workdir=config.workdir + "-synthetic")
         split = source.load(config)
-    code = run.run(config, console)
+    code = one_run.run(config, console)
     if code == 0:
         show_recommendations(config, split, console)
         console.print(f"\nnext: python -m experiments.run --dataset={config.dataset} --seed=1", highlight=False)
@@ -56,7 +51,3 @@ def show_recommendations(config: Config, split: Split, console: Console) -> None
         found = recommender.recommend(users=[split.user_ids[user]], k=SHOWN)
         for rank, item in enumerate(recommender.vocabulary.items(found["item"])[0], 1):
             console.print(f"  {rank}. {recommender.vocabulary.title(item)}", highlight=False, markup=False)
-
-
-if __name__ == "__main__":
-    sys.exit(cli.guarded(main))

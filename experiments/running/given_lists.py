@@ -1,20 +1,13 @@
-"""Judge lists that somebody else made: on the test part of a split, user by user, and beside our runs in ``compare``.
+"""Lists that somebody else made: judged on the test part of a split, and recorded so that they compare with our runs.
 
-python -m experiments.evaluate --lists=theirs.csv --name=theirs --like=runs/a --workdir=runs/theirs
-python -m experiments.evaluate --lists=theirs.parquet --name=als --dataset=ml-100k --list_score=prediction
-python -m experiments.compare runs/a runs/theirs
-
-The file (csv, tsv or txt, also in .gz, Parquet or JSON lines) has a line for each place of each list: a user, an item,
-and a rank or a score; without either, the order of the lines is that of the lists. Ids are those of the log. --like
-takes the data and its split from a run folder; without it, the flags of experiments.run that make data do. A line keeps
-its place: an item that is unknown, repeated, or in the user's training or validation part is no hit, and is counted.
+A line keeps its place: an item that is unknown, repeated, or in the user's training or validation part is no hit, and
+is counted.
 """
 
 import dataclasses
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +18,13 @@ from diffrec_jax import files
 from diffrec_jax.data.interactions import merge
 from diffrec_jax.data.splits import Split
 from diffrec_jax.evaluation import Evaluation, evaluate_lists
-from experiments import cli, evidence, given_tables, segments, source
-from experiments.config import Config, as_json, option
-from experiments.kinds import KINDS
-from experiments.published import columns
-from experiments.run_folder import RunFolder
-from experiments.sheet import Sheet
+from experiments.reporting import evidence, given_tables, segments
+from experiments.reporting.published import columns
+from experiments.reporting.sheet import Sheet
+from experiments.running import source
+from experiments.running.run_folder import RunFolder
+from experiments.settings.config import Config, as_json, option
+from experiments.settings.kinds import KINDS
 
 USUAL = {
     "user": ("user", "user_id", "userid", "uid"),
@@ -69,11 +63,8 @@ class Lists:
         return self.name or Path(self.lists).name.split(".")[0]
 
 
-def main(argv: Sequence[str]) -> int:
-    """Judge what the command line names; the exit code."""
-    values, given, flag_file = cli.read(argv, Config, Lists, usage=__doc__ or "")
-    lists = Lists(**{field.name: values.pop(field.name) for field in dataclasses.fields(Lists)})
-    config = configured(lists, values, given, flag_file)
+def start(lists: Lists, config: Config) -> int:
+    """Judge lists on the data of a configuration; the exit code."""
     console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty(), quiet=config.quiet)
     if lists.title in KINDS:
         raise ValueError(f"name={lists.title} is a model of ours: give their lists another --name")
@@ -109,7 +100,7 @@ def kept() -> tuple[str, ...]:
     return (*DATA, "eval_history", "ks")
 
 
-def configured(lists: Lists, values: dict[str, Any], given: frozenset[str], flag_file: str | None) -> Config:
+def configured(lists: Lists, values: dict[str, Any], given: frozenset[str]) -> Config:
     """The configuration that says which data; refuses flags that mean nothing to lists."""
     of_lists = {field.name for field in dataclasses.fields(Lists)}
     for name in sorted(given - of_lists):
@@ -199,7 +190,3 @@ def show(result: dict[str, Any], config: Config, console: Console) -> None:
     if "segments" in result:
         console.print(segments.sheet(result).drawn())
     console.print(f"beside our runs: python -m experiments.compare RUN {config.workdir}", highlight=False)
-
-
-if __name__ == "__main__":
-    sys.exit(cli.guarded(main))

@@ -1,12 +1,7 @@
-"""The experiments of the paper as commands: each is a declared grid of ordinary runs, and goes on where it was.
+"""The experiments of the paper: declared grids of ordinary runs, which go on where they were.
 
-python -m experiments.paper --experiment=main --data_dir=DATA --seeds=5         # every row of the main table
-python -m experiments.paper --experiment=noise_scale --flagfile=ml-1m.flags --data_dir=DATA --seeds=3
-python -m experiments.paper --experiment=clusters --flagfile=l-ml-1m.flags --data_dir=DATA --dry_run
-
-Every other flag is one of experiments.run. A cell is a run folder below --out; a finished one is not repeated. At the
-end, results.md has a row for every cell with its command, and comparison/ the tests and pictures of cells on the same
-data. The values of the grids are ours, around those that the paper uses.
+A cell is a run folder; at the end ``results.md`` has a row for every cell, and ``comparison/`` the tests and pictures
+of cells on the same data. The values of the grids are ours, around those that the paper uses.
 """
 
 import dataclasses
@@ -19,12 +14,13 @@ from rich.console import Console
 
 from diffrec_jax.data.catalog import DatasetUnavailable
 from diffrec_jax.files import write_atomically
-from experiments import cli, compare_report, results, run, runtime, seeds, source, systems
-from experiments.commands import command
-from experiments.compare import kept_baselines
-from experiments.comparison import compare
-from experiments.config import Config, as_json, option
-from experiments.published import columns
+from experiments.reporting import compare_report, results_page, systems
+from experiments.reporting.comparison import compare
+from experiments.reporting.published import columns
+from experiments.running import one_run, seeds, source
+from experiments.settings import cli, guard, runtime
+from experiments.settings.commands import command
+from experiments.settings.config import Config, as_json, option
 
 FLAG_FILES = {  # of the tables, a row each
     "main": ("amazon", "l-amazon", "t-amazon", "lt-amazon", "yelp", "l-yelp", "t-yelp", "lt-yelp", "ml-1m", "l-ml-1m"),
@@ -63,11 +59,19 @@ class Plan:
     dry_run: bool = option(False, "only say the commands")
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run an experiment, or go on with it; the exit code."""
-    values, given, flag_file = cli.read(argv, Config, Plan, usage=__doc__ or "")
-    plan = Plan(**{field.name: values.pop(field.name) for field in dataclasses.fields(Plan)})
-    typed = {argument.partition("=")[0].lstrip("-") for argument in argv[1:]}
+def start(plan: Plan, values: dict[str, Any], given: frozenset[str], flag_file: str | None, typed: set[str]) -> int:
+    """Run an experiment, or go on with it.
+
+    Args:
+      plan: which one.
+      values: of all flags of a run, by name.
+      given: the names of those that were said, by a flag file or typed.
+      flag_file: the name of the flag file, if any.
+      typed: the names of those that were typed.
+
+    Returns:
+      The exit code.
+    """
     if plan.experiment in GRIDS and typed & set(GRIDS[plan.experiment](Config(**values))[0]):
         (name,) = typed & set(GRIDS[plan.experiment](Config(**values))[0])
         raise ValueError(f"{name} is what experiment={plan.experiment} varies: drop it")
@@ -87,14 +91,14 @@ def main(argv: Sequence[str]) -> int:
     for config in made:
         console.print(f"\n{config.workdir}", style="bold", highlight=False)
         try:
-            code = run.run(config, console) if config.seeds == 1 else seeds.run_each(config, run.run, console)
+            code = one_run.run(config, console) if config.seeds == 1 else seeds.run_each(config, one_run.run, console)
         except (FileNotFoundError, DatasetUnavailable) as error:
             if plan.experiment not in FLAG_FILES:
                 raise
             console.print(f"left out: {error}", highlight=False)  # a row whose data is not here is no failure
             continue
         except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
-            memory = cli.out_of_memory(error)
+            memory = guard.out_of_memory(error)
             if isinstance(error, RuntimeError) and not memory:
                 raise  # a defect
             console.print(f"left out: {memory or error}", highlight=False)
@@ -158,7 +162,7 @@ def conclude(plan: Plan, done: Sequence[systems.Run], console: Console) -> None:
     """Write the page of results and, for cells on the same data, comparisons."""
     folder = Path(plan.out) / plan.experiment
     heading = plan.experiment if plan.experiment in GRIDS else ""
-    write_atomically(folder / "results.md", results.page(done, heading=heading))
+    write_atomically(folder / "results.md", results_page.page(done, heading=heading))
     console.print(f"\nresults: {folder / 'results.md'}", highlight=False)
     groups: dict[str, list[systems.Run]] = {}
     for one in done:
@@ -166,13 +170,9 @@ def conclude(plan: Plan, done: Sequence[systems.Run], console: Console) -> None:
     for number, members in enumerate(group for group in groups.values() if len(group) > 1):
         place = folder / (f"comparison-{number + 1}" if len(groups) > 1 else "comparison")
         place.mkdir(exist_ok=True)
-        among = [*members, *kept_baselines(members)]
+        among = [*members, *systems.kept_baselines(members)]
         metrics = columns(*(one.result["test"]["official"] for one in among))
         found = compare(systems.group(among), metrics=metrics)
         console.print(found.sheets()[0].drawn())
         compare_report.made(found).write(place)
         console.print(f"report: {place / 'report.html'}", highlight=False)
-
-
-if __name__ == "__main__":
-    sys.exit(cli.guarded(main))

@@ -1,10 +1,4 @@
-"""Train a model, evaluate it honestly, and leave a run folder that can be taken up again and understood.
-
-python -m experiments.run --flagfile=ml-1m.flags
-python -m experiments.run --dataset=ml-100k --seed=1
-python -m experiments.run --dataset=ml-100k --seeds=5                 # seeds 0-4, one folder each; mean ± deviation
-python -m experiments.run --flagfile=runs/ml-100k-s1/flags.txt        # goes on where it was
-"""
+"""One run from its configuration to its folder: train or go on, evaluate, record, report."""
 
 import resource
 import shlex
@@ -12,7 +6,6 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -30,17 +23,18 @@ from diffrec_jax.models.baselines import NO_TIMES
 from diffrec_jax.processes import is_writer
 from diffrec_jax.training import InterruptedRunError
 from diffrec_jax.training.profile import Profile
-from experiments import cli, evidence, item_clusters, report, runtime, seeds, segments, selection, source, table
-from experiments.config import Config
-from experiments.kinds import is_trained
-from experiments.progress import RunObserver
-from experiments.run_folder import RunFolder
-from experiments.standing import standing
+from experiments.reporting import evidence, run_report, segments, table
+from experiments.running import baseline_results, item_clusters, seeds, source
+from experiments.running.progress import RunObserver
+from experiments.running.run_folder import RunFolder
+from experiments.running.standing import standing
+from experiments.settings import guard, runtime, selection
+from experiments.settings.config import Config
+from experiments.settings.kinds import is_trained
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run what the command line asks for; the exit code."""
-    config = cli.parse(argv, usage=__doc__ or "")
+def start(config: Config) -> int:
+    """Run a configuration with all its seeds; the exit code."""
     runtime.prepare(config)
     quiet = config.quiet or not is_writer()
     console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty(), quiet=quiet)
@@ -67,7 +61,7 @@ def run(config: Config, console: Console) -> int:
             result = segments.added(result, groups, folder.path)
             folder.finish(result)
             if not files.is_remote(folder.path):
-                report.of_run(Path(folder.path))
+                run_report.of_run(Path(folder.path))
         console.print(f"{folder.path} is finished; its result:", highlight=False)
         show(config, result, console)
         return 0
@@ -123,14 +117,14 @@ def train(
             print(said, file=sys.stderr)
         console.print(said, highlight=False)
         by_hand = observer is not None and observer.asked_by == signal.SIGINT  # None: another process was asked
-        return cli.EXIT_INTERRUPTED if by_hand else cli.EXIT_RUN_AGAIN
+        return guard.EXIT_INTERRUPTED if by_hand else guard.EXIT_RUN_AGAIN
     result = measured(config, split, fitted, started=started)
     if is_writer():
         result = result if groups is None else segments.added(result, groups, folder.path)
         folder.finish(result, config)
         show(config, result, console)
         if not files.is_remote(folder.path):
-            report.of_run(Path(folder.path), console=console)
+            run_report.of_run(Path(folder.path), console=console)
     if profile is not None:
         taken = f"is in {profile.folder}: tensorboard --logdir={profile.folder} (with the plugin xprof)"
         console.print(
@@ -213,7 +207,7 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
     baselines: dict[str, Any] = {}
     notes: list[str] = []
     if config.baselines and is_writer():
-        baselines, notes = evidence.baselines(config, split, fitted, fingerprint=fingerprint)
+        baselines, notes = baseline_results.beside(config, split, fitted, fingerprint=fingerprint)
     if is_writer():  # last, so that what an earlier result rests on stays until this one is complete
         evidence.write(epath.Path(config.workdir), test, split, with_valid=with_valid)
     outcome = fitted.result
@@ -246,7 +240,3 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
         "data": fingerprint,
         "notes": [*test.notes, *notes],
     }
-
-
-if __name__ == "__main__":
-    sys.exit(cli.guarded(main))

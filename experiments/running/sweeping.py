@@ -1,23 +1,15 @@
-"""Search the hyper-parameters of a model by validation, within a stated budget; the test part is never looked at.
+"""A search over the hyper-parameters of a model, from its configuration and budget to ``best.flags``.
 
-python -m experiments.sweep --model=ease --dataset=ml-100k --trials=20
-python -m experiments.sweep --model=t_diffrec --recency=power --dataset=ml-100k --trials=30 --minutes=60
-python -m experiments.sweep --flagfile=ml-1m.flags --tune=lr,dropout --trials=10
-python -m experiments.run --flagfile=sweeps/ml-100k-ease/best.flags
-
-Every model declares what may be searched. A flag that is given is fixed, unless --tune names it. The same command
-again goes on where it was; a larger budget goes on beyond it. Afterwards, the folder holds best.flags, trials.csv and
-the study itself (study.db, Optuna).
+The folder holds the study itself (``study.db``, see ``search``), ``trials.csv`` and ``best.flags``.
 """
 
 import csv
 import dataclasses
 import fcntl
 import io
-import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,11 +24,13 @@ from diffrec_jax.evaluation.metrics import parse_metric
 from diffrec_jax.mesh import parse_mesh
 from diffrec_jax.space import Choice, Range
 from diffrec_jax.training import EpochReport, InterruptedRunError, Observer
-from experiments import cli, item_clusters, run, runtime, selection, source
-from experiments.config import NOT_PART_OF_A_RUN, Config, as_json, flag_text, option
-from experiments.kinds import KINDS, is_trained, recency_flag
-from experiments.run_folder import write_atomically
-from experiments.search import STATES, Pruned, Search, Values
+from experiments.running import item_clusters, one_run, source
+from experiments.running.run_folder import write_atomically
+from experiments.running.search import STATES, Pruned, Search, Values
+from experiments.settings import runtime, selection
+from experiments.settings.cli import flag_text
+from experiments.settings.config import NOT_PART_OF_A_RUN, Config, as_json, option
+from experiments.settings.kinds import KINDS, is_trained, recency_flag
 
 SHOWN = 5
 NOT_OF_A_SEARCH = {
@@ -63,11 +57,19 @@ class Budget:
             raise ValueError(f"trials={self.trials} must be at least 1 and minutes={self.minutes} not negative")
 
 
-def main(argv: Sequence[str]) -> int:
-    """Search, or go on, or show what was found; the exit code."""
-    values, given, flag_file = cli.read(argv, Config, Budget, usage=__doc__ or "")
-    budget = Budget(**{field.name: values.pop(field.name) for field in dataclasses.fields(Budget)})
-    config = Config(**values)
+def start(config: Config, budget: Budget, given: frozenset[str], flag_file: str | None, *, command: str) -> int:
+    """Search, or go on, or show what was found.
+
+    Args:
+      config: what every trial shares.
+      budget: of the search.
+      given: the flags that were typed, which are fixed.
+      flag_file: the name of the flag file, by which the folder is called unless the configuration names one.
+      command: what was typed, for ``best.flags``.
+
+    Returns:
+      The exit code.
+    """
     for name, why in NOT_OF_A_SEARCH.items():
         if getattr(config, name) != getattr(Config, name):
             raise ValueError(f"{name} means nothing to a search, {why}: drop it")
@@ -81,10 +83,9 @@ def main(argv: Sequence[str]) -> int:
     runtime.prepare(config)
     parse_mesh(config.mesh)  # refuses one that does not fit the devices
     split = source.load(config)
-    run.check(config, split)
+    one_run.check(config, split)
     if not len(split.valid):
         raise ValueError(f"{split.name} has no validation interactions, and a search needs them: use another split")
-    command = shlex.join(word for word in argv[1:] if not word.startswith(("--data_dir", "--workdir")))
     with claimed(Path(config.workdir)) as folder:
         return sweep(config, budget, space, split, folder, console, command=command)
 
@@ -307,7 +308,3 @@ def ranges(space: Mapping[str, Range]) -> str:
         return f"[{values.low}, {values.high}]{' (log)' if values.log else ''}"
 
     return "; ".join(f"{name} in {words(values)}" for name, values in space.items())
-
-
-if __name__ == "__main__":
-    sys.exit(cli.guarded(main))

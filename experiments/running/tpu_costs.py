@@ -1,11 +1,5 @@
-"""What a run will take on a Cloud TPU, before you rent one: the real programs, compiled for chips that are not here.
+"""What the steps of a configuration take on Cloud TPUs: its model and the size of its data, planned and printed."""
 
-python -m experiments.tpu_plan --flagfile=amazon.flags --topology=v5e:2x4
-python -m experiments.tpu_plan --flagfile=amazon.flags --topology=v5e:2x4 --mesh=users:2,items:4 --dtype=bfloat16
-python -m experiments.tpu_plan --all --topology=v5e:2x4,v4:2x2x1          # every shipped flag file, as Markdown
-"""
-
-import argparse
 import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,9 +15,11 @@ from diffrec_jax.mesh import parse_mesh
 from diffrec_jax.models import LatentDiffRec
 from diffrec_jax.models.contract import ClosedForm
 from diffrec_jax.models.linear_path import LinearPath
-from experiments import cli, source, tpu_programs
-from experiments.config import Config
-from experiments.tpu_programs import Cost, Shape
+from diffrec_jax.planning import programs
+from diffrec_jax.planning.programs import Cost, Shape
+from experiments.running import source
+from experiments.settings import cli
+from experiments.settings.config import Config
 
 # Users, items and interactions of the splits the paper used, as published; all three parts together.
 PUBLISHED = {
@@ -38,22 +34,20 @@ TOO_LARGE = "does not fit the memory of the chip"
 TRAIN_SHARE, LONGEST = 0.7, 2_048  # assumed of them where the data is not here
 
 
-def main(argv: Sequence[str]) -> int:
-    """Plan what the command line asks for; the exit code."""
-    usage = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m experiments.tpu_plan", description=__doc__, formatter_class=usage)
-    parser.add_argument("--topology", default="v5e:2x4", help="such as v5e:2x4; several with commas")
-    parser.add_argument("--all", action="store_true", help="every shipped flag file of a trained model, as Markdown")
-    parser.add_argument("--no_search", action="store_true", help="do not look for the smallest topology that fits")
-    parser.epilog = "every flag of experiments.run may follow, --flagfile above all"
-    args, rest = parser.parse_known_args(argv[1:])
-    topologies = args.topology.split(",")
+def checked(topologies: Sequence[str]) -> Sequence[str]:
+    """The topologies, all of them known; JAX is told to take no device that is here, since nothing runs.
+
+    Raises:
+      ValueError: for one that is unknown.
+    """
     for topology in topologies:
-        tpu_programs.generation_of(topology)
-    jax.config.update("jax_platforms", "cpu")  # nothing runs: whatever is here stays free
-    if args.all:
-        return _plan_all(topologies, rest)
-    config = cli.parse([argv[0], *rest], usage=__doc__ or "")
+        programs.generation_of(topology)
+    jax.config.update("jax_platforms", "cpu")
+    return topologies
+
+
+def of_one(config: Config, topologies: Sequence[str], *, search: bool) -> int:
+    """Print what one configuration takes on each topology, and if asked, the smallest one that it fits; exit code."""
     console = Console(width=None if sys.stdout.isatty() else 110, soft_wrap=not sys.stdout.isatty())
     model, (shape, where) = _model(config), _shape(config)
     model = _with_clusters(model, shape, config)
@@ -69,8 +63,8 @@ def main(argv: Sequence[str]) -> int:
         if costs is None:
             console.print(f"{title}: {TOO_LARGE}", highlight=False)
         else:
-            console.print(_table(title, costs, tpu_programs.generation_of(topology)))
-        if not args.no_search:
+            console.print(_table(title, costs, programs.generation_of(topology)))
+        if search:
             console.print(_smallest(model, shape, config, topology), highlight=False)
     return 0
 
@@ -84,8 +78,8 @@ def _taken(topologies: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
     refused = []
     for topology in topologies:
         try:
-            devices = tpu_programs.devices_of(topology)
-        except tpu_programs.RefusedTopologyError as error:
+            devices = programs.devices_of(topology)
+        except programs.RefusedTopologyError as error:
             refused.append(error)
             print(f"left out: {error}", file=sys.stderr)
             continue
@@ -126,16 +120,16 @@ def _costs(model: Any, shape: Shape, config: Config, mesh: Any) -> dict[str, Cos
     how = {name: getattr(config, name) for name in ("prng_impl", "ema_decay", "dtype", "mu_dtype")}
     try:
         return {
-            "training step": tpu_programs.train_cost(model, shape, config.batch_size, mesh, **how),
-            "scoring step": tpu_programs.score_cost(model, shape, config.batch_size, mesh),
+            "training step": programs.train_cost(model, shape, config.batch_size, mesh, **how),
+            "scoring step": programs.score_cost(model, shape, config.batch_size, mesh),
         }
     except Exception as error:  # whatever the compiler raises
-        if not tpu_programs.is_too_large(error):
+        if not programs.is_too_large(error):
             raise
         return None
 
 
-def _table(title: str, costs: dict[str, Cost], generation: tpu_programs.Generation) -> Table:
+def _table(title: str, costs: dict[str, Cost], generation: programs.Generation) -> Table:
     table = Table(title=f"{title}; per chip, HBM {generation.hbm / 2**30:.0f} GiB")
     for column in ("", *costs):
         table.add_column(column, overflow="fold")
@@ -156,15 +150,15 @@ def _table(title: str, costs: dict[str, Cost], generation: tpu_programs.Generati
 def _smallest(model: Any, shape: Shape, config: Config, topology: str) -> str:
     """The smallest topology of the same generation whose chips hold the training and the scoring step."""
     name, skipped = topology.partition(":")[0], ""
-    for size in tpu_programs.GENERATIONS[name].topologies:
+    for size in programs.GENERATIONS[name].topologies:
         try:
-            devices = tpu_programs.devices_of(f"{name}:{size}")
-        except tpu_programs.RefusedTopologyError as error:
+            devices = programs.devices_of(f"{name}:{size}")
+        except programs.RefusedTopologyError as error:
             skipped += f"\nnot looked at: {error.topology}, which the installed TPU compiler refuses ({error.reason})"
             continue
         items = 1
         while items <= len(devices):
-            mesh = tpu_programs.mesh_of(devices, items=items)
+            mesh = programs.mesh_of(devices, items=items)
             if _costs(model, shape, config, mesh) is not None:
                 mesh_flag = f"--mesh=users:{len(devices) // items},items:{items}"
                 return f"smallest {name} that fits: {name}:{size} with {mesh_flag}{skipped}"
@@ -172,7 +166,7 @@ def _smallest(model: Any, shape: Shape, config: Config, topology: str) -> str:
     return f"no {name} topology listed here fits: lower --batch_size, or use another generation{skipped}"
 
 
-def _plan_all(topologies: Sequence[str], rest: Sequence[str]) -> int:
+def of_all(topologies: Sequence[str], rest: Sequence[str]) -> int:
     """One line of Markdown per shipped flag file, topology and step."""
     taken = list(_taken(topologies))
     print("| flag file | topology | step | arguments | temporaries | HBM | GFLOP (products) | accessed | bound |")
@@ -184,7 +178,7 @@ def _plan_all(topologies: Sequence[str], rest: Sequence[str]) -> int:
         shape, _ = _shape(config)
         model = _with_clusters(_model(config), shape, config)
         for topology, devices in taken:
-            generation = tpu_programs.generation_of(topology)
+            generation = programs.generation_of(topology)
             mesh = parse_mesh(config.mesh, devices=devices)
             costs = _costs(model, shape, config, mesh)
             if costs is None:
@@ -208,7 +202,3 @@ def _size(count: float) -> str:
     if count < 2**18:
         return f"{count / 2**10:.1f} KiB"
     return f"{count / 2**30:.2f} GiB" if count >= 2**28 else f"{count / 2**20:.1f} MiB"
-
-
-if __name__ == "__main__":
-    sys.exit(cli.guarded(main))

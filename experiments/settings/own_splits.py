@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from diffrec_jax.data.cuts import cut_moments
 
 if TYPE_CHECKING:
-    from experiments.config import Config
+    from experiments.settings.config import Config
 
 SHARED = ("temporal", "global_time", "random")  # splits that shares mean something to
 

@@ -1,0 +1,81 @@
+"""Popularity and EASE on the test of a run, computed once for runs that lie together, with their evidence."""
+
+import hashlib
+import json
+import time
+from typing import Any
+
+import jax
+from etils import epath
+
+from diffrec_jax import api, files
+from diffrec_jax.data.splits import Split
+from diffrec_jax.evaluation import KS
+from diffrec_jax.mesh import make_mesh
+from diffrec_jax.models.baselines import EASE, Popularity
+from experiments.reporting import evidence
+from experiments.settings.config import Config
+
+
+def beside(config: Config, split: Split, fitted: api.Fitted, *, fingerprint: str) -> tuple[dict[str, Any], list[str]]:
+    """Results of popularity and EASE on the same test, with their evidence in ``baselines/`` of the run folder.
+
+    A sibling run on the same data leaves nothing to compute: its copy is taken.
+
+    Returns:
+      ``{name: record}`` and sentences about what was left out.
+    """
+    records: dict[str, Any] = {}
+    notes: list[str] = []
+    with_valid = config.eval_history == "train+valid"
+    for name, model in (("popularity", Popularity()), ("ease", EASE())):
+        if isinstance(model, EASE) and not model.fits(split.n_items):
+            size = model.bytes_needed(split.n_items) / 2**30
+            notes.append(f"EASE is left out: its matrices over {split.n_items:,} items would take {size:,.0f} GiB.")
+            continue
+        evaluated = [list(config.ks)] if config.ks != KS else []  # folders of older versions are found again
+        identity = json.dumps([fingerprint, repr(model), config.eval_history, *evaluated])
+        folder = (
+            epath.Path(config.workdir) / "baselines" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+        )
+        if not (folder / "result.json").is_file():
+            _copy_from_a_sibling(folder)
+        if not (folder / "result.json").is_file():
+            began = time.perf_counter()
+            mesh = make_mesh(devices=jax.local_devices()) if fitted.mesh.is_multi_process else fitted.mesh
+            baseline = api.fit(model, split.train, split.valid, mesh=mesh)
+            test = api.evaluate(baseline, split.test, with_valid=with_valid, ks=config.ks)
+            folder.mkdir(parents=True, exist_ok=True)
+            evidence.write(folder, test, split, with_valid=with_valid)
+            seconds = {"evaluate": test.seconds, "compile": test.compile_seconds}
+            total = time.perf_counter() - began
+            seconds |= {"train": total - sum(seconds.values()), "total": total}
+            record = {
+                "model": name,
+                "dataset": split.name,
+                "test": test.means(),
+                "beyond": test.beyond,
+                "ties": test.ties,
+                "seconds": {key: round(value, 3) for key, value in seconds.items()},
+                "parameters": baseline.result.parameters,
+                "split": split.rule,
+                "noise": config.noise,
+                "eval_history": config.eval_history,
+                "data": fingerprint,
+            }
+            files.write_atomically(folder / "result.json", json.dumps(record, indent=2) + "\n")
+        records[name] = json.loads((folder / "result.json").read_text())
+    return records, notes
+
+
+def _copy_from_a_sibling(folder: epath.Path) -> None:
+    """Copy what a run beside this one has computed, ``result.json`` last."""
+    runs = files.absolute(folder).parents[2]
+    for found in sorted(runs.glob(f"*/baselines/{folder.name}/result.json")):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for name in (evidence.PER_USER, evidence.PER_ITEM, found.name):
+                files.write_atomically(folder / name, found.with_name(name).read_bytes())
+        except OSError:  # gone meanwhile, or half there: compute it
+            continue
+        return
