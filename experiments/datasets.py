@@ -1,4 +1,4 @@
-"""`python -m experiments.datasets`: the named datasets, whether they are here, and what their terms are.
+"""The named datasets, whether they are here, and what their terms are.
 
 python -m experiments.datasets                      # the list
 python -m experiments.datasets ml-100k              # fetch if need be, prepare, split, and say what came out

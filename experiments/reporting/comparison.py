@@ -15,7 +15,7 @@ import numpy as np
 
 from diffrec_jax.evaluation import BEYOND
 from diffrec_jax.evaluation.metrics import Protocol
-from diffrec_jax.evaluation.significance import Test, bootstrap_intervals, holm, paired_test
+from diffrec_jax.evaluation.significance import Test, compare_systems
 from experiments.reporting import evidence
 from experiments.reporting.sheet import Sheet
 from experiments.reporting.systems import Run, System, shared_list_length
@@ -192,26 +192,21 @@ def compare(
     n_users = values.shape[1]
     if not n_users:
         raise ValueError("no user of these runs has held-out items: there is nothing to test")
-    together = np.concatenate([values, values - values[:1]])  # the second half: differences
-    low, high = bootstrap_intervals(np.moveaxis(together, 1, 0).reshape(n_users, -1), level=level, resamples=resamples)
-    low, high = (bound.reshape(2, len(systems), len(metrics)) for bound in (low, high))
-    tests = [(s, m) for s in range(1, len(systems)) for m in range(len(metrics))]
-    p = [paired_test(values[s, :, m], values[0, :, m], test=test) for s, m in tests]
-    found = {pair: (a, float(b)) for pair, a, b in zip(tests, p, holm(p))}
+    found = compare_systems(values, test=test, level=level, resamples=resamples)
     cells = {}
     for s, system in enumerate(systems):
         for m, metric in enumerate(metrics):
-            mean, standard = system.mean(protocol, metric), float(np.mean(values[s, :, m]))
+            mean, at = system.mean(protocol, metric), (s, m)
             share = _share(systems, metric) if protocol == "official" else 1.0
-            cell = Cell(mean, system.deviation(protocol, metric), low[0, s, m] * share, high[0, s, m] * share)
+            cell = Cell(mean, system.deviation(protocol, metric), found.low[at] * share, found.high[at] * share)
             if s:
                 cell = dataclasses.replace(
                     cell,
-                    difference=(standard - float(np.mean(values[0, :, m]))) * share,
-                    difference_low=low[1, s, m] * share,
-                    difference_high=high[1, s, m] * share,
-                    p=found[s, m][0],
-                    p_holm=found[s, m][1],
+                    difference=float(found.difference[at]) * share,
+                    difference_low=found.difference_low[at] * share,
+                    difference_high=found.difference_high[at] * share,
+                    p=float(found.p[at]),
+                    p_holm=float(found.p_holm[at]),
                 )
             cells[system.name, metric] = cell
     return Comparison(tuple(systems), tuple(metrics), protocol, test, level, n_users, cells)

@@ -12,6 +12,7 @@ from absl import flags
 from experiments.settings.config import MACHINE, Config, as_json
 
 FLAG_FILES = Path(__file__).parents[1] / "flags"
+FLAG_FILE_HELP = "  --flagfile: a file of flags, one on a line; a shipped one is found by its bare name\n"
 Kind = TypeVar("Kind")
 RECORDED_FLAGS = "flags.txt"  # of a run folder, beside its config.json
 
@@ -80,7 +81,7 @@ def read(argv: Sequence[str], *kinds: Any, usage: str) -> tuple[dict[str, Any], 
     except (flags.Error, OSError) as error:
         raise ValueError(str(error).replace("FATAL Flags parsing error: ", "")) from None
     if values["help"].value:
-        print(f"{usage}\n\nflags:\n{values.get_help(include_special_flags=False)}")
+        print(f"{usage}\n\nflags:\n{values.get_help(include_special_flags=False)}\n{FLAG_FILE_HELP}")
         raise SystemExit(0)
     if len(rest) > 1:
         raise ValueError(f"{rest[1]!r} is no flag: every option begins with --, as in --dataset=ml-100k")

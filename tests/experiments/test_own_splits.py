@@ -10,8 +10,9 @@ from experiments import run
 from experiments.reporting import results_page, systems
 from experiments.running import source
 from experiments.settings import cli, guard
+from experiments.settings.cli import as_flags
 from experiments.settings.commands import command as command_of
-from experiments.settings.config import Config, as_flags
+from experiments.settings.config import Config
 
 LOG = synthetic.generate(n_users=60, n_items=30, mean_events=20, seed=6).deduplicate()
 COLUMNS = ["--user_col=who", "--item_col=sku", "--time_col=at"]

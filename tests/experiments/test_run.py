@@ -18,8 +18,8 @@ from diffrec_jax.data import synthetic
 from diffrec_jax.evaluation import BEYOND
 from experiments import run
 from experiments.settings import cli, guard
-from experiments.settings.cli import FLAG_FILES
-from experiments.settings.config import Config, as_flags
+from experiments.settings.cli import FLAG_FILES, as_flags
+from experiments.settings.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--dims=[8]", "--steps=3", "--epochs=4", "--eval_every=2", "--batch_size=32", "--baselines=false"]

@@ -20,7 +20,8 @@ from test_run import ROOT
 
 from experiments import run
 from experiments.settings import guard, rendezvous, runtime
-from experiments.settings.config import Config, as_flags
+from experiments.settings.cli import as_flags
+from experiments.settings.config import Config
 
 SMALL = ["--dims=[8]", "--steps=3", "--epochs=4", "--eval_every=2", "--batch_size=32", "--baselines=false"]
 

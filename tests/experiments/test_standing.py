@@ -16,7 +16,8 @@ from experiments import run
 from experiments.running import fingerprints, one_run, source
 from experiments.settings import cli, guard
 from experiments.settings.budget import not_more
-from experiments.settings.config import Config, as_flags
+from experiments.settings.cli import as_flags
+from experiments.settings.config import Config
 
 LOG = synthetic.generate(n_users=60, n_items=30, mean_events=20, seed=6).deduplicate()
 SMALL = ["--dims=[8]", "--steps=3", "--eval_every=2", "--batch_size=32", "--baselines=false"]
