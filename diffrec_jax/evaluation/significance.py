@@ -133,5 +133,5 @@ def compare_systems(
         p[s] = [paired_test(per_user[s, :, m], per_user[0, :, m], test=test) for m in range(n_metrics)]
     p_holm = np.ones_like(p)
     if n_systems > 1:
-        p_holm[1:] = np.reshape(holm(p[1:].ravel()), p[1:].shape)
+        p_holm[1:] = np.reshape(holm(p[1:].ravel().tolist()), p[1:].shape)
     return Differences(mean, low[0], high[0], mean - mean[0], low[1], high[1], p, p_holm)
