@@ -1,11 +1,14 @@
 """One page of results from finished run folders: ours beside the published numbers, the command under each row."""
 
+import argparse
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from diffrec_jax.files import write_atomically
 from experiments.reporting import systems
 from experiments.reporting.published import columns, list_length, published
 from experiments.reporting.systems import Run, System
@@ -20,6 +23,42 @@ mean ± standard deviation over seeds, {protocol} protocol ({meaning}). Publishe
 (arXiv 2304.04971, official protocol). `DATA` is the folder that holds the released data. Seconds are wall-clock time
 on whatever machine made the run, and whatever else it did."""
 MEANING = {"official": "mean over all users", "standard": "mean over users with held-out items"}
+
+
+def start(args: argparse.Namespace) -> int:
+    """Write the page that the flags of ``experiments.results`` ask for; the exit code."""
+    out = Path(args.out)
+    if not out.parent.is_dir():
+        raise ValueError(f"--out={args.out}: there is no folder {out.parent}; make it first")
+    finished = [
+        path for path in map(Path, args.runs) if all((path / n).is_file() for n in ("result.json", "config.json"))
+    ]
+    if not finished:
+        raise ValueError(
+            f"none of the {len(args.runs)} folder(s) holds a finished run: name run folders, such as runs/*"
+        )
+    runs = []
+    for path in finished:
+        try:
+            runs.append(systems.read(path))
+        except ValueError as error:  # of an older version, or damaged
+            print(f"left out: {error}")
+    for run in [run for run in runs if not run.config]:
+        print(f"left out: {run.path} holds lists of somebody else, which have no command: see them in a comparison")
+        runs.remove(run)
+    if not runs:
+        raise ValueError("none of these runs can stand on the page, as said above")
+    for run, same in systems.repeated(runs):
+        print(f"left out: {run.path} has the configuration and the seed of {same.path}")
+    text = page(runs, protocol=args.protocol, heading=args.heading)
+    if args.keep and out.is_file():
+        old = out.read_text()
+        if old.partition("\n\n## ")[0] != text.partition("\n\n## ")[0]:
+            raise ValueError(f"--keep: {args.out} is no page of the {args.protocol} protocol: choose another --out")
+        text = merged(text, old)
+    write_atomically(out, text)
+    print(f"written: {out}, from {len(runs)} runs; {len(args.runs) - len(runs)} not finished or no run folders")
+    return 0
 
 
 def page(runs: Sequence[Run], *, protocol: str = "official", heading: str = "") -> str:

@@ -63,7 +63,7 @@ def start(config: Config, budget: Budget, given: frozenset[str], flag_file: str 
     Args:
       config: what every trial shares.
       budget: of the search.
-      given: the flags that were typed, which are fixed.
+      given: the flags that were said, by a flag file or typed, which are fixed.
       flag_file: the name of the flag file, by which the folder is called unless the configuration names one.
       command: what was typed, for ``best.flags``.
 
