@@ -5,69 +5,18 @@ python -m experiments.compare runs/a runs/b --test=t --out=table.tex     # or .m
 """
 
 import argparse
-import csv
-import dataclasses
-import io
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-
-from rich.console import Console
 
 from diffrec_jax.evaluation import PROTOCOLS
 from diffrec_jax.evaluation.significance import TESTS
-from diffrec_jax.files import write_atomically
-from experiments import cli, compare_report, evidence, segments, systems
-from experiments.comparison import Comparison, check_comparable, compare
-from experiments.published import columns
-
-FORMATS = (".md", ".tex", ".csv")
+from experiments.reporting import compare_report
+from experiments.settings import guard
 
 
 def main(argv: Sequence[str]) -> int:
     """Compare what the command line names; the exit code."""
-    args = arguments().parse_intermixed_args(argv[1:])
-    check_out(args.out)
-    if not 0.5 <= args.level < 1:
-        raise ValueError(f"--level={args.level} must lie in [0.5, 1): .95, say")
-    groups = segments.read(args.segments) if args.segments else None
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    runs = []
-    for path in args.runs:
-        if compare_report.is_one(Path(path)):  # from runs/*
-            console.print(f"left out: {path} is the report of a comparison", highlight=False, soft_wrap=True)
-        else:
-            runs.append(systems.read(path))
-    if not runs:
-        raise ValueError(f"{args.runs[0]} holds no run: name run folders, such as runs/a runs/b")
-    check_comparable(runs)
-    for run, same in systems.repeated(runs):
-        said = f"left out: {run.path} has the configuration and the seed of {same.path}"
-        console.print(said, highlight=False, soft_wrap=True)
-    if groups is not None:
-        segments.check(groups, evidence.read(runs[0].path, evidence.PER_USER)["user"])
-    if not args.nobaselines:
-        runs += kept_baselines(runs)
-    found = compare(
-        systems.group(runs),
-        metrics=asked_metrics(args.metrics, runs),
-        protocol=args.protocol,
-        test=args.test,
-        level=args.level,
-    )
-    if groups is not None:
-        found = dataclasses.replace(found, more=(segments.compared(groups, found.systems, found.metrics),))
-    for sheet in found.sheets():
-        console.print(sheet.drawn())
-        console.print()
-    folder = Path(args.report) if args.report else runs[0].path.parent / "comparison"
-    folder.mkdir(parents=True, exist_ok=True)
-    compare_report.made(found).write(folder)
-    console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
-    if args.out:
-        write_atomically(Path(args.out), written(found, Path(args.out).suffix))
-        console.print(f"written: {args.out}", highlight=False, soft_wrap=True)
-    return 0
+    return compare_report.start(arguments().parse_intermixed_args(argv[1:]))
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -86,45 +35,5 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def asked_metrics(said: str | None, runs: Sequence[systems.Run]) -> list[str]:
-    """The metrics of ``--metrics``; unless said, those that tables of these runs show."""
-    if said is None:
-        return list(columns(*(run.result["test"]["official"] for run in runs)))
-    return [name.strip() for name in said.split(",") if name.strip()]
-
-
-def check_out(out: str) -> None:
-    """Refuse a file that cannot be written before anything is computed."""
-    if out and Path(out).suffix not in FORMATS:
-        raise ValueError(f"--out={out} must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
-    if out and not Path(out).parent.is_dir():
-        raise ValueError(f"--out={out}: there is no folder {Path(out).parent}; make it first")
-
-
-def kept_baselines(runs: Sequence[systems.Run]) -> list[systems.Run]:
-    """The baselines kept in these run folders, each once, except those that are compared anyway."""
-    named = {run.result["model"] for run in runs}
-    kept: dict[str, systems.Run] = {}
-    for folder in (path.parent for run in runs for path in sorted(run.path.glob("baselines/*/result.json"))):
-        baseline = systems.read(folder)
-        if baseline.data == runs[0].data and baseline.result["model"] not in named:
-            kept.setdefault(folder.name, baseline)
-    return list(kept.values())
-
-
-def written(found: Comparison, suffix: str) -> str:
-    """The comparison in one of the formats."""
-    if suffix == ".md":
-        return "\n".join(sheet.markdown() for sheet in found.sheets())
-    if suffix == ".tex":
-        return "% needs \\usepackage{booktabs}\n" + "\n".join(sheet.latex() for sheet in found.sheets())
-    text = io.StringIO()
-    records = found.records()
-    writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
-
-
 if __name__ == "__main__":
-    sys.exit(cli.guarded(main))
+    sys.exit(guard.guarded(main, sys.argv))

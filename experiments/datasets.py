@@ -1,10 +1,8 @@
-"""`python -m experiments.datasets`: the named datasets, whether they are here, and what their terms are.
+"""The named datasets, whether they are here, and what their terms are.
 
 python -m experiments.datasets                      # the list
 python -m experiments.datasets ml-100k              # fetch if need be, prepare, split, and say what came out
 """
-
-from __future__ import annotations
 
 import argparse
 import sys
@@ -15,15 +13,16 @@ from rich.table import Table
 
 from diffrec_jax.data import catalog
 from diffrec_jax.data.fetch import cache_folder
+from experiments.settings import guard
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """List the catalogue, or load and describe one dataset; returns 1, with one sentence, where that fails."""
+def main(argv: Sequence[str]) -> int:
+    """List the catalogue, or load and describe one dataset; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments.datasets", description="Named datasets, their state.")
     parser.add_argument("name", nargs="?", help="load this one (fetching it if need be) and describe its split")
     parser.add_argument("--data_dir", default="data", help="where released folders lie (default: data)")
     parser.add_argument("--cache_dir", default=None, help="where fetched files are kept (default: $DIFFREC_JAX_CACHE)")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(argv[1:])
     console = Console()
     if args.name is None:
         console.print(overview(args.data_dir, args.cache_dir))
@@ -32,11 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"Fetched files: {cache_folder(args.cache_dir)}. Released folders: {args.data_dir}."
         console.print(where, markup=False)
         return 0
-    try:
-        split = catalog.load(args.name, data_dir=args.data_dir, cache_dir=args.cache_dir)
-    except (ValueError, FileNotFoundError, catalog.DatasetUnavailable) as error:
-        Console(stderr=True).print(str(error), markup=False)
-        return 1
+    split = catalog.load(args.name, data_dir=args.data_dir, cache_dir=args.cache_dir)
     counts = " / ".join(f"{len(log):,}" for log in split)
     lines = [f"{split.name}: {split.n_users:,} users x {split.n_items:,} items; train / valid / test {counts}."]
     for line in (*lines, f"Split {split.rule}: {split.guarantee}", *split.notes):
@@ -65,4 +60,4 @@ def sources() -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guard.guarded(main, sys.argv))

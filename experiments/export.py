@@ -14,7 +14,7 @@ from typing import Any
 
 import diffrec_jax
 from diffrec_jax.serving import export
-from experiments import cli
+from experiments.settings import guard
 
 
 def main(argv: Sequence[str]) -> int:
@@ -55,4 +55,4 @@ def recorded_results(workdir: Path) -> dict[str, Any] | None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.guarded(main))
+    sys.exit(guard.guarded(main, sys.argv))

@@ -3,60 +3,18 @@
 python -m experiments.quickstart
 """
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 
-import numpy as np
-from rich.console import Console
-
-import diffrec_jax
-from diffrec_jax.data.catalog import DatasetUnavailable
-from diffrec_jax.data.splits import Split
-from experiments import cli, run, source
-from experiments.config import Config
-
-USERS = 3
-SHOWN = 5
+from experiments.running import first_run
+from experiments.settings import cli, guard
 
 
 def main(argv: Sequence[str]) -> int:
     """Train, print the table, show recommendations; the exit code."""
-    config = cli.parse([argv[0], "--dataset=ml-100k", "--workdir=runs/quickstart", *argv[1:]], usage=__doc__ or "")
-    if config.seeds != 1:
-        raise ValueError(f"seeds={config.seeds}: the quickstart is one run; several are made by experiments.run")
-    if config.quiet:
-        raise ValueError("quiet means nothing to the quickstart, which is there to be read: drop it")
-    console = cli.console()
-    try:
-        split = source.load(config)
-    except DatasetUnavailable as error:
-        console.print(f"{error}\nGoing on with a synthetic data set instead.", highlight=False)
-        config = dataclasses.replace(config, dataset="synthetic", workdir=config.workdir + "-synthetic")
-        split = source.load(config)
-    code = run.run(config, console)
-    if code == 0:
-        show_recommendations(config, split, console)
-        console.print(f"\nnext: python -m experiments.run --dataset={config.dataset} --seed=1", highlight=False)
-    return code
-
-
-def show_recommendations(config: Config, split: Split, console: Console) -> None:
-    """The last items of three users, and the recommended ones, by title."""
-    recommender = diffrec_jax.load(config.workdir)
-    train = recommender.content.train
-    lengths = train.lengths()
-    users = np.argsort(-lengths, kind="stable")[len(lengths) // 4 :: max(len(lengths) // 4, 1)][:USERS]
-    for user in users:
-        history = train.indices[train.indptr[user] : train.indptr[user + 1]]
-        console.print(f"\n[bold]user {split.user_ids[user]}[/bold], the last of {len(history)} items:")
-        for item in history[-SHOWN:]:
-            console.print(f"    {recommender.vocabulary.title(item)}", highlight=False, markup=False)
-        console.print("  recommended:")
-        found = recommender.recommend(users=[split.user_ids[user]], k=SHOWN)
-        for rank, item in enumerate(recommender.vocabulary.items(found["item"])[0], 1):
-            console.print(f"  {rank}. {recommender.vocabulary.title(item)}", highlight=False, markup=False)
+    argv = [argv[0], "--dataset=ml-100k", "--workdir=runs/quickstart", *argv[1:]]
+    return first_run.start(cli.parse(argv, usage=__doc__ or ""))
 
 
 if __name__ == "__main__":
-    sys.exit(cli.guarded(main))
+    sys.exit(guard.guarded(main, sys.argv))

@@ -9,78 +9,20 @@ python -m experiments.recommend --workdir=runs/a --pairs=pairs.csv --out=scores.
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import track
-from rich.table import Table as Drawing
-
-import diffrec_jax
-from diffrec_jax.data.interactions import Interactions
-from diffrec_jax.serving import Recommender, choices
 from diffrec_jax.serving.recommender import HISTORIES
-from diffrec_jax.serving.results import Table
-from experiments import cli, named
-from experiments.table_files import TableFile
-
-USERS_PER_CHUNK = 4096
-PAIRS_PER_CHUNK = 2**20
-AT_MOST_PRINTED = 50  # people, or pairs
-REASONS = 3
+from experiments.reporting import lists
+from experiments.settings import guard
 
 
 def main(argv: Sequence[str]) -> int:
     """Recommend what the command line asks for; the exit code."""
     args = arguments().parse_args(argv[1:])
-    console = cli.console()
     for flag, following in zip(argv[1:], [*argv[2:], "-"]):  # a shell variable that isn't set must not mean everybody
         if flag.startswith("--") and (flag.endswith("=") or not following):
             raise ValueError(f"{flag} is empty: give it a value, or leave it out")
-    _check(args)
-    out = TableFile(args.out) if args.out else None
-    asked = named.read(args)
-    recommender = diffrec_jax.load(args.workdir, history=args.known)
-    if out is not None:
-        out.as_text = named.beyond_javascript(recommender.vocabulary, users=asked.history is None)
-    for report in (report for table in asked.tables for report in table.provenance):  # rows without a user or an item
-        console.print(str(report), highlight=False, markup=False)
-    if asked.pairs is not None:
-        score_all(recommender, asked.pairs, out, console)
-        return 0
-    users = None if asked.history else named.people(asked, recommender.vocabulary)
-    options = {"k": 10 if args.k is None else args.k, **named.options(asked, recommender.vocabulary, users)}
-    if args.include_seen:
-        options["exclude_seen"] = False
-    if users is None:
-        show(recommender, {"histories": [asked.history]}, options, console, explain=args.explain, out=out)
-    elif out is not None:
-        write_all(recommender, users, options, out, console, explain=args.explain)
-    elif len(users) > AT_MOST_PRINTED:
-        file = f"top{options['k']}.parquet"
-        raise ValueError(f"{len(users):,} users are too many to print: add --out={file}, or name --users")
-    else:
-        show(recommender, {"users": users}, options, console, explain=args.explain)
-    return 0
-
-
-def _check(args: argparse.Namespace) -> None:
-    """Refuse flags that exclude each other."""
-    if args.k is not None and args.k < 1:
-        raise ValueError(f"--k={args.k} must be at least 1")
-    items = ("candidates", "candidates_file", "exclude", "exclude_file")
-    people = ("users", "users_file", "history")
-    if args.explain and (args.include_seen or any(getattr(args, name) for name in items)):
-        raise ValueError(
-            "--explain explains the K best unseen items: leave out --candidates, --exclude, their files and "
-            "--include_seen"
-        )
-    if args.pairs:
-        given = [name for name in ("k", "explain", "include_seen", *people, *items) if getattr(args, name)]
-        if given:
-            raise ValueError(f"--pairs scores the pairs of a file and makes no lists: leave out --{given[0]}")
+    return lists.start(args)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -119,113 +61,5 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def write_all(
-    recommender: Recommender,
-    users: Sequence[Any] | np.ndarray,
-    options: dict[str, Any],
-    out: TableFile,
-    console: Console,
-    *,
-    explain: bool = False,
-) -> None:
-    """Write the lists (or explanations) of all ``users`` to a file, some thousands at a time."""
-    step = 64 if explain else USERS_PER_CHUNK
-    compute = recommender.explain if explain else recommender.recommend
-    parts = choices.chunks(len(users), step, options)
-    tables = (compute(users=users[part], **own) for part, own in parts)
-    notes = _write(tables, -(-len(users) // step), out, console, "recommending")
-    console.print(f"{out.rows:,} rows for {len(users):,} users in {out.path}", highlight=False)
-    for sentence in notes:
-        console.print(sentence, highlight=False, markup=False)
-
-
-def score_all(recommender: Recommender, pairs: Interactions, out: TableFile | None, console: Console) -> None:
-    """Write, or print, the scores of pairs.
-
-    Raises:
-      ValueError: if there are too many to print, or no user or no item of them is in the model.
-    """
-    if out is None and len(pairs) > AT_MOST_PRINTED:
-        raise ValueError(f"{len(pairs):,} pairs are too many to print: add --out=scores.parquet")
-    named.check_pairs(pairs, recommender.vocabulary)
-    users, items = pairs.user_ids[pairs.users], pairs.item_ids[pairs.items]
-    starts = range(0, len(pairs), PAIRS_PER_CHUNK)
-    parts = (slice(start, start + PAIRS_PER_CHUNK) for start in starts)
-    tables = (recommender.score(users[part], items[part]) for part in parts)
-    if out is not None:
-        notes = _write(tables, len(starts), out, console, "scoring")
-        console.print(f"{out.rows:,} scores of {len(pairs):,} pairs in {out.path}", highlight=False)
-    else:
-        scored = next(tables)
-        notes = scored.notes
-        drawing = Drawing(title=f"{len(scored)} scores", title_justify="left")
-        for column in ("user", "item", "score"):
-            drawing.add_column(column, justify="right" if column == "score" else "left", overflow="fold")
-        for row in scored.rows():
-            drawing.add_row(escape(str(row["user"])), escape(str(row["item"])), f"{row['score']:.4f}")
-        console.print(drawing)
-    for sentence in notes:
-        console.print(sentence, highlight=False, markup=False)
-
-
-def _write(tables: Iterator[Table], total: int, out: TableFile, console: Console, doing: str) -> list[str]:
-    """Write tables as they come; the notes of all of them together."""
-    whole: dict[str, list[Any]] = {"unknown_users": [], "unknown_items": [], "by_popularity": [], "short": []}
-    progress: dict[str, Any] = {"console": console, "disable": not console.is_terminal, "transient": True}
-    with out:
-        for table in track(tables, doing, total=total, **progress):
-            out.write(table.to_arrow())
-            for name, collected in whole.items():
-                collected.extend(getattr(table, name))
-    once: dict[str, Any] = {name: tuple(dict.fromkeys(values)) for name, values in whole.items()}
-    return Table({}, **once).notes
-
-
-def show(
-    recommender: Recommender,
-    people: dict[str, Any],
-    options: dict[str, Any],
-    console: Console,
-    *,
-    explain: bool,
-    out: TableFile | None = None,
-) -> None:
-    """Print the lists of a few people, by title where there are titles; write them too if asked."""
-    lists = recommender.recommend(**people, **options)
-    reasons = recommender.explain(**people, **options) if explain else None
-    if out is not None:
-        with out:
-            out.write((lists if reasons is None else reasons).to_arrow())
-    titled = recommender.vocabulary.item_titles is not None
-    numbers = recommender.vocabulary.items(lists["item"])[0]
-    by_user: dict[Any, list[int]] = {}
-    for row, user in enumerate(lists["user"].tolist()):
-        by_user.setdefault(user, []).append(row)
-    for user, rows in by_user.items():
-        name = "for this history" if "histories" in people else f"for user {user}"
-        table = Drawing(title=escape(f"{len(rows)} recommendations {name}"), title_justify="left")
-        for column in ("", "item", *(["title"] if titled else []), "score", *(["because of"] if explain else [])):
-            table.add_column(column, justify="right" if column in ("", "score") else "left", overflow="fold")
-        for row in rows:
-            cells = [str(lists["rank"][row]), escape(str(lists["item"][row]))]
-            if titled:
-                cells.append(escape(recommender.vocabulary.title(numbers[row])))
-            cells.append(f"{lists['score'][row]:.4f}")
-            if reasons is not None:
-                cells.append(escape(_because(recommender, reasons, user, lists["item"][row])))
-            table.add_row(*cells)
-        console.print(table)
-    for sentence in lists.notes:
-        console.print(sentence, highlight=False, markup=False)
-
-
-def _because(recommender: Recommender, reasons: Table, user: Any, item: Any) -> str:
-    """The items of the history that carry a recommendation most, with their effect."""
-    rows = np.flatnonzero((reasons["user"] == user) & (reasons["item"] == item))[:REASONS]
-    vocabulary = recommender.vocabulary
-    numbers = vocabulary.items(reasons["because"][rows])[0]
-    return ", ".join(f"{vocabulary.title(n)} ({e:+.3f})" for n, e in zip(numbers, reasons["effect"][rows]))
-
-
 if __name__ == "__main__":
-    sys.exit(cli.guarded(main))
+    sys.exit(guard.guarded(main, sys.argv))

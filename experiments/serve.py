@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import diffrec_jax
 from diffrec_jax.serving.recommender import HISTORIES
-from experiments import cli
+from experiments.settings import guard
 
 MISSING = "the service needs FastAPI and uvicorn: pip install 'diffrec_jax[serve]'"
 DRAIN_SECONDS = 30
@@ -74,4 +74,4 @@ def arguments() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.guarded(main))
+    sys.exit(guard.guarded(main, sys.argv))

@@ -13,9 +13,9 @@ from diffrec_jax import files
 from diffrec_jax.data import synthetic
 from diffrec_jax.models import DiffRec
 from diffrec_jax.serving import ModelFolder, Vocabulary
-from experiments import systems
-from experiments.config import Config
-from experiments.run_folder import RunFolder
+from experiments.reporting import systems
+from experiments.running.run_folder import RunFolder
+from experiments.settings.config import Config
 
 
 class Store(DirFileSystem):

@@ -132,10 +132,10 @@ def test_damaged_parameters_are_not_served(split):
 
 @pytest.mark.parametrize("error", [NonFiniteLossError, NonFiniteParametersError, NonFiniteScoresError])
 def test_the_command_line_says_them_in_one_sentence(error, capsys):
-    from experiments import cli
+    from experiments.settings import guard
 
     def main(argv):
         raise error("the parameters are not finite: lower the learning rate")
 
-    assert cli.guarded(main) == 2
+    assert guard.guarded(main, []) == 2
     assert capsys.readouterr().err == "error: the parameters are not finite: lower the learning rate\n"

@@ -13,6 +13,11 @@ import numpy as np
 from diffrec_jax.data.interactions import Interactions
 from diffrec_jax.data.order import n_shared, pair_keys
 
+LEAKS_FUTURE = (
+    "Its validation events are later than its test events: "
+    "feeding validation into the test history would tell the model the future."
+)
+
 
 @dataclass(frozen=True)
 class Leakage:

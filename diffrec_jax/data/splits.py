@@ -25,14 +25,9 @@ import numpy as np
 from diffrec_jax.data import preprocess
 from diffrec_jax.data.cuts import cut_moments, parts_at
 from diffrec_jax.data.interactions import Interactions
-from diffrec_jax.data.leakage import Leakage, check
+from diffrec_jax.data.leakage import LEAKS_FUTURE, Leakage, check
 from diffrec_jax.data.order import pair_keys, row_order
 from diffrec_jax.data.preprocess import without_repeats
-
-LEAKS_FUTURE = (
-    "Its validation events are later than its test events: "
-    "feeding validation into the test history would tell the model the future."
-)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Whether one model is better than another, and how sure that is: paired per user, on the host.
 
-Letters: n users, M columns (models, metrics or differences), R resamples.
+Letters: n users, M columns (models, metrics or differences), R resamples, S systems.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
@@ -80,3 +81,57 @@ def bootstrap_intervals(
         means[first : first + size] = times @ values / n
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high
+
+
+@dataclasses.dataclass(frozen=True)
+class Differences:
+    """Systems and how they differ from the first of them; arrays ``[S, M]`` of S systems and M metrics.
+
+    The row of the first system holds 0 for its differences and 1 for p.
+
+    Attributes:
+      mean: over users; ``low`` and ``high`` bound it.
+      difference: of the means to those of the first system; ``difference_low`` and ``difference_high`` bound it.
+      p: of a paired test over users.
+      p_holm: the same after Holm's correction for all these tests together.
+    """
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    difference: np.ndarray
+    difference_low: np.ndarray
+    difference_high: np.ndarray
+    p: np.ndarray
+    p_holm: np.ndarray
+
+
+def compare_systems(
+    per_user: np.ndarray, *, test: Test = "wilcoxon", level: float = 0.95, resamples: int = 2000
+) -> Differences:
+    """Test systems against the first of them, user by user.
+
+    Args:
+      per_user: ``[S, n, M]`` metrics of each user under each system; of several seeds, their mean.
+      test: see ``paired_test``.
+      level: of the intervals.
+      resamples: of the bootstrap, which draws the same users for every system.
+
+    Raises:
+      ValueError: if there are no users.
+    """
+    n_systems, n_users, n_metrics = per_user.shape
+    if not n_users:
+        raise ValueError("there are no users with held-out items: there is nothing to test")
+    together = np.concatenate([per_user, per_user - per_user[:1]])  # the second half: differences
+    columns = np.moveaxis(together, 1, 0).reshape(n_users, -1)
+    bounds = bootstrap_intervals(columns, level=level, resamples=resamples)
+    low, high = (bound.reshape(2, n_systems, n_metrics) for bound in bounds)
+    mean = np.array([[float(np.mean(system[:, m])) for m in range(n_metrics)] for system in per_user])
+    p = np.ones((n_systems, n_metrics))
+    for s in range(1, n_systems):
+        p[s] = [paired_test(per_user[s, :, m], per_user[0, :, m], test=test) for m in range(n_metrics)]
+    p_holm = np.ones_like(p)
+    if n_systems > 1:
+        p_holm[1:] = np.reshape(holm(p[1:].ravel().tolist()), p[1:].shape)
+    return Differences(mean, low[0], high[0], mean - mean[0], low[1], high[1], p, p_holm)

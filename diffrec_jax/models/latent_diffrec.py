@@ -334,9 +334,7 @@ class LatentDiffRec(DiffusionSettings):
             parts = [part.dense() for part in self._by_cluster(x)]
         else:
             parts = split(x, self._clusters.sizes)
-        if self.out_dims:
-            return parts, parts
-        return parts, [x.dense() if isinstance(x, Rows) else x]
+        return parts, parts if self.out_dims else [x.dense() if isinstance(x, Rows) else x]
 
     def _denoise(self, params: Params, dropout_key: jax.Array | None = None) -> Denoise:
         apply: Any = functools.partial(self.denoiser.apply, params["denoiser"], dropout_key=dropout_key)

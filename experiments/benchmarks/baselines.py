@@ -20,7 +20,7 @@ from diffrec_jax.models import Catalogue
 from diffrec_jax.models.contract import ClosedForm
 from diffrec_jax.training import Trainer
 from experiments.benchmarks import measure
-from experiments.config import Config
+from experiments.settings.config import Config
 
 BATCH = 400
 SHAPES = {"ml-1m": measure.ML_1M, "amazon-book": measure.AMAZON_BOOK}

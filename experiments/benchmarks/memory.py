@@ -11,8 +11,8 @@ from diffrec_jax.evaluation import mask_seen, top_k
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue
 from diffrec_jax.training import Trainer
-from experiments import cli
 from experiments.benchmarks import measure
+from experiments.settings import cli
 
 
 def main() -> None:

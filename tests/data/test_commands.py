@@ -4,19 +4,20 @@ import json
 
 from experiments import datasets
 from experiments.benchmarks import ingest
+from experiments.settings import guard
 
 
 def test_the_list_names_every_dataset_with_its_state(tmp_path, capsys):
-    assert datasets.main([f"--data_dir={tmp_path}", f"--cache_dir={tmp_path}"]) == 0
+    assert datasets.main(["datasets", f"--data_dir={tmp_path}", f"--cache_dir={tmp_path}"]) == 0
     out = capsys.readouterr().out
     for name in ("ml-100k", "gowalla", "fetchable", "by hand", "here", "md5:0e33842e24a9c977be4e0107933c0723"):
         assert name in out
 
 
 def test_one_dataset_is_described_and_an_unknown_one_refused(tmp_path, capsys):
-    assert datasets.main(["synthetic", f"--data_dir={tmp_path}"]) == 0
+    assert datasets.main(["datasets", "synthetic", f"--data_dir={tmp_path}"]) == 0
     assert "Leakage check" in " ".join(capsys.readouterr().out.split())
-    assert datasets.main(["absent", f"--data_dir={tmp_path}"]) == 1
+    assert guard.guarded(datasets.main, ["datasets", "absent", f"--data_dir={tmp_path}"]) == 2
     assert "no dataset 'absent'" in capsys.readouterr().err
 
 

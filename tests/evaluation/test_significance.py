@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from diffrec_jax.evaluation.significance import bootstrap_intervals, holm, paired_test
+from diffrec_jax.evaluation.significance import bootstrap_intervals, compare_systems, holm, paired_test
 
 
 def test_p_values_are_those_of_scipy_and_of_the_definition():
@@ -42,3 +42,23 @@ def test_intervals_are_those_of_scipy_within_their_noise():
     np.testing.assert_array_equal(again, (low, high))
     constant = bootstrap_intervals(np.full((5, 1), 0.25), resamples=10)
     np.testing.assert_allclose(constant, 0.25)
+
+
+def test_systems_are_compared_with_the_first_metric_by_metric():
+    rng = np.random.default_rng(2)
+    values = rng.random((3, 50, 2))
+    values[1] = values[0]
+    values[2] = values[0] + 0.2 + 0.01 * rng.random((50, 2))
+    found = compare_systems(values, test="t", resamples=200)
+    np.testing.assert_allclose(found.mean, values.mean(axis=1))
+    np.testing.assert_allclose(found.difference, (values - values[0]).mean(axis=1), atol=1e-12)
+    low, high = bootstrap_intervals(values[2] - values[0], resamples=200)  # the same users are drawn for everything
+    np.testing.assert_allclose((found.difference_low[2], found.difference_high[2]), (low, high))
+    one_by_one = [[paired_test(values[s, :, m], values[0, :, m], test="t") for m in range(2)] for s in (1, 2)]
+    np.testing.assert_array_equal(found.p, [[1.0, 1.0], *one_by_one])
+    np.testing.assert_array_equal(found.p_holm[1:].ravel(), holm(found.p[1:].ravel()))
+    assert found.p_holm[1].min() == 1.0 and found.p_holm[2].max() < 1e-6
+    alone = compare_systems(values[:1], resamples=20)
+    assert np.all(alone.low < alone.mean) and np.all(alone.mean < alone.high) and np.all(alone.p_holm == 1.0)
+    with pytest.raises(ValueError, match="there are no users with held-out items"):
+        compare_systems(values[:, :0])

@@ -10,7 +10,9 @@ from rich.console import Console
 
 from diffrec_jax.data import synthetic
 from diffrec_jax.mesh import make_mesh, parse_mesh
-from experiments import cli, pictures, run, seeds, sweep
+from experiments.reporting import pictures
+from experiments.running import one_run, seeds, sweeping
+from experiments.settings import cli
 
 TINY = ["--dims=[8]", "--steps=3", "--epochs=4", "--eval_every=2", "--batch_size=32"]
 
@@ -35,7 +37,7 @@ def runs(tiny_data, tmp_path_factory):
     with FileLock(place / "runs.lock"):
         if not (place / "runs").exists():
             with pytest.MonkeyPatch.context() as patch:  # one device compiles faster than eight
-                patch.setattr(run, "parse_mesh", lambda text: make_mesh(devices=jax.devices()[:1]))
+                patch.setattr(one_run, "parse_mesh", lambda text: make_mesh(devices=jax.devices()[:1]))
                 make_runs(place / "unfinished", [f"--data_dir={tiny_data}", *TINY])
             (place / "unfinished").rename(place / "runs")
     return place / "runs"
@@ -48,13 +50,15 @@ def make_runs(folder, common):
     }.items():
         config = cli.parse(["run.py", *common, *flags, f"--workdir={folder / name}"], usage="")
         console = Console(quiet=True)
-        assert (run.run(config, console) if config.seeds == 1 else seeds.run_each(config, run.run, console)) == 0
+        assert (
+            one_run.run(config, console) if config.seeds == 1 else seeds.run_each(config, one_run.run, console)
+        ) == 0
 
 
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
     """Runs use one device unless they say --mesh: fewer devices compile faster."""
-    for module in (run, sweep):
+    for module in (one_run, sweeping):
         monkeypatch.setattr(
             module, "parse_mesh", lambda text: parse_mesh(text) if text else make_mesh(devices=jax.devices()[:1])
         )

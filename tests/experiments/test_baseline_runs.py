@@ -2,15 +2,15 @@
 
 import json
 import re
-import sys
 
 import pytest
 from marks import quick
 
 import diffrec_jax
-from experiments import cli, run
-from experiments.config import Config
-from experiments.kinds import KINDS, is_trained
+from experiments import run
+from experiments.settings import guard
+from experiments.settings.config import Config
+from experiments.settings.kinds import KINDS, is_trained
 
 BASELINES = [name for name in KINDS if "diffrec" not in name and name != "multidae"]  # trained as multvae is
 QUICK = ("popularity", "recent_popularity", "item_knn", "ease", "multvae")
@@ -25,13 +25,12 @@ SMALL = {
 
 
 @pytest.fixture
-def command(tmp_path, capsys, monkeypatch):
+def command(tmp_path, capsys):
     """Runs a command line on made-up data; returns the exit code and what was printed."""
 
     def do(*flags):
         workdir = tmp_path / "run"
-        monkeypatch.setattr(sys, "argv", ["run.py", "--dataset=synthetic", f"--workdir={workdir}", *flags])
-        code = cli.guarded(run.main)
+        code = guard.guarded(run.main, ["run.py", "--dataset=synthetic", f"--workdir={workdir}", *flags])
         printed = capsys.readouterr()
         return code, printed.out + printed.err
 

@@ -3,22 +3,22 @@
 import csv
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
 import scipy.stats
 
-from experiments import cli, compare, evidence, report, systems
-from experiments.comparison import compare as compare_systems
-from experiments.sheet import Sheet
+from experiments import compare
+from experiments.reporting import evidence, run_report, systems
+from experiments.reporting.comparison import compare as compare_systems
+from experiments.reporting.sheet import Sheet
+from experiments.settings import guard
 
 
 @pytest.fixture
-def command(runs, capsys, monkeypatch):
+def command(runs, capsys):
     def do(*flags):
-        monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, flags)])
-        code = cli.guarded(compare.main)
+        code = guard.guarded(compare.main, ["compare.py", *map(str, flags)])
         printed = capsys.readouterr()
         return code, printed.out + printed.err
 
@@ -49,7 +49,7 @@ def test_what_is_no_metric_or_no_run_is_refused(command, runs):
     code, text = command(runs / "a-s0", "--metrics=")
     assert code == 2 and "no metric is named: say --metrics=recall@20" in text
     with pytest.raises(ValueError, match="holds a baseline: its report is that of the run it lies in"):
-        report.made(systems.read(next((runs / "a-s0" / "baselines").iterdir())))
+        run_report.made(systems.read(next((runs / "a-s0" / "baselines").iterdir())))
 
 
 def test_every_format_names_every_system(command, runs, tmp_path):

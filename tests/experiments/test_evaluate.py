@@ -3,7 +3,6 @@
 import gzip
 import json
 import shutil
-import sys
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +12,15 @@ import pytest
 
 import diffrec_jax as dr
 from diffrec_jax.data import catalog
-from experiments import cli, compare, evaluate, evidence, report, results, run, systems
+from experiments import compare, evaluate, report, results, run
+from experiments.reporting import evidence, systems
+from experiments.settings import guard
 
 
 @pytest.fixture
-def command(tiny_data, capsys, monkeypatch):
+def command(tiny_data, capsys):
     def do(door, *flags):
-        monkeypatch.setattr(sys, "argv", ["door.py", *map(str, flags)])
-        code = cli.guarded(door.main)
+        code = guard.guarded(door.main, ["door.py", *map(str, flags)])
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,14 +10,15 @@ import pytest
 
 from diffrec_jax.data import catalog
 from diffrec_jax.models.baselines import EASE
-from experiments import cli, evidence, run, systems
+from experiments import run
+from experiments.reporting import evidence, systems
+from experiments.settings import guard
 
 
 @pytest.fixture
-def command(tiny_data, runs, capsys, monkeypatch):
+def command(tiny_data, runs, capsys):
     def do(*flags):
-        monkeypatch.setattr(sys, "argv", ["run.py", f"--data_dir={tiny_data}", *flags])
-        code = cli.guarded(run.main)
+        code = guard.guarded(run.main, ["run.py", f"--data_dir={tiny_data}", *flags])
         printed = capsys.readouterr()
         return code, printed.out + printed.err
 

@@ -1,19 +1,17 @@
 """``python -m experiments.export``: each format, with its model card; sentences for mistakes."""
 
-import sys
-
 import numpy as np
 import pytest
 from shop import run_folder, split  # noqa: F401 (fixtures)
 
 import diffrec_jax as dr
-from experiments import cli, export
+from experiments import export
+from experiments.settings import guard
 
 
-def test_every_format(run_folder, tmp_path, capsys, monkeypatch):  # noqa: F811
+def test_every_format(run_folder, tmp_path, capsys):  # noqa: F811
     def do(*flags):
-        monkeypatch.setattr(sys, "argv", ["export.py", f"--workdir={run_folder}", *flags])
-        code = cli.guarded(export.main)
+        code = guard.guarded(export.main, ["export.py", f"--workdir={run_folder}", *flags])
         printed = capsys.readouterr()
         return code, printed.out + printed.err
 

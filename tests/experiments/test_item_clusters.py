@@ -2,13 +2,15 @@
 
 import re
 import shutil
-import sys
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from experiments import cli, item_clusters, run, source
-from experiments.config import Config
+from experiments import run
+from experiments.running import item_clusters, source
+from experiments.settings import guard
+from experiments.settings.config import Config
 
 SMALL = ["--in_dims=[8]", "--mlp_dims=[8]", "--steps=3", "--epochs=2", "--eval_every=1", "--batch_size=64",
          "--baselines=false"]  # fmt: skip
@@ -28,11 +30,10 @@ def data_dir(tiny_data, tmp_path_factory):
 
 
 @pytest.fixture
-def command(data_dir, tmp_path, capsys, monkeypatch):
+def command(data_dir, tmp_path, capsys):
     def do(*flags):
         argv = ["run.py", f"--data_dir={data_dir}", "--dataset=small", f"--workdir={tmp_path / 'run'}", *SMALL, *flags]
-        monkeypatch.setattr(sys, "argv", argv)
-        code = cli.guarded(run.main)
+        code = guard.guarded(run.main, argv)
         printed = capsys.readouterr()
         return code, printed.out + printed.err
 
@@ -58,7 +59,7 @@ def test_clusters_are_kept_by_what_made_them(data_dir, tmp_path, monkeypatch):
     config = Config(model="l_diffrec", data_dir=str(data_dir), dataset="small", item_emb="svd", workdir=str(tmp_path))
     split = source.load(config)
     embeddings = np.random.default_rng(0).normal(size=(split.n_items, 4))
-    console = run.Console(quiet=True)
+    console = Console(quiet=True)
     first = item_clusters.make_clusters(config, split, console)
     assert first == item_clusters.make_clusters(config, split, console) and len(made) == 1
     other = Config(**{**vars(config), "n_cate": 3})

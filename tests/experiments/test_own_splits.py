@@ -1,15 +1,18 @@
 """Splits of one's own at the command line: shares, cut dates, three files, and none for validation."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 
 from diffrec_jax.data import synthetic
-from experiments import cli, results, run, source, systems
-from experiments.commands import command as command_of
-from experiments.config import Config, as_flags
+from experiments import run
+from experiments.reporting import results_page, systems
+from experiments.running import source
+from experiments.settings import cli, guard
+from experiments.settings.cli import as_flags
+from experiments.settings.commands import command as command_of
+from experiments.settings.config import Config
 
 LOG = synthetic.generate(n_users=60, n_items=30, mean_events=20, seed=6).deduplicate()
 COLUMNS = ["--user_col=who", "--item_col=sku", "--time_col=at"]
@@ -156,17 +159,18 @@ def test_a_file_at_fault_is_named(files):
         asked(*(f"--{flag}={files}/{name}.csv" for flag, name in PARTS))
 
 
-def test_a_run_on_three_files_leaves_what_every_page_reads(files, tmp_path, monkeypatch, capsys):
+def test_a_run_on_three_files_leaves_what_every_page_reads(files, tmp_path, capsys):
     flags = [*COLUMNS, "--model=popularity", "--baselines=false"]
     flags += [f"--{flag}={files}/{name}.csv" for flag, name in PARTS if flag != "valid_data"]
-    monkeypatch.setattr(sys, "argv", ["run.py", *flags, f"--workdir={tmp_path / 'run'}", "--eval_history=train+valid"])
-    assert cli.guarded(run.main) == 0
+    assert (
+        guard.guarded(run.main, ["run.py", *flags, f"--workdir={tmp_path / 'run'}", "--eval_history=train+valid"]) == 0
+    )
     assert "split: as_given" in capsys.readouterr().out
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (result["split"], result["dataset"], result["valid"]) == ("as_given", "mine", {})
     found = systems.read(tmp_path / "run")
     said = command_of(found.config, [0])
     assert "--data=train.csv" in said and "--test_data=test.csv" in said and str(tmp_path) not in said
-    assert "as_given" in results.page([found])
+    assert "as_given" in results_page.page([found])
     (tmp_path / "flags").write_text(as_flags(Config(split_shares="80,0,20", data="x", split="random")))
     assert cli.parse(["run.py", f"--flagfile={tmp_path / 'flags'}"], usage="").split_shares == "0.8,0,0.2"

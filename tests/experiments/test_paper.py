@@ -2,21 +2,22 @@
 
 import re
 import shlex
-import sys
 
 import pytest
 
-from experiments import cli, paper, results, systems
-from experiments.commands import command as command_of
-from experiments.commands import without_seeds
-from experiments.config import Config, as_json
+from experiments import paper, results
+from experiments.reporting import results_page, systems
+from experiments.running import grids
+from experiments.settings import cli, guard
+from experiments.settings.commands import command as command_of
+from experiments.settings.commands import without_seeds
+from experiments.settings.config import Config, as_json
 
 
 @pytest.fixture
-def command(tiny_data, tmp_path, capsys, monkeypatch):
+def command(tiny_data, tmp_path, capsys):
     def do(*flags, data_dir=tiny_data):
-        monkeypatch.setattr(sys, "argv", ["paper.py", f"--data_dir={data_dir}", f"--out={tmp_path / 'paper'}", *flags])
-        code = cli.guarded(paper.main)
+        code = guard.guarded(paper.main, ["paper.py", f"--data_dir={data_dir}", f"--out={tmp_path / 'paper'}", *flags])
         printed = capsys.readouterr()
         return code, printed.out + printed.err
 
@@ -24,7 +25,7 @@ def command(tiny_data, tmp_path, capsys, monkeypatch):
 
 
 def test_a_grid_is_ordinary_runs_and_goes_on_where_it_was(command, tmp_path, monkeypatch):
-    monkeypatch.setitem(paper.GRIDS, "w_min", paper._values("w_min", 0.1, 0.5))
+    monkeypatch.setitem(grids.GRIDS, "w_min", grids._values("w_min", 0.1, 0.5))
     flags = ["--experiment=w_min", "--dataset=tiny", "--model=ease", "--recency=linear", "--baselines=false"]
     code, text = command(*flags)
     assert code == 0, text
@@ -39,7 +40,7 @@ def test_a_grid_is_ordinary_runs_and_goes_on_where_it_was(command, tmp_path, mon
 
 @pytest.mark.long
 def test_cells_on_different_data_are_shown_but_not_tested(command, tmp_path, monkeypatch):
-    monkeypatch.setitem(paper.GRIDS, "noise_random", paper._values("noise", "random:0.3", ""))
+    monkeypatch.setitem(grids.GRIDS, "noise_random", grids._values("noise", "random:0.3", ""))
     code, text = command("--experiment=noise_random", "--dataset=tiny", "--model=item_knn")
     assert code == 0, text
     page = (tmp_path / "paper" / "noise_random" / "results.md").read_text()
@@ -47,15 +48,15 @@ def test_cells_on_different_data_are_shown_but_not_tested(command, tmp_path, mon
     names = merged_names(page)
     assert names[:3] == ["model", "ItemKNN, noise=none", "ItemKNN, noise=random:0.3"]
     assert {"EASE, noise=none", "EASE, noise=random:0.3"} < set(names[3:])
-    assert results.merged(page, page) == page
+    assert results_page.merged(page, page) == page
     assert not list((tmp_path / "paper" / "noise_random").glob("comparison*"))
 
 
-@pytest.mark.parametrize("experiment", [*paper.FLAG_FILES, *paper.GRIDS])
+@pytest.mark.parametrize("experiment", [*grids.FLAG_FILES, *grids.GRIDS])
 def test_every_cell_of_every_experiment_is_a_valid_command(command, experiment):
     base = {"clusters": ["--flagfile=l-yelp.flags"], "w_min": ["--model=t_diffrec"], "w_max": ["--model=lt_diffrec"]}
     base["noise_natural"] = ["--dataset=ml-100k"]
-    flags = base.get(experiment, [] if experiment in paper.FLAG_FILES else ["--flagfile=ml-1m.flags"])
+    flags = base.get(experiment, [] if experiment in grids.FLAG_FILES else ["--flagfile=ml-1m.flags"])
     code, text = command(f"--experiment={experiment}", "--dry_run", "--seeds=2", *flags)
     assert code == 0, text
     lines = text.splitlines()
@@ -83,16 +84,16 @@ def test_mistakes_get_one_sentence(command, flags, sentence):
 
 
 def test_a_cell_that_fails_does_not_take_the_others_with_it(command, tmp_path, monkeypatch):
-    monkeypatch.setitem(paper.GRIDS, "w_min", paper._values("w_min", 0.1, 0.5))
+    monkeypatch.setitem(grids.GRIDS, "w_min", grids._values("w_min", 0.1, 0.5))
     flags = ["--experiment=w_min", "--dataset=tiny", "--model=ease", "--recency=linear", "--baselines=false"]
-    real = paper.run.run
+    real = grids.one_run.run
 
     def run(config, console):
         if config.w_min == 0.1 or broken == "all":
             raise MemoryError("9 GiB") if broken == "memory" else ArithmeticError("the loss is nan")
         return real(config, console)
 
-    monkeypatch.setattr(paper.run, "run", run)
+    monkeypatch.setattr(grids.one_run, "run", run)
     broken = "one"
     code, text = command(*flags)
     assert code == 2 and "left out: the loss is nan" in text and "1 of 2 cells failed, as said above: " in text
@@ -146,12 +147,12 @@ def merged_names(page):
     return [line.split(" | ")[0].split("<br>")[0].removeprefix("| ") for line in page.splitlines() if line[:2] == "| "]
 
 
-def test_the_page_has_means_published_numbers_and_commands(runs, tmp_path, capsys, monkeypatch):
+def test_the_page_has_means_published_numbers_and_commands(runs, tmp_path, capsys):
     read = [systems.read(runs / name) for name in ("a-s0", "a-s1", "t")]
     old = systems.Run(
         tmp_path, {**read[0].result, "dataset": "ml-1m_clean"}, {**read[0].config, "dataset": "ml-1m_clean"}
     )
-    page = results.page([*read, old])
+    page = results_page.page([*read, old])
     assert page.index("## ml-1m_clean") < page.index("## tiny") and "| DiffRec, published |  | 0.1058 | 0.1787" in page
     (system,) = systems.group(read[:2])
     mean, deviation = system.mean("official", "ndcg@20"), system.deviation("official", "ndcg@20")
@@ -160,36 +161,45 @@ def test_the_page_has_means_published_numbers_and_commands(runs, tmp_path, capsy
     assert len(commands) == 3 and not any("/" in text for text in commands)
     again = cli.parse(shlex.split(next(c for c in commands if "t_diffrec" in c))[2:], usage="")
     assert set(again.differences(read[2].config)) <= {"baselines"}
-    monkeypatch.setattr(sys, "argv", ["results.py", *map(str, runs.iterdir()), f"--out={tmp_path / 'results.md'}"])
-    assert cli.guarded(results.main) == 0 and "from 3 runs; 0 not finished" in capsys.readouterr().out
+    assert (
+        guard.guarded(results.main, ["results.py", *map(str, runs.iterdir()), f"--out={tmp_path / 'results.md'}"]) == 0
+        and "from 3 runs; 0 not finished" in capsys.readouterr().out
+    )
     whole = (tmp_path / "results.md").read_text()
     assert "T-DiffRec" in whole
     for kept, new in (("a", "t"), ("t", "a")):  # a page of some runs, and then the others beside them
         for name, flag in ((kept, ""), (new, "--keep")):
             folders = [str(path) for path in runs.glob(f"{name}*")]
-            monkeypatch.setattr(sys, "argv", ["results.py", *folders, f"--out={tmp_path / 'two.md'}", *flag.split()])
-            assert cli.guarded(results.main) == 0
+            assert (
+                guard.guarded(results.main, ["results.py", *folders, f"--out={tmp_path / 'two.md'}", *flag.split()])
+                == 0
+            )
         assert (tmp_path / "two.md").read_text() == whole
-    monkeypatch.setattr(
-        sys, "argv", ["results.py", *folders, f"--out={tmp_path / 'two.md'}", "--keep", "--protocol=standard"]
+    assert (
+        guard.guarded(
+            results.main, ["results.py", *folders, f"--out={tmp_path / 'two.md'}", "--keep", "--protocol=standard"]
+        )
+        == 2
+        and "is no page of the standard protocol" in capsys.readouterr().err
     )
-    assert cli.guarded(results.main) == 2 and "is no page of the standard protocol" in capsys.readouterr().err
     row = next(line for line in page.splitlines() if line.startswith("| DiffRec<br>`"))
-    both = results.merged(page, page.replace(row, row.replace("--dims", "--lr=0.5 --dims")))
+    both = results_page.merged(page, page.replace(row, row.replace("--dims", "--lr=0.5 --dims")))
     assert both.count("| DiffRec, published |") == 1 and len(merged_names(both)) == len(merged_names(page)) + 1
-    more = results.merged(page.replace("--seeds=2", "--seeds=5"), page)  # more seeds replace fewer
+    more = results_page.merged(page.replace("--seeds=2", "--seeds=5"), page)  # more seeds replace fewer
     assert len(merged_names(more)) == len(merged_names(page)) and "--seeds=5" in more and "--seeds=2" not in more
-    fewer = results.merged(page.replace("| 0,1 |", "| 1 |"), page)  # and fewer replace none
+    fewer = results_page.merged(page.replace("| 0,1 |", "| 1 |"), page)  # and fewer replace none
     assert "| 0,1 |" in fewer and "| 1 |" in fewer
-    cells = results.page(read, heading="cells")
+    cells = results_page.page(read, heading="cells")
     with pytest.raises(ValueError, match="these runs are not all of tiny: cells"):
-        results.merged(results.page(read[2:], heading="cells"), cells)
-    assert results.merged(page, cells).count("## tiny: cells") == 1
+        results_page.merged(results_page.page(read[2:], heading="cells"), cells)
+    assert results_page.merged(page, cells).count("## tiny: cells") == 1
     other = systems.Run(tmp_path, {**read[0].result, "data": "00"}, {**read[0].config, "k_core": 1})
-    mixed = results.page([read[0], other], heading="cells")
+    mixed = results_page.page([read[0], other], heading="cells")
     assert mixed.count("| EASE, data ") == 2
-    with_own = merged_names(results.merged(whole.replace("| EASE |", "| EASE<br>`x` |"), whole))
-    assert with_own.count("EASE") == 1 and merged_names(results.merged(page, page)) == merged_names(page)
-    monkeypatch.setattr(sys, "argv", ["results.py", str(tmp_path), f"--out={tmp_path / 'results.md'}"])
-    assert cli.guarded(results.main) == 2 and "holds a finished run" in capsys.readouterr().err
+    with_own = merged_names(results_page.merged(whole.replace("| EASE |", "| EASE<br>`x` |"), whole))
+    assert with_own.count("EASE") == 1 and merged_names(results_page.merged(page, page)) == merged_names(page)
+    assert (
+        guard.guarded(results.main, ["results.py", str(tmp_path), f"--out={tmp_path / 'results.md'}"]) == 2
+        and "holds a finished run" in capsys.readouterr().err
+    )
     assert as_json(Config())["seeds"] == 1

@@ -4,7 +4,8 @@ import json
 
 from diffrec_jax.data import catalog
 from diffrec_jax.data.catalog import DatasetUnavailable
-from experiments import quickstart, source
+from experiments import quickstart
+from experiments.running import source
 
 SMALL = ["--dims=[8]", "--steps=3", "--epochs=2", "--eval_every=2"]
 

@@ -1,7 +1,6 @@
 """``python -m experiments.recommend``: files for everybody, tables for one person, sentences for mistakes."""
 
 import json
-import sys
 
 import numpy as np
 import pyarrow as pa
@@ -11,17 +10,18 @@ import pytest
 from shop import make, run_folder, shop, split  # noqa: F401 (fixtures)
 
 from diffrec_jax.serving import Vocabulary
-from experiments import cli, named, recommend
-from experiments.table_files import TableFile
+from experiments import recommend
+from experiments.reporting import lists, named
+from experiments.reporting.table_files import TableFile
+from experiments.settings import guard
 
 
 @pytest.fixture
-def command(run_folder, capsys, monkeypatch):  # noqa: F811
+def command(run_folder, capsys):  # noqa: F811
     """Runs the command; returns the exit code and what was printed."""
 
     def do(*flags, workdir=run_folder):
-        monkeypatch.setattr(sys, "argv", ["recommend.py", f"--workdir={workdir}", *flags])
-        code = cli.guarded(recommend.main)
+        code = guard.guarded(recommend.main, ["recommend.py", f"--workdir={workdir}", *flags])
         printed = capsys.readouterr()
         return code, printed.out + printed.err
 
@@ -29,7 +29,7 @@ def command(run_folder, capsys, monkeypatch):  # noqa: F811
 
 
 def test_files_for_everybody(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(recommend, "USERS_PER_CHUNK", 16)
+    monkeypatch.setattr(lists, "USERS_PER_CHUNK", 16)
     code, printed = command("--k=3", f"--out={tmp_path}/top.parquet")
     table = pq.read_table(tmp_path / "top.parquet")
     assert code == 0 and "120 rows for 40 users" in printed
@@ -106,7 +106,7 @@ def test_items_are_excluded_and_candidates_come_from_files(command, tmp_path):
 
 
 def test_a_table_gives_each_user_candidates_and_exclusions(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(recommend, "USERS_PER_CHUNK", 2)
+    monkeypatch.setattr(lists, "USERS_PER_CHUNK", 2)
     out, own = tmp_path / "top.parquet", {"u5": range(9), "u1": range(20, 32), "nobody": [1], "u3": [3]}
     rows = "".join(f"{user},sku{item}\n" for user, items in own.items() for item in items)
     (tmp_path / "own.csv").write_text("who,sku\n" + rows)
@@ -127,7 +127,7 @@ def test_a_table_gives_each_user_candidates_and_exclusions(command, tmp_path, mo
 
 
 def test_scores_of_the_pairs_of_a_file(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(recommend, "PAIRS_PER_CHUNK", 2)
+    monkeypatch.setattr(lists, "PAIRS_PER_CHUNK", 2)
     (tmp_path / "pairs.csv").write_text("user,item\nu3,sku1\nu1,sku2\nnobody,sku1\nu3,what\n,sku1\nu3,sku2\n")
     code, printed = command(f"--pairs={tmp_path}/pairs.csv", f"--out={tmp_path}/scores.parquet")
     table = pq.read_table(tmp_path / "scores.parquet")
@@ -135,7 +135,7 @@ def test_scores_of_the_pairs_of_a_file(command, tmp_path, monkeypatch):
     assert table["user"].to_pylist() == ["u3", "u1", "u3"] and table["item"].to_pylist() == ["sku1", "sku2", "sku2"]
     code, printed = command(f"--pairs={tmp_path}/pairs.csv")
     assert code == 0 and f"{table['score'][0].as_py():.4f}" in printed
-    monkeypatch.setattr(recommend, "AT_MOST_PRINTED", 4)
+    monkeypatch.setattr(lists, "AT_MOST_PRINTED", 4)
     assert "5 pairs are too many to print: add --out=" in command(f"--pairs={tmp_path}/pairs.csv")[1]
 
 
@@ -202,7 +202,7 @@ def test_a_table_is_for_users(command, tmp_path):
 
 
 def test_many_users_are_not_printed_and_folders_are_checked(command, monkeypatch, tmp_path):
-    monkeypatch.setattr(recommend, "AT_MOST_PRINTED", 5)
+    monkeypatch.setattr(lists, "AT_MOST_PRINTED", 5)
     assert "40 users are too many to print: add --out=" in command("--k=3")[1]
     code, printed = command(workdir=tmp_path / "nowhere")
     assert code == 2 and "is not there: name the --workdir of a run" in printed

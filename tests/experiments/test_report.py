@@ -4,17 +4,18 @@ import json
 import re
 import shlex
 import shutil
-import sys
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import cli, compare_report, groups, pictures, report, systems
-from experiments.commands import command
-from experiments.comparison import compare
-from experiments.config import as_json
+from experiments import report
+from experiments.reporting import compare_report, groups, pictures, run_report, systems
+from experiments.reporting.comparison import compare
+from experiments.settings import cli, guard
+from experiments.settings.commands import command
+from experiments.settings.config import as_json
 
 pytest.importorskip("matplotlib")
 
@@ -46,19 +47,18 @@ def test_without_matplotlib_or_room_a_run_still_ends_well(runs, tmp_path, capsys
     folder = tmp_path / "a"
     shutil.copytree(runs / "t", folder, ignore=shutil.ignore_patterns("report.*", "pictures", "checkpoints"))
     monkeypatch.setattr(pictures, "available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["report.py", str(folder)])
-    assert cli.guarded(report.main) == 0 and "report.html" in capsys.readouterr().out
+    assert guard.guarded(report.main, ["report.py", str(folder)]) == 0 and "report.html" in capsys.readouterr().out
     check(folder, [])
     assert "Pictures need matplotlib" in (folder / "report.html").read_text()
     (folder / "report.html").unlink()
     (folder / "report.html").mkdir()
-    report.of_run(folder, console=Console())
+    run_report.of_run(folder, console=Console())
     assert "warning: no report written" in capsys.readouterr().out
     monkeypatch.undo()
     shutil.rmtree(folder / "report.html")
     for name in ("per_user.parquet", "metrics.jsonl"):  # as an older version left it
         (folder / name).unlink()
-    report.of_run(folder)
+    run_report.of_run(folder)
     check(folder, [])
 
 

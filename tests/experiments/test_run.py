@@ -17,9 +17,10 @@ from marks import quick
 
 from diffrec_jax.data import synthetic
 from diffrec_jax.evaluation import BEYOND
-from experiments import cli, run
-from experiments.cli import FLAG_FILES
-from experiments.config import Config, as_flags
+from experiments import run
+from experiments.settings import cli, guard
+from experiments.settings.cli import FLAG_FILES, as_flags
+from experiments.settings.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--dims=[8]", "--steps=3", "--epochs=4", "--eval_every=2", "--batch_size=32", "--baselines=false"]
@@ -49,15 +50,14 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture
-def command(data_dir, tmp_path, capsys, monkeypatch):
+def command(data_dir, tmp_path, capsys):
     """Runs a command line; returns the exit code and what was printed."""
 
     def do(*flags, workdir="run", small=True):
         argv = ["run.py", f"--data_dir={data_dir}", *(SMALL if small else []), *flags]
         if workdir:
             argv.append(f"--workdir={tmp_path / workdir}")
-        monkeypatch.setattr(sys, "argv", argv)
-        code = cli.guarded(run.main)
+        code = guard.guarded(run.main, argv)
         printed = capsys.readouterr()
         return code, printed.out + printed.err
 
@@ -205,18 +205,17 @@ def test_a_folder_of_another_run_is_refused_with_the_difference(command):
     assert command(*other)[0] == 0
 
 
-def test_changed_data_is_refused(data_dir, tmp_path, capsys, monkeypatch):
+def test_changed_data_is_refused(data_dir, tmp_path, capsys):
     split = synthetic.generate(n_users=60, n_items=110, seed=5).k_core(3).split_by_time(0.7, 0.1, 0.2)
     write_released(tmp_path / "changing", split)
     argv = ["run.py", f"--dataset={tmp_path / 'changing'}", *SMALL, f"--workdir={tmp_path / 'run'}"]
-    monkeypatch.setattr(sys, "argv", argv)
-    assert cli.guarded(run.main) == 0
+    assert guard.guarded(run.main, argv) == 0
     pairs = np.load(tmp_path / "changing" / "train_list.npy")
     np.save(tmp_path / "changing" / "train_list.npy", pairs[:-1])
-    assert cli.guarded(run.main) == 2
+    assert guard.guarded(run.main, argv) == 2
     assert "is finished, on data that have changed since" in capsys.readouterr().err
     (tmp_path / "run" / "result.json").unlink()
-    assert cli.guarded(run.main) == 2
+    assert guard.guarded(run.main, argv) == 2
     assert "holds a run on other interactions" in capsys.readouterr().err
 
 

@@ -19,8 +19,10 @@ import programs
 import pytest
 from test_run import ROOT
 
-from experiments import cli, rendezvous, run, runtime
-from experiments.config import Config, as_flags
+from experiments import run
+from experiments.settings import guard, rendezvous, runtime
+from experiments.settings.cli import as_flags
+from experiments.settings.config import Config
 
 SMALL = ["--dims=[8]", "--steps=3", "--epochs=4", "--eval_every=2", "--batch_size=32", "--baselines=false"]
 
@@ -31,13 +33,12 @@ def dataset(tiny_data):
 
 
 @pytest.fixture
-def command(dataset, tmp_path, capsys, monkeypatch):
+def command(dataset, tmp_path, capsys):
     """Runs a command line; the exit code and what was printed."""
 
     def do(*flags, name="run"):
         argv = ["run.py", f"--dataset={dataset}", *SMALL, *flags, f"--workdir={tmp_path / name}"]
-        monkeypatch.setattr(sys, "argv", argv)
-        code = cli.guarded(run.main)
+        code = guard.guarded(run.main, argv)
         printed = capsys.readouterr()
         return code, printed.out + printed.err
 
@@ -186,7 +187,7 @@ def test_two_processes_stop_together_go_on_and_have_the_loss_curve_of_one(comman
             time.sleep(0.02)
         processes[1].send_signal(signal.SIGTERM)  # a scheduler may tell any of them
         texts = [process.communicate(timeout=120)[0] for process in processes]
-    assert [process.returncode for process in processes] == [cli.EXIT_RUN_AGAIN] * 2, texts
+    assert [process.returncode for process in processes] == [guard.EXIT_RUN_AGAIN] * 2, texts
     assert "state saved; to go on: python -m" in texts[0]
     assert len(metrics.read_text().splitlines()) < 30, "it was over before it was stopped"
     with two_processes(flags) as processes:

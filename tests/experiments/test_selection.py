@@ -2,26 +2,26 @@
 
 import json
 import shutil
-import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import cli, compare, evidence, results, run, segments, selection, sweep
-from experiments.config import Config
+from experiments import compare, results, run, sweep
+from experiments.reporting import evidence, segments
+from experiments.settings import guard, selection
+from experiments.settings.config import Config
 
 TINY = ["--dataset=tiny", "--dims=[8]", "--steps=3", "--epochs=4", "--eval_every=2", "--batch_size=32"]
 MRR = [*TINY, "--select=standard:mrr@3", "--ks=1,5"]
 
 
 @pytest.fixture
-def command(tiny_data, capsys, monkeypatch):
+def command(tiny_data, capsys):
     def do(door, *flags):
         data = [f"--data_dir={tiny_data}"] if door in (run, sweep) else []
-        monkeypatch.setattr(sys, "argv", ["door.py", *data, *map(str, flags)])
-        code = cli.guarded(door.main)
+        code = guard.guarded(door.main, ["door.py", *data, *map(str, flags)])
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 

@@ -18,7 +18,8 @@ pytest.importorskip("uvicorn")
 
 from shop import run_folder, split  # noqa: F401 (fixtures)
 
-from experiments import cli, serve
+from experiments import serve
+from experiments.settings import guard
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,8 +53,7 @@ def test_it_serves_and_finishes_what_it_accepted(run_folder):  # noqa: F811
         process.stdout.close()
 
 
-def test_mistakes(tmp_path, capsys, monkeypatch):
+def test_mistakes(tmp_path, capsys):
     for flags, sentence in ((["--max_k=0"], "must be at least 1"), ([], "is not there: name the --workdir")):
-        monkeypatch.setattr(sys, "argv", ["serve.py", f"--workdir={tmp_path / 'nowhere'}", *flags])
-        assert cli.guarded(serve.main) == 2
+        assert guard.guarded(serve.main, ["serve.py", f"--workdir={tmp_path / 'nowhere'}", *flags]) == 2
         assert sentence in capsys.readouterr().err

@@ -4,7 +4,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import cli, source
+from experiments.running import source
+from experiments.settings import cli
 
 LOG = "".join(f"u{u};é{i};{10 * u + i};{1 + i % 5}\n" for u in range(6) for i in range(7))
 

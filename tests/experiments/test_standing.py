@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,12 @@ import pytest
 
 from diffrec_jax.data import splits, synthetic
 from diffrec_jax.data.interactions import Interactions
-from experiments import cli, fingerprints, run, source
-from experiments.budget import not_more
-from experiments.config import Config, as_flags
+from experiments import run
+from experiments.running import fingerprints, one_run, source
+from experiments.settings import cli, guard
+from experiments.settings.budget import not_more
+from experiments.settings.cli import as_flags
+from experiments.settings.config import Config
 
 LOG = synthetic.generate(n_users=60, n_items=30, mean_events=20, seed=6).deduplicate()
 SMALL = ["--dims=[8]", "--steps=3", "--eval_every=2", "--batch_size=32", "--baselines=false"]
@@ -35,8 +37,7 @@ def command(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def do(*flags):
-        monkeypatch.setattr(sys, "argv", ["run.py", *flags, "--workdir=run"])
-        code = cli.guarded(run.main)
+        code = guard.guarded(run.main, ["run.py", *flags, "--workdir=run"])
         printed = capsys.readouterr()
         return code, (printed.out + printed.err).replace("\n", " ")
 
@@ -226,12 +227,11 @@ def test_an_interrupted_extension_keeps_the_earlier_result_and_its_flag_file_goe
     assert trained("--epochs=2")[0] == 0
     earlier = {name: Path("run", name).read_bytes() for name in ("result.json", "config.json", "per_user.parquet")}
     with monkeypatch.context() as patch:
-        patch.setattr(run, "measured", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert trained("--epochs=4")[0] == cli.EXIT_INTERRUPTED
+        patch.setattr(one_run, "measured", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert trained("--epochs=4")[0] == guard.EXIT_INTERRUPTED
     assert earlier == {name: Path("run", name).read_bytes() for name in earlier}
     assert "run is finished; its result:" in trained("--epochs=2")[1]
-    monkeypatch.setattr(sys, "argv", ["run.py", "--flagfile=run/flags.txt"])
-    assert cli.guarded(run.main) == 0
+    assert guard.guarded(run.main, ["run.py", "--flagfile=run/flags.txt"]) == 0
     assert record("result.json")["epochs_run"] == 4
 
 

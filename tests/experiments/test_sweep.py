@@ -4,29 +4,29 @@ import csv
 import dataclasses
 import json
 import re
-import sys
 
 import numpy as np
 import optuna
 import pytest
 
 from diffrec_jax import api
-from experiments import cli, run, source, sweep
-from experiments.config import Config
-from experiments.kinds import KINDS
+from experiments import run, sweep
+from experiments.running import source, sweeping
+from experiments.settings import cli, guard
+from experiments.settings.config import Config
+from experiments.settings.kinds import KINDS
 
 EASE = ["--model=ease", "--recency=power", "--dataset=tiny"]
 TRAINED = ["--model=elsa", "--dataset=tiny", "--epochs=3", "--eval_every=1", "--tune=lr", "--dim=4"]
 
 
 @pytest.fixture
-def command(tiny_data, tmp_path, capsys, monkeypatch):
+def command(tiny_data, tmp_path, capsys):
     """Runs a search; returns the exit code and what was printed."""
 
     def do(*flags):
         argv = ["sweep.py", f"--data_dir={tiny_data}", f"--workdir={tmp_path / 'sweep'}", *flags]
-        monkeypatch.setattr(sys, "argv", argv)
-        code = cli.guarded(sweep.main)
+        code = guard.guarded(sweep.main, argv)
         printed = capsys.readouterr()
         return code, printed.out + printed.err
 
@@ -37,9 +37,9 @@ def command(tiny_data, tmp_path, capsys, monkeypatch):
 def test_what_is_shipped_lies_in_the_space_that_is_searched(path):
     config = cli.parse(["run.py", f"--flagfile={path}"], usage="")
     network = dataclasses.replace(config, linear_path=0.0, linear_l2=Config.linear_l2)
-    space = sweep.space_of(network, frozenset(), "")
+    space = sweeping.space_of(network, frozenset(), "")
     outside = {
-        n for n, value in sweep.defaults_of(network, space).items() if value is not None and value not in space[n]
+        n for n, value in sweeping.defaults_of(network, space).items() if value is not None and value not in space[n]
     }
     assert outside == (
         {"noise_max"} if path.stem == "amazon-noisy" else set()
@@ -86,8 +86,7 @@ def test_a_search_goes_on_where_it_was_and_its_best_is_a_run(command, tiny_data,
     config = cli.parse(["run.py", f"--flagfile={flags}"], usage="")
     assert (config.model, config.recency, config.l2) == ("ease", "power", float(best["l2"]))
     argv = ["run.py", f"--flagfile={flags}", f"--workdir={tmp_path / 'r'}", f"--data_dir={tiny_data}", "--nobaselines"]
-    monkeypatch.setattr(sys, "argv", argv)
-    assert cli.guarded(run.main) == 0
+    assert guard.guarded(run.main, argv) == 0
     result = json.loads((tmp_path / "r" / "result.json").read_text())
     assert result["valid"]["official"]["recall@20"] == pytest.approx(float(best["valid_recall@20"]), abs=1e-6)
 
@@ -105,9 +104,9 @@ def test_trained_models_report_are_pruned_and_end_with_the_time(command, tiny_da
     trial = study.ask()
     config = Config(model="elsa", dim=4, epochs=50, eval_every=2, dataset="tiny", data_dir=str(tiny_data))
     with pytest.raises(optuna.TrialPruned):
-        sweep.measured(config, source.load(config), trial, 0.0)  # not even time for one validation
-    monkeypatch.setattr(sweep.TrialObserver, "interrupted", lambda observer: observer.best is not None)
-    assert 0.0 < sweep.measured(config, source.load(config), trial, 0.0) < 1.0  # what one epoch reached counts
+        sweeping.measured(config, source.load(config), trial, 0.0)  # not even time for one validation
+    monkeypatch.setattr(sweeping.TrialObserver, "interrupted", lambda observer: observer.best is not None)
+    assert 0.0 < sweeping.measured(config, source.load(config), trial, 0.0) < 1.0  # what one epoch reached counts
 
 
 def test_a_trial_whose_process_died_is_tried_again(command, tmp_path):
@@ -121,14 +120,14 @@ def test_a_trial_whose_process_died_is_tried_again(command, tmp_path):
 
 def test_what_does_not_fit_into_memory_is_a_trial_that_failed_and_a_defect_is_raised(command, tmp_path, monkeypatch):
     errors = [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: out of memory"), RuntimeError("a defect")]
-    real = sweep.measured
+    real = sweeping.measured
 
     def measured(config, split, trial, deadline):
         if errors:
             raise errors.pop(0)
         return real(config, split, trial, deadline)
 
-    monkeypatch.setattr(sweep, "measured", measured)
+    monkeypatch.setattr(sweeping, "measured", measured)
     with pytest.raises(RuntimeError, match="a defect"):
         command(*EASE, "--trials=3")
     code, text = command(*EASE, "--trials=3")
@@ -155,10 +154,10 @@ def test_a_model_without_a_space_is_tried_once(command, tmp_path):
 @pytest.mark.parametrize("model", KINDS)
 def test_every_model_is_searched_from_its_defaults(model):
     config = Config(model=model, recency="" if model in ("diffrec", "l_diffrec", "recent_popularity") else "power")
-    space = sweep.space_of(config, frozenset(), "")
+    space = sweeping.space_of(config, frozenset(), "")
     assert space
-    assert all(value in space[name] for name, value in sweep.defaults_of(config, space).items())
-    assert not set(sweep.space_of(config, frozenset(space), ""))
+    assert all(value in space[name] for name, value in sweeping.defaults_of(config, space).items())
+    assert not set(sweeping.space_of(config, frozenset(space), ""))
     assert ("recency_power" in space) == (config.kernel == "power")
 
 
@@ -192,6 +191,6 @@ def test_a_damaged_study_is_refused(command, tmp_path):
 
 
 def test_two_processes_do_not_share_a_folder(command, tmp_path):
-    with sweep.claimed(tmp_path / "sweep"):
+    with sweeping.claimed(tmp_path / "sweep"):
         code, text = command(*EASE)
     assert code == 2 and "another process searches in" in text

@@ -5,17 +5,18 @@ import os
 import re
 import resource
 import signal
-import sys
 
 import jax
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from experiments import cli, run
+from experiments import run
 from experiments.benchmarks import faults
-from experiments.curves import Curves
-from experiments.run_folder import RunFolder
+from experiments.running import one_run
+from experiments.running.curves import Curves
+from experiments.running.run_folder import RunFolder
+from experiments.settings import guard
 
 SMALL = ["--dims=[8]", "--steps=3", "--epochs=6", "--eval_every=2", "--batch_size=32", "--baselines=false"]
 
@@ -26,15 +27,14 @@ def dataset(tiny_data):
 
 
 @pytest.fixture
-def command(dataset, tmp_path, capsys, monkeypatch):
+def command(dataset, tmp_path, capsys):
     """Runs a command line in ``tmp_path/NAME``; the exit code and what was printed."""
     handlers = {signal.SIGTERM: signal.SIG_IGN, signal.SIGINT: signal.default_int_handler}  # as in a terminal
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
 
     def do(name="run"):
         argv = ["run.py", f"--dataset={dataset}", *SMALL, f"--workdir={tmp_path / name}"]
-        monkeypatch.setattr(sys, "argv", argv)
-        code = cli.guarded(run.main)
+        code = guard.guarded(run.main, argv)
         printed = capsys.readouterr()
         return code, printed.out + printed.err
 
@@ -60,7 +60,7 @@ def test_sigterm_saves_says_run_me_again_and_the_same_command_ends_alike(command
         third = lambda folder, report: report.epoch == 3  # noqa: E731
         patch.setattr(RunFolder, "record", raising(signal.SIGTERM, RunFolder.record, when=third))
         code, text = command()
-    assert code == cli.EXIT_RUN_AGAIN == 75 and "stopped after step 9, state saved; to go on: python -m" in text, text
+    assert code == guard.EXIT_RUN_AGAIN == 75 and "stopped after step 9, state saved; to go on: python -m" in text, text
     assert (tmp_path / "run" / "checkpoints" / "9").is_dir()
     code, text = command()
     assert code == 0 and "going on after epoch 3, step 9" in text
@@ -71,7 +71,7 @@ def test_sigterm_saves_says_run_me_again_and_the_same_command_ends_alike(command
 @pytest.mark.parametrize("where", ["load", "measured"])
 def test_before_and_after_training_a_signal_ends_the_run_at_once(command, monkeypatch, number, code, where):
     with monkeypatch.context() as patch:
-        module = run.source if where == "load" else run
+        module = one_run.source if where == "load" else one_run
         patch.setattr(module, where, raising(number, getattr(module, where)))
         found, text = command()
     assert found == code and "stopped; what was saved stays" in text
@@ -83,13 +83,13 @@ def test_a_device_out_of_memory_is_one_sentence_and_a_defect_is_none(command, mo
     def out_of_memory(*args, **options):
         raise jax.errors.JaxRuntimeError(text)
 
-    monkeypatch.setattr(run.api, "fit", out_of_memory)
+    monkeypatch.setattr(one_run.api, "fit", out_of_memory)
     text = "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore"
     code, said = command()
     assert code == 2 and "the device's memory does not hold this (RESOURCE_EXHAUSTED: Out of memory" in said
     assert "choose a smaller --batch_size" in said and "more" not in said
     with monkeypatch.context() as patch:
-        patch.setattr(run.api, "fit", lambda *args, **options: np.empty(2**62, np.int8))
+        patch.setattr(one_run.api, "fit", lambda *args, **options: np.empty(2**62, np.int8))
         code, said = command()
     assert code == 2 and "the memory of this machine does not hold this (Unable to allocate" in said
     text = "INTERNAL: something else"

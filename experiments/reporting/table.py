@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diffrec_jax.evaluation import BEYOND
-from experiments.published import columns, list_length, published
+from experiments.reporting.published import columns, list_length, published
 
 TITLES = {
     "diffrec": "DiffRec",

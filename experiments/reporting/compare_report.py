@@ -1,18 +1,86 @@
-"""``report.md`` and ``report.html`` of a comparison: its tables, and what depends on what, in pictures."""
+"""A comparison from run folders to ``report.md`` and ``report.html``: tables, and what depends on what, in pictures."""
 
+import argparse
+import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import pictures
-from experiments.commands import command
-from experiments.comparison import Comparison
-from experiments.config import NOT_PART_OF_A_RUN
-from experiments.report import Picture, Report, by_group
-from experiments.systems import System, differing
+from rich.console import Console
 
+from diffrec_jax.files import write_atomically
+from experiments.reporting import evidence, pictures, segments, systems
+from experiments.reporting.comparison import Comparison, check_comparable, compare
+from experiments.reporting.published import columns
+from experiments.reporting.run_report import Picture, Report, by_group
+from experiments.reporting.systems import System, differing
+from experiments.settings.commands import command
+from experiments.settings.config import NOT_PART_OF_A_RUN
+
+FORMATS = (".md", ".tex", ".csv")
 SHOWN = ("recall@20", "ndcg@20")
 NAMES = {"steps": "T (--steps)", "sampling_steps": "T' (--sampling_steps)", "noise_scale": "s (--noise_scale)"}
+
+
+def start(args: argparse.Namespace) -> int:
+    """Compare the runs that the flags of ``experiments.compare`` name; the exit code."""
+    check_out(args.out)
+    if not 0.5 <= args.level < 1:
+        raise ValueError(f"--level={args.level} must lie in [0.5, 1): .95, say")
+    groups = segments.read(args.segments) if args.segments else None
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    runs = []
+    for path in args.runs:
+        if is_one(Path(path)):  # from runs/*
+            console.print(f"left out: {path} is the report of a comparison", highlight=False, soft_wrap=True)
+        else:
+            runs.append(systems.read(path))
+    if not runs:
+        raise ValueError(f"{args.runs[0]} holds no run: name run folders, such as runs/a runs/b")
+    check_comparable(runs)
+    for run, same in systems.repeated(runs):
+        said = f"left out: {run.path} has the configuration and the seed of {same.path}"
+        console.print(said, highlight=False, soft_wrap=True)
+    if groups is not None:
+        segments.check(groups, evidence.read(runs[0].path, evidence.PER_USER)["user"])
+    if not args.nobaselines:
+        runs += systems.kept_baselines(runs)
+    found = compare(
+        systems.group(runs),
+        metrics=asked_metrics(args.metrics, runs),
+        protocol=args.protocol,
+        test=args.test,
+        level=args.level,
+    )
+    if groups is not None:
+        found = dataclasses.replace(found, more=(segments.compared(groups, found.systems, found.metrics),))
+    for sheet in found.sheets():
+        console.print(sheet.drawn())
+        console.print()
+    folder = Path(args.report) if args.report else runs[0].path.parent / "comparison"
+    folder.mkdir(parents=True, exist_ok=True)
+    made(found).write(folder)
+    console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    if args.out:
+        write_atomically(Path(args.out), found.written(Path(args.out).suffix))
+        console.print(f"written: {args.out}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def asked_metrics(said: str | None, runs: Sequence[systems.Run]) -> list[str]:
+    """The metrics of ``--metrics``; unless said, those that tables of these runs show."""
+    if said is None:
+        return list(columns(*(run.result["test"]["official"] for run in runs)))
+    return [name.strip() for name in said.split(",") if name.strip()]
+
+
+def check_out(out: str) -> None:
+    """Refuse a file that cannot be written before anything is computed."""
+    if out and Path(out).suffix not in FORMATS:
+        raise ValueError(f"--out={out} must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    if out and not Path(out).parent.is_dir():
+        raise ValueError(f"--out={out}: there is no folder {Path(out).parent}; make it first")
 
 
 def made(found: Comparison) -> Report:

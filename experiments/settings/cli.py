@@ -1,30 +1,22 @@
-"""From argv to ``Config``: flags made from its fields, flag files found by their bare name, errors in one sentence."""
+"""From argv to ``Config`` and back: flags made from its fields, and flag files, which are found by their bare name."""
 
 import dataclasses
-import logging
-import signal
 import sys
 import types
 import typing
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import flags
 from rich.console import Console
 
-from experiments import no_tpu
-from experiments.config import Config
+from experiments.settings.config import MACHINE, Config, as_json
 
-FLAG_FILES = Path(__file__).parent / "flags"
+FLAG_FILES = Path(__file__).parents[1] / "flags"
+FLAG_FILE_HELP = "  --flagfile: a file of flags, one on a line; a shipped one is found by its bare name\n"
+Kind = TypeVar("Kind")
 RECORDED_FLAGS = "flags.txt"  # of a run folder, beside its config.json
-EXIT_INTERRUPTED = 130  # by Ctrl-C
-EXIT_RUN_AGAIN = 75  # by SIGTERM: EX_TEMPFAIL of sysexits.h, "try again later"
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came."""
 
 
 class DimsParser(flags.ArgumentParser):
@@ -97,12 +89,22 @@ def read(argv: Sequence[str], *kinds: Any, usage: str) -> tuple[dict[str, Any], 
     except (flags.Error, OSError) as error:
         raise ValueError(str(error).replace("FATAL Flags parsing error: ", "")) from None
     if values["help"].value:
-        print(f"{usage}\n\nflags:\n{values.get_help(include_special_flags=False)}")
+        print(f"{usage}\n\nflags:\n{values.get_help(include_special_flags=False)}\n{FLAG_FILE_HELP}")
         raise SystemExit(0)
     if len(rest) > 1:
         raise ValueError(f"{rest[1]!r} is no flag: every option begins with --, as in --dataset=ml-100k")
     found = {field.name: values[field.name].value for field in fields}
     return found, frozenset(name for name in found if values[name].present), flag_file
+
+
+def taken(kind: type[Kind], values: dict[str, Any]) -> Kind:
+    """One of the dataclasses of ``read``, made of its flags, which leave ``values``."""
+    return kind(**{field.name: values.pop(field.name) for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
+
+
+def typed_names(argv: Sequence[str]) -> set[str]:
+    """The names of the flags on the command line itself, without those of flag files."""
+    return {argument.partition("=")[0].lstrip("-") for argument in argv[1:]}
 
 
 def find_flag_files(argv: Sequence[str]) -> tuple[list[str], str | None]:
@@ -155,47 +157,6 @@ def _typed(argv: Sequence[str], name: str) -> list[tuple[int, str]]:
     return found
 
 
-def guarded(main: Callable[[Sequence[str]], int]) -> int:
-    """Run a command; what the person who typed it can mend becomes one sentence on stderr and exit code 2.
-
-    Ctrl-C ends it with exit code 130, SIGTERM with 75: run it again.
-    """
-    no_tpu.quieten()
-    previous = signal.signal(signal.SIGTERM, _terminate)
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # what Orbax logs is raised, and said in a sentence, too
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    try:
-        return main(sys.argv)
-    except KeyboardInterrupt as stop:
-        print("stopped; what was saved stays, and the same command goes on from there", file=sys.stderr)
-        return EXIT_RUN_AGAIN if isinstance(stop, Terminated) else EXIT_INTERRUPTED
-    except (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError) as error:
-        memory = out_of_memory(error)
-        if not memory and isinstance(error, RuntimeError) and type(error).__module__.startswith(("jax", "builtins")):
-            raise  # a defect of ours, not of the input
-        print(f"error: {memory or error}", file=sys.stderr)
-        return 2
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def out_of_memory(error: BaseException) -> str:
-    """A sentence if the memory of the host or of a device did not hold something; empty for any other error."""
-    said = (str(error).splitlines() or ["no more was said"])[0]
-    if isinstance(error, MemoryError):
-        return f"the memory of this machine does not hold this ({said}): take less data, or a larger machine"
-    if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
-        return (
-            f"the device's memory does not hold this ({said}): choose a smaller --batch_size, or spread the catalogue "
-            "with --mesh, where the command has them"
-        )
-    return ""
-
-
-def _terminate(number: int, frame: types.FrameType | None) -> None:
-    raise Terminated
-
-
 def _define(field: "dataclasses.Field[Any]", values: flags.FlagValues) -> None:
     """One flag for one field of ``Config``."""
     kind: Any = field.type
@@ -216,3 +177,15 @@ def _define(field: "dataclasses.Field[Any]", values: flags.FlagValues) -> None:
         flags.DEFINE_string(field.name, default, text, flag_values=values)
     else:
         flags.DEFINE(DimsParser(), field.name, default, text, flag_values=values, serializer=DimsSerializer())
+
+
+def flag_text(value: Any) -> str:
+    """A value as it is typed after the flag's name."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple | list) else str(value)
+
+
+def as_flags(config: Config) -> str:
+    """The configuration as a flag file."""
+    values = as_json(config).items()
+    known = {name: value for name, value in values if value is not None and name not in ("quiet", *MACHINE)}
+    return "".join(f"--{name}={flag_text(value)}\n" for name, value in known.items())

@@ -10,10 +10,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diffrec_jax.processes import is_writer
 from diffrec_jax.training import EpochReport, Observer, Plan
-from experiments import selection
-from experiments.config import Config
-from experiments.curves import Curves
-from experiments.run_folder import RunFolder
+from experiments.running.curves import Curves
+from experiments.running.run_folder import RunFolder
+from experiments.settings import selection
+from experiments.settings.config import Config
 
 
 class RunObserver(Observer):

@@ -22,8 +22,8 @@ from diffrec_jax.evaluation import mask_seen, top_k
 from diffrec_jax.mesh import Layout, batch_size_on, make_mesh, replicated
 from diffrec_jax.models import Catalogue
 from diffrec_jax.models.contract import Model, item_axes, shapes
+from diffrec_jax.planning import no_tpu
 from diffrec_jax.training import Trainer
-from experiments import no_tpu
 
 MISSING = "planning for TPUs needs their compiler: pip install 'diffrec_jax[tpu]'"
 NO_MACHINE = {**no_tpu.WORDS, "TF_CPP_MIN_LOG_LEVEL": "3"}

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from diffrec_jax.space import Choice, Range, Real
-from experiments.cli import out_of_memory
+from experiments.settings.guard import out_of_memory
 
 try:
     import optuna
 except ImportError:
-    raise SystemExit("error: a search needs the package optuna: pip install 'diffrec_jax[tune]'") from None
+    raise ValueError("a search needs the package optuna: pip install 'diffrec_jax[tune]'") from None
 
 Values = dict[str, Any]
 Pruned = optuna.TrialPruned

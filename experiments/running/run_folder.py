@@ -17,11 +17,12 @@ from etils import epath
 from diffrec_jax import files
 from diffrec_jax.files import write_atomically
 from diffrec_jax.training import EpochReport
-from experiments import locks
-from experiments.budget import BUDGET, not_more
-from experiments.config import Config, as_flags, as_json
-from experiments.curves import Curves
-from experiments.fingerprints import is_older
+from experiments.running import locks
+from experiments.running.curves import Curves
+from experiments.running.fingerprints import is_older
+from experiments.settings.budget import BUDGET, not_more
+from experiments.settings.cli import as_flags
+from experiments.settings.config import Config, as_json
 
 SHORTER = "; a run can be trained for longer, not for less"
 

@@ -4,7 +4,9 @@ Metrics of a user are averaged over the seeds of a system first, so that what is
 tested against the first on every metric, and Holm's correction counts all these tests together.
 """
 
+import csv
 import dataclasses
+import io
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +15,10 @@ import numpy as np
 
 from diffrec_jax.evaluation import BEYOND
 from diffrec_jax.evaluation.metrics import Protocol
-from diffrec_jax.evaluation.significance import Test, bootstrap_intervals, holm, paired_test
-from experiments import evidence
-from experiments.sheet import Sheet
-from experiments.systems import Run, System, shared_list_length
+from diffrec_jax.evaluation.significance import Test, compare_systems
+from experiments.reporting import evidence
+from experiments.reporting.sheet import Sheet
+from experiments.reporting.systems import Run, System, shared_list_length
 
 SAME = ("dataset", "split", "noise", "eval_history", "data")
 
@@ -69,6 +71,19 @@ class Comparison:
     def sheets(self) -> list[Sheet]:
         """Quality, tests, lists and cost."""
         return [self._quality(), self._tests(), *self.more, self._beyond(), self._costs()]
+
+    def written(self, suffix: str) -> str:
+        """The text of a ``.md``, ``.tex`` or ``.csv`` file."""
+        if suffix == ".md":
+            return "\n".join(sheet.markdown() for sheet in self.sheets())
+        if suffix == ".tex":
+            return "% needs \\usepackage{booktabs}\n" + "\n".join(sheet.latex() for sheet in self.sheets())
+        text = io.StringIO()
+        records = self.records()
+        writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+        return text.getvalue()
 
     def _quality(self) -> Sheet:
         best = {m: max(self.cells[s.name, m].mean for s in self.systems) for m in self.metrics}
@@ -177,26 +192,21 @@ def compare(
     n_users = values.shape[1]
     if not n_users:
         raise ValueError("no user of these runs has held-out items: there is nothing to test")
-    together = np.concatenate([values, values - values[:1]])  # the second half: differences
-    low, high = bootstrap_intervals(np.moveaxis(together, 1, 0).reshape(n_users, -1), level=level, resamples=resamples)
-    low, high = (bound.reshape(2, len(systems), len(metrics)) for bound in (low, high))
-    tests = [(s, m) for s in range(1, len(systems)) for m in range(len(metrics))]
-    p = [paired_test(values[s, :, m], values[0, :, m], test=test) for s, m in tests]
-    found = {pair: (a, float(b)) for pair, a, b in zip(tests, p, holm(p))}
+    found = compare_systems(values, test=test, level=level, resamples=resamples)
     cells = {}
     for s, system in enumerate(systems):
         for m, metric in enumerate(metrics):
-            mean, standard = system.mean(protocol, metric), float(np.mean(values[s, :, m]))
+            mean, at = system.mean(protocol, metric), (s, m)
             share = _share(systems, metric) if protocol == "official" else 1.0
-            cell = Cell(mean, system.deviation(protocol, metric), low[0, s, m] * share, high[0, s, m] * share)
+            cell = Cell(mean, system.deviation(protocol, metric), found.low[at] * share, found.high[at] * share)
             if s:
                 cell = dataclasses.replace(
                     cell,
-                    difference=(standard - float(np.mean(values[0, :, m]))) * share,
-                    difference_low=low[1, s, m] * share,
-                    difference_high=high[1, s, m] * share,
-                    p=found[s, m][0],
-                    p_holm=found[s, m][1],
+                    difference=float(found.difference[at]) * share,
+                    difference_low=found.difference_low[at] * share,
+                    difference_high=found.difference_high[at] * share,
+                    p=float(found.p[at]),
+                    p_holm=float(found.p_holm[at]),
                 )
             cells[system.name, metric] = cell
     return Comparison(tuple(systems), tuple(metrics), protocol, test, level, n_users, cells)

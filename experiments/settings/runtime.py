@@ -5,8 +5,8 @@ import os
 import jax
 import pooch
 
-from experiments import rendezvous
-from experiments.config import Config
+from experiments.settings import rendezvous
+from experiments.settings.config import Config
 
 KEPT_FROM_SECONDS = 0.2  # of compilation, for a program to be kept
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.groups import Grouped
+from experiments.reporting.groups import Grouped
 
 AT_MOST_LINES = 8  # systems in one picture
 COLOURS = ("#1965b0", "#dc050c", "#4eb265", "#f1932d", "#882e72", "#777777", "#7bafde", "#994f00")

@@ -15,8 +15,8 @@ from diffrec_jax.models.baselines import EASE
 from diffrec_jax.models.denoiser import ACTIVATIONS
 from diffrec_jax.models.linear_path import LinearPath
 from diffrec_jax.training.step import DTYPES
-from experiments import own_splits, selection
-from experiments.kinds import KINDS, LATENT, RECENCY, TIME_AWARE, hyper_parameters, models_of
+from experiments.settings import own_splits, selection
+from experiments.settings.kinds import KINDS, LATENT, RECENCY, TIME_AWARE, hyper_parameters, models_of
 
 PRNG_IMPLS = ("threefry2x32", "rbg", "unsafe_rbg")
 SPLITS = ("temporal", "leave_one_out", "global_time", "random", "diffrec")
@@ -342,15 +342,3 @@ class Config:
 def as_json(config: Config) -> dict[str, Any]:
     """The configuration as JSON would hold it."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
-
-
-def flag_text(value: Any) -> str:
-    """A value as it is typed after the flag's name."""
-    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple | list) else str(value)
-
-
-def as_flags(config: Config) -> str:
-    """The configuration as a flag file."""
-    values = as_json(config).items()
-    known = {name: value for name, value in values if value is not None and name not in ("quiet", *MACHINE)}
-    return "".join(f"--{name}={flag_text(value)}\n" for name, value in known.items())

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from experiments import selection
-from experiments.commands import configuration
-from experiments.config import NOT_PART_OF_A_RUN, Config, as_json
-from experiments.published import list_length
-from experiments.table import TITLES
+from experiments.reporting.published import list_length
+from experiments.reporting.table import TITLES
+from experiments.settings import selection
+from experiments.settings.commands import configuration
+from experiments.settings.config import NOT_PART_OF_A_RUN, Config, as_json
 
 NOT_OF_A_SYSTEM = (
     *(*NOT_PART_OF_A_RUN, "seed", "baselines", "ks"),
@@ -160,3 +160,14 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(map(str, value)) + "]"
     return str(value).rsplit("/", 1)[-1] or "none"
+
+
+def kept_baselines(runs: Sequence[Run]) -> list[Run]:
+    """The baselines kept in these run folders, each once, except those that are compared anyway."""
+    named = {run.result["model"] for run in runs}
+    kept: dict[str, Run] = {}
+    for folder in (path.parent for run in runs for path in sorted(run.path.glob("baselines/*/result.json"))):
+        baseline = read(folder)
+        if baseline.data == runs[0].data and baseline.result["model"] not in named:
+            kept.setdefault(folder.name, baseline)
+    return list(kept.values())

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from experiments import systems
-from experiments.config import Config
-from experiments.published import columns
+from experiments.reporting import systems
+from experiments.reporting.published import columns
+from experiments.settings.config import Config
 
 
 def each(config: Config) -> list[Config]:

@@ -6,7 +6,7 @@ from diffrec_jax.data.cuts import cut_moments
 from diffrec_jax.data.splits import Split, leakage_report
 
 if TYPE_CHECKING:
-    from experiments.config import Config
+    from experiments.settings.config import Config
 
 SHARED = ("temporal", "global_time", "random")  # splits that shares mean something to
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import cli
-from experiments.config import NOT_PART_OF_A_RUN, Config, as_json
-from experiments.kinds import KINDS
+from experiments.settings import cli
+from experiments.settings.config import NOT_PART_OF_A_RUN, Config, as_json
+from experiments.settings.kinds import KINDS
 
 _PATHS = (
     "data",

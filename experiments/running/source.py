@@ -7,8 +7,9 @@ from pathlib import Path
 from diffrec_jax.data import catalog, noise, preprocess, readers, released, splits
 from diffrec_jax.data.interactions import Interactions
 from diffrec_jax.data.splits import Split
-from experiments import fingerprints, own_splits
-from experiments.config import Config
+from experiments.running import fingerprints
+from experiments.settings import own_splits
+from experiments.settings.config import Config
 
 
 def load(config: Config) -> Split:

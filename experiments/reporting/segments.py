@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from experiments import evidence, given_tables
-from experiments.published import columns
-from experiments.sheet import Sheet
-from experiments.systems import System
-from experiments.table import TITLES
+from experiments.reporting import evidence, given_tables
+from experiments.reporting.published import columns
+from experiments.reporting.sheet import Sheet
+from experiments.reporting.systems import System
+from experiments.reporting.table import TITLES
 
 NOBODYS = "(no group)"
 USUAL = {"user": ("user", "user_id", "userid"), "group": ("group", "segment", "cohort")}

@@ -8,7 +8,7 @@ import numpy as np
 
 from diffrec_jax.data.interactions import Interactions
 from diffrec_jax.serving.vocabulary import Vocabulary, exact_in_javascript
-from experiments import id_files
+from experiments.reporting import id_files
 
 SHOWN = 5
 

@@ -25,8 +25,8 @@ from diffrec_jax.models.clustering import N_STARTS, k_means, remarks, svd_embedd
 from diffrec_jax.models.lightgcn import LightGCN
 from diffrec_jax.models.linear_path import LinearPath
 from diffrec_jax.processes import is_writer, same_everywhere
-from experiments import source
-from experiments.config import Config
+from experiments.running import source
+from experiments.settings.config import Config
 
 WIDTH = 64  # of embeddings made here
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments import evidence
-from experiments.systems import System
+from experiments.reporting import evidence
+from experiments.reporting.systems import System
 
 GROUPS = 5
 

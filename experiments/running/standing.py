@@ -9,9 +9,9 @@ from typing import Any
 
 from diffrec_jax.data.splits import Split
 from diffrec_jax.processes import is_writer
-from experiments import fingerprints, source
-from experiments.config import Config
-from experiments.run_folder import RunFolder
+from experiments.running import fingerprints, source
+from experiments.running.run_folder import RunFolder
+from experiments.settings.config import Config
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Third floor: data are read, models are trained and searched, and run folders are written."""

@@ -1,0 +1,245 @@
+"""One run from its configuration to its folder: train or go on, evaluate, record, report."""
+
+import resource
+import shlex
+import signal
+import sys
+import time
+import warnings
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+from rich.console import Console
+
+from diffrec_jax import api, files
+from diffrec_jax.data.splits import Split, leakage_report
+from diffrec_jax.data.times import DoubtfulTimesWarning
+from diffrec_jax.mesh import parse_mesh
+from diffrec_jax.models.baselines import NO_TIMES
+from diffrec_jax.processes import is_writer
+from diffrec_jax.training import InterruptedRunError
+from diffrec_jax.training.profile import Profile
+from experiments.reporting import evidence, run_report, segments, table
+from experiments.running import baseline_results, item_clusters, seeds, source
+from experiments.running.progress import RunObserver
+from experiments.running.run_folder import RunFolder
+from experiments.running.standing import standing
+from experiments.settings import cli, guard, own_splits, runtime, selection
+from experiments.settings.config import Config
+from experiments.settings.kinds import is_trained
+
+
+def start(config: Config) -> int:
+    """Run a configuration with all its seeds; the exit code."""
+    runtime.prepare(config)
+    quiet = config.quiet or not is_writer()
+    console = cli.console(quiet=quiet)
+    code = run(config, console) if config.seeds == 1 else seeds.run_each(config, run, console)
+    if config.quiet and code == 0 and is_writer():
+        for one in seeds.each(config) if config.seeds > 1 else [config]:
+            print(epath.Path(one.workdir) / "result.json")
+    return code
+
+
+def run(config: Config, console: Console) -> int:
+    """Train, or go on, or show what was found: whatever the run folder calls for."""
+    started = time.perf_counter()
+    if config.select != Config.select and not is_trained(config.model):
+        raise ValueError(f"select={config.select} means nothing to {config.model}, which is fitted in one go: drop it")
+    folder = RunFolder(epath.Path(config.workdir))
+    groups = segments.read(config.segments) if config.segments else None
+    found = standing(config, folder)
+    if found.remark:
+        console.print(found.remark, highlight=False)
+    if found.result is not None:
+        result = found.result
+        if groups is not None and is_writer():
+            result = segments.added(result, groups, folder.path)
+            folder.finish(result)
+            if not files.is_remote(folder.path):
+                run_report.of_run(Path(folder.path))
+        console.print(f"{folder.path} is finished; its result:", highlight=False)
+        show(config, result, console)
+        return 0
+    files_now = source.state_of_files(config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DoubtfulTimesWarning)  # which the notes of the split say, too
+        split = source.load(config)
+    check(config, split)
+    if groups is not None:
+        segments.check(groups, split.user_ids[np.unique(split.test.users)])
+    mesh = parse_mesh(config.mesh)
+    with folder.locked() if is_writer() else nullcontext():
+        if is_writer():
+            events = [len(part) for part in split]
+            folder.claim(config, source.fingerprint(split), files=files_now, events=events)
+        return train(config, split, folder, mesh, console, groups, started=started)
+
+
+def train(
+    config: Config,
+    split: Split,
+    folder: RunFolder,
+    mesh: Mesh,
+    console: Console,
+    groups: segments.Groups | None = None,
+    *,
+    started: float,
+) -> int:
+    """Train, or go on, and evaluate, also by user group if there are any; the exit code."""
+    announce(config, split, console)
+    profile = None
+    if config.profiled:
+        first, last = config.profiled
+        profile = Profile(folder.path / "profile", first=first, last=last)
+    try:
+        with RunObserver(config, folder, console) if is_trained(config.model) else nullcontext() as observer:
+            fitted = api.fit(
+                item_clusters.with_clusters(config, split, console),
+                split.train,
+                split.valid,
+                workdir=folder.path,
+                mesh=mesh,
+                **config.fit_options(),
+                observer=observer,
+                about=about(config, split),
+                profile=profile,
+            )
+    except InterruptedRunError as stop:
+        again = shlex.join(["python", "-m", "experiments.run", f"--flagfile={folder.path / 'flags.txt'}"])
+        again = "run the same command again" if files.is_remote(folder.path) else again
+        said = f"{stop}, state saved; to go on: {again}"
+        if config.quiet:
+            print(said, file=sys.stderr)
+        console.print(said, highlight=False)
+        by_hand = observer is not None and observer.asked_by == signal.SIGINT  # None: another process was asked
+        return guard.EXIT_INTERRUPTED if by_hand else guard.EXIT_RUN_AGAIN
+    result = measured(config, split, fitted, started=started)
+    if is_writer():
+        result = result if groups is None else segments.added(result, groups, folder.path)
+        folder.finish(result, config)
+        show(config, result, console)
+        if not files.is_remote(folder.path):
+            run_report.of_run(Path(folder.path), console=console)
+    if profile is not None:
+        taken = f"is in {profile.folder}: tensorboard --logdir={profile.folder} (with the plugin xprof)"
+        console.print(
+            f"the profile of steps {config.profile_steps} {taken if profile.was_taken else 'was not taken: '}"
+            f"{'' if profile.was_taken else 'this run, or what was left of it, does not hold these steps'}",
+            highlight=False,
+        )
+    return 0
+
+
+def show(config: Config, result: dict[str, Any], console: Console) -> None:
+    """Print a result, by user group too if it says anything of groups."""
+    table.show(result, protocol=config.protocol, console=console)
+    if "segments" in result:
+        console.print()
+        console.print(segments.sheet(result).drawn())
+
+
+def check(config: Config, split: Split) -> None:
+    """Refuse a configuration that does not fit the data, before anything is written."""
+    if config.recency == "exponential" and split.train.times is None:
+        raise ValueError(f"recency=exponential needs timestamps, which {split.name} lacks: use linear or power")
+    if config.model == "recent_popularity" and split.train.times is None:
+        raise ValueError(NO_TIMES)
+    model = config.build_model()
+    if hasattr(model, "check_size"):
+        model.check_size(split.n_items)
+    if not len(split.train):
+        raise ValueError(f"{split.name} has no training interactions left: look at the filters and the split")
+    if not len(split.test):
+        raise ValueError(f"{split.name} has no test interactions: look at the filters and the split")
+    own_splits.check_parts(split)
+
+
+def about(config: Config, split: Split) -> dict[str, Any]:
+    """What a model card says of this run, beside its result."""
+    return {
+        "dataset": split.name,
+        "split": split.rule,
+        "guarantee": split.guarantee,
+        "notes": [str(step) for step in split.train.provenance] + list(split.notes),
+        "seed": config.seed,
+        "selected_by": selection.words(config.select) if is_trained(config.model) else "fitted in one go",
+    }
+
+
+def announce(config: Config, split: Split, console: Console) -> None:
+    """Say what the run is on, before it begins."""
+    counts = ", ".join(f"{len(part):,} {name}" for name, part in zip(("train", "valid", "test"), split))
+    console.print(
+        f"{split.name}: {split.n_users:,} users x {split.n_items:,} items, {counts}; split: {split.rule}; "
+        f"run folder: {config.workdir}",
+        highlight=False,
+    )
+    for line in (split.guarantee, *split.notes):
+        console.print(f"  {line}", highlight=False)
+    model = config.build_model()
+    if hasattr(model, "bytes_needed"):
+        size = model.bytes_needed(split.n_items) / 2**20
+        console.print(f"  memory on the host to fit {config.model}: at most {size:,.0f} MiB", highlight=False)
+    if not len(split.valid) and is_trained(config.model):
+        console.print("  No validation interactions: training goes on for all --epochs, and the last one counts.")
+    later = split.rule in ("released", "diffrec")
+    if config.eval_history == "train+valid" and (later or leakage_report(split).valid_after_test):
+        console.print(
+            "  warning: validation is later than test in this split: --eval_history=train+valid leaks the future."
+        )
+
+
+def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float) -> dict[str, Any]:
+    """Evaluate the model of the best epoch and the baselines: the content of ``result.json``."""
+    with_valid = config.eval_history == "train+valid"
+    valid = None
+    if fitted.validation is not None:
+        valid = fitted.validation(fitted.stored)  # compiled while training
+    elif len(split.valid):
+        valid = api.evaluate(fitted, split.valid, seed=config.seed, ks=config.ks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of masked truth, which the notes of the result say, too
+        test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.seed, ks=config.ks)
+    total, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    fingerprint = source.fingerprint(split)
+    baselines: dict[str, Any] = {}
+    notes: list[str] = []
+    if config.baselines and is_writer():
+        baselines, notes = baseline_results.beside(config, split, fitted, fingerprint=fingerprint)
+    if is_writer():  # last, so that what an earlier result rests on stays until this one is complete
+        evidence.write(epath.Path(config.workdir), test, split, with_valid=with_valid)
+    outcome = fitted.result
+    seconds = {
+        "train": outcome.progress.train_seconds,
+        "evaluate": outcome.progress.evaluate_seconds + test.seconds + (valid.seconds if valid is not None else 0.0),
+        "compile": outcome.compile_seconds
+        + test.compile_seconds
+        + (valid.compile_seconds if valid is not None and fitted.validation is None else 0.0),
+        "total": total + outcome.earlier_seconds,  # without the baselines, which may come from a run beside this one
+    }
+    return {
+        "model": config.model,
+        "dataset": split.name,
+        "seed": config.seed,
+        "best_epoch": outcome.progress.best_epoch,
+        "selected_by": about(config, split)["selected_by"],
+        "valid": valid.means() if valid is not None else {},
+        "test": test.means(),
+        "beyond": test.beyond,
+        "ties": test.ties,
+        "baselines": {name: record["test"] for name, record in baselines.items()},
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "epochs_run": outcome.epochs_run,
+        "parameters": outcome.parameters,
+        "peak_host_bytes": peak,
+        "split": split.rule,
+        "noise": config.noise,
+        "eval_history": config.eval_history,
+        "data": fingerprint,
+        "notes": [*test.notes, *notes],
+    }

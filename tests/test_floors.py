@@ -1,0 +1,116 @@
+"""The floors of the house, read from its imports: they point downwards, and no file is too long to read."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOORS, ROOMS = 14, 4  # at most
+LINES = 350  # of a file, at most
+FLOORS = {"settings": 0, "reporting": 1, "running": 2, "benchmarks": 3, "": 3}  # of experiments; "": the doors
+# Of the library: an import leads to a lower number, or stays in its room. Files beside the rooms are at the bottom,
+# but for those that tie rooms together.
+LEVELS = {
+    **dict.fromkeys(("data", "diffusion"), 1),
+    **dict.fromkeys(("models",), 2),
+    **dict.fromkeys(("training", "evaluation"), 3),
+    **dict.fromkeys(("serving", "planning"), 4),
+    "held_out": 5,
+    "api": 6,
+    "testing": 7,
+    "": 8,  # diffrec_jax/__init__.py, which offers what the others hold
+}
+
+
+def files(package: str) -> dict[str, Path]:
+    """The modules of a package, by dotted name."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
+    """The modules among ``known`` that a file imports, also inside functions; not what only types need."""
+    tree = ast.parse(path.read_text())
+    for node in [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]:
+        node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                if name in known or node.module in known:
+                    yield name if name in known else node.module
+
+
+LIBRARY, EXPERIMENTS = files("diffrec_jax"), files("experiments")
+ARROWS = {name: set(imports(path, LIBRARY | EXPERIMENTS)) for name, path in (LIBRARY | EXPERIMENTS).items()}
+
+
+def room(name: str) -> str:
+    """The folder of a module of experiments; empty for a door."""
+    return name.split(".")[1] if name.count(".") == 2 or (ROOT / name.replace(".", "/")).is_dir() else ""
+
+
+def circles(arrows: dict[str, set[str]]) -> list[str]:
+    """The modules that import each other in circles."""
+    left = {name: set(to) for name, to in arrows.items()}
+    while free := [name for name, to in left.items() if not to & left.keys()]:
+        for name in free:
+            del left[name]
+    return sorted(left)
+
+
+def test_a_room_of_experiments_imports_only_its_own_floor_and_those_below():
+    upwards = [
+        f"{name} -> {other}"
+        for name, to in ARROWS.items()
+        for other in to & EXPERIMENTS.keys()
+        if name in EXPERIMENTS and other != "experiments" and FLOORS[room(other)] > FLOORS[room(name)]
+    ]
+    assert not upwards
+
+
+def test_no_door_stands_behind_a_door():
+    doors = {name for name in EXPERIMENTS if name != "experiments" and not room(name)}
+    assert len(doors) <= DOORS
+    assert not [f"{name} -> {other}" for name in EXPERIMENTS for other in ARROWS[name] & doors]
+
+
+def test_the_rooms_behind_the_doors_are_few():
+    folders = {path.parent.name for path in (ROOT / "experiments").rglob("*.py")} - {"experiments"}
+    assert folders == FLOORS.keys() - {""} and len(folders) <= ROOMS
+
+
+def test_no_modules_of_experiments_import_each_other_in_a_circle():
+    assert not circles({name: ARROWS[name] & EXPERIMENTS.keys() for name in EXPERIMENTS if name != "experiments"})
+
+
+def test_the_library_imports_downwards_and_never_the_experiments():
+    def place(name: str) -> str:
+        return name.split(".")[1] if "." in name else ""
+
+    upwards = []
+    for name in LIBRARY:
+        assert not ARROWS[name] & EXPERIMENTS.keys(), f"{name} imports experiments"
+        for other in ARROWS[name] - {"diffrec_jax"}:
+            here, there = place(name), place(other)
+            if here != there and LEVELS.get(here, 0) <= LEVELS.get(there, 0) and there in LEVELS:
+                upwards.append(f"{name} -> {other}")
+    assert not upwards
+
+
+def test_circles_are_found_where_there_are_some():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
+    assert not circles({"a": {"b"}, "b": {"c"}, "c": set()})
+
+
+@pytest.mark.parametrize("package", ["diffrec_jax", "experiments"])
+def test_every_file_can_be_read_in_a_sitting(package):
+    lengths = {name: len(path.read_text().splitlines()) for name, path in files(package).items()}
+    assert not {name: length for name, length in lengths.items() if length > LINES}
