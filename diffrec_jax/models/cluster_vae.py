@@ -141,7 +141,7 @@ class ClusterVAE(nn.Module):
 
     @property
     def item_axes(self) -> dict[str, int]:
-        """The matrices and biases as long as a cluster or all of them, and which axis is; ``contract.item_axes``."""
+        """The matrices and biases as long as a cluster or all of them, and which axis is; ``Scorer.item_axes``."""
         clusters, last = range(len(self.sizes)), max(len(self.out_dims) - 1, 0)
         last_layers = [f"decoder_{c}_{last}" for c in clusters] if self.out_dims else ["decoder_0"]
         axes = {f"encoder_{c}_0_kernel": 0 for c in clusters}

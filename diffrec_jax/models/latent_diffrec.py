@@ -144,7 +144,7 @@ class LatentDiffRec(DiffusionSettings):
 
     @property
     def item_axes(self) -> Mapping[str, int]:
-        """See ``models.contract.item_axes``; the last three are tables."""
+        """See ``models.contract.Scorer.item_axes``; the last three are tables."""
         return {**self.autoencoder.item_axes, "first_kernels": 0, "last_kernel": 1, "last_bias": 0}
 
     @functools.cached_property
@@ -159,6 +159,15 @@ class LatentDiffRec(DiffusionSettings):
             dropout=self.dropout,
             bias_std=0.0,
         )
+
+    @property
+    def needs_clusters(self) -> bool:
+        """Always."""
+        return True
+
+    def with_clusters(self, clusters: Clusters | np.ndarray) -> "LatentDiffRec":
+        """The model with these clusters, ``[I]`` whole numbers or ``Clusters``."""
+        return dataclasses.replace(self, clusters=clusters)
 
     @property
     def _clusters(self) -> Clusters:
@@ -189,7 +198,7 @@ class LatentDiffRec(DiffusionSettings):
         )
 
     def loss(
-        self, params: Params, history: LossHistory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
+        self, params: Params, memory: LossHistory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
     ) -> tuple[jax.Array, LossAux]:
         """The joint loss (Eq. 2), averaged over the real rows of the batch."""
         t_key, latent_key, noise_key, vae_key, denoiser_key = jax.random.split(key, 5)
@@ -198,7 +207,7 @@ class LatentDiffRec(DiffusionSettings):
         rows = rows.replace(weights=dropout(vae_key, rows.weights, rate=self.vae_dropout))
         batch = rows.items.shape[0]
         latent = (batch, self.in_dims[0])
-        t, sampling_weight = importance.sample(history, t_key, batch)
+        t, sampling_weight = importance.sample(memory, t_key, batch)
         terms = self.terms(
             params,
             self._in_cluster_order(rows),
@@ -219,7 +228,7 @@ class LatentDiffRec(DiffusionSettings):
         vae = nll + gamma * kl
         total = lamda * diffusion + vae if self.reweight else diffusion + lamda * vae
         metrics = {"diffusion": diffusion, "nll": nll, "kl": kl, "lamda": lamda, "gamma": gamma}
-        return total, LossAux(importance.record(history, t, terms.diffusion, real), metrics)
+        return total, LossAux(importance.record(memory, t, terms.diffusion, real), metrics)
 
     def terms(
         self,

@@ -120,7 +120,7 @@ def test_the_loss_is_the_sum_of_its_terms(reweight, reparam):
     vae = m["nll"] + m["gamma"] * m["kl"]
     expected = m["lamda"] * m["diffusion"] + vae if reweight else m["diffusion"] + m["lamda"] * vae
     assert float(loss) == pytest.approx(expected, rel=1e-5)
-    assert int(aux.history.count.sum()) == 12
+    assert int(aux.memory.count.sum()) == 12
     again, _ = model.loss(params, LossHistory.create(4), rows, **{**now, "key": jax.random.key(6)})
     assert float(again) != float(loss)
 
@@ -138,7 +138,7 @@ def test_a_forecast_encodes_the_past_and_decodes_the_future():
     logits = jnp.concatenate(model.autoencoder.apply(params["autoencoder"], z, method="decode"), axis=1)
     nll = -jnp.sum(future.dense()[:, model.clusters.order] * jax.nn.log_softmax(logits), axis=1)
     assert float(aux.metrics["nll"]) == pytest.approx(float(nll[past.users >= 0].mean()), rel=1e-5)
-    assert int(aux.history.count.sum()) == int((past.users >= 0).sum())
+    assert int(aux.memory.count.sum()) == int((past.users >= 0).sum())
 
 
 def test_annealing_and_its_limits():
@@ -158,8 +158,8 @@ def test_padding_rows_weigh_nothing_and_write_no_history():
     loss, aux = model.loss(params, LossHistory.create(4), padded, **now)
     junk = padded.replace(items=padded.items.at[5:].set(1), weights=padded.weights.at[5:].set(50.0))
     again, aux_again = model.loss(params, LossHistory.create(4), junk, **now)
-    assert float(loss) == float(again) and int(aux.history.count.sum()) == 5
-    np.testing.assert_array_equal(aux.history.history, aux_again.history.history)
+    assert float(loss) == float(again) and int(aux.memory.count.sum()) == 5
+    np.testing.assert_array_equal(aux.memory.history, aux_again.memory.history)
 
 
 @pytest.mark.parametrize("change", [{}, {"in_dims": (8, 10)}, {"in_dims": (8, 10), "out_dims": (8, 10)},

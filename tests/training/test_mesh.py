@@ -16,7 +16,6 @@ from diffrec_jax.data.rows import DeviceCSR, device_csr
 from diffrec_jax.evaluation import Evaluator, Standing
 from diffrec_jax.mesh import Layout, bytes_per_device, make_mesh, parse_mesh, replicated
 from diffrec_jax.models import Catalogue, DiffRec, LatentDiffRec
-from diffrec_jax.models.contract import shapes
 from diffrec_jax.models.elsa import ELSA
 from diffrec_jax.models.mult_vae import MultVAE
 from diffrec_jax.training import InterruptedRunError, Observer, Trainer
@@ -88,7 +87,7 @@ def test_a_run_goes_on_on_another_mesh_and_another_models_checkpoint_is_refused(
     whole = fit(model, split, one_device())
     with pytest.raises(InterruptedRunError):
         fit(model, split, parse_mesh("users:2,items:4"), workdir=tmp_path, eval_every=1, observer=StopAfterOne())
-    like = shapes(model, Catalogue(n_items=N_ITEMS, n_users=split.n_users))
+    like = model.shapes(Catalogue(n_items=N_ITEMS, n_users=split.n_users))
     here = Layout(one_device(), {}).abstract(like)
     found = load_best(tmp_path / "checkpoints", here)
     assert jax.tree.map(lambda a: a.shape, found) == jax.tree.map(lambda a: a.shape, like)
@@ -97,10 +96,10 @@ def test_a_run_goes_on_on_another_mesh_and_another_models_checkpoint_is_refused(
         ({"dims": (6, 14)}, r"hidden_0/kernel has shape \(12, 6\) there, shape \(14, 6\) here"),
         ({"emb_size": 8}, r"emb/bias has shape \(10,\) there, shape \(8,\) here"),
     ):
-        wrong = shapes(dataclasses.replace(model, **other), Catalogue(n_items=N_ITEMS, n_users=split.n_users))
+        wrong = dataclasses.replace(model, **other).shapes(Catalogue(n_items=N_ITEMS, n_users=split.n_users))
         with pytest.raises(ValueError, match=sentence):
             load_best(tmp_path / "checkpoints", Layout(one_device(), {}).abstract(wrong))
-    shorter = shapes(model, Catalogue(n_items=N_ITEMS - 4, n_users=split.n_users))
+    shorter = model.shapes(Catalogue(n_items=N_ITEMS - 4, n_users=split.n_users))
     with pytest.raises(ValueError, match=r"has shape \(44, 12\) there, shape \(39, 12\) here"):
         load_best(tmp_path / "checkpoints", Layout(one_device(), {}).abstract(shorter))
     close(whole.params, fit(model, split, parse_mesh("items:8"), workdir=tmp_path, eval_every=1).params)
