@@ -209,7 +209,7 @@ def lacking(kind: type) -> tuple[str, ...]:
     """The members that a class lacks to be a model, by name."""
     if issubclass(kind, Scorer):
         return tuple(sorted(kind.__abstractmethods__))
-    wanted = Model if hasattr(kind, "init") or hasattr(kind, "loss") else ClosedForm
+    wanted: type[Scorer] = Model if hasattr(kind, "init") or hasattr(kind, "loss") else ClosedForm
     return tuple(sorted(name for name in wanted.__abstractmethods__ if not hasattr(kind, name)))
 
 

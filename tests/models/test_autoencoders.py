@@ -133,17 +133,6 @@ def test_the_gradient_of_elsa_is_that_of_its_definition(csr):
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("model", [MODELS[0], MODELS[1]], ids=IDS[:2])
-def test_eight_devices_equal_one(csr, model):
-    params = initial(model)
-    mesh = make_mesh(users=4, items=2)
-    outcomes = [
-        jax.jit(lambda p, r: (loss_of(model, p, r)[0], model.scores(p, r)))(params, batch(csr, model, where))
-        for where in (None, mesh)
-    ]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *outcomes)
-
-
 @pytest.mark.parametrize("model", [ELSA(dim=8), MultiDAE(dims=(8,), lr=0.02)])
 def test_tastes_are_learned_and_a_run_can_be_loaded(model, tmp_path):
     rng = np.random.default_rng(0)
