@@ -9,7 +9,6 @@ import functools
 from typing import Any
 
 from diffrec_jax.data.recency import Recency
-from diffrec_jax.models.contract import Model
 from diffrec_jax.models.registry import MODELS
 
 KINDS: dict[str, Any] = {name: entry.model for name, entry in MODELS.items()}
@@ -43,7 +42,7 @@ def takes_recency(model: str) -> bool:
 
 def is_trained(model: str) -> bool:
     """Whether a model is trained by epochs, not fitted in one go."""
-    return issubclass(KINDS[model], Model)
+    return MODELS[model].is_trained
 
 
 @functools.cache

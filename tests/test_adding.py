@@ -19,18 +19,7 @@ def test_the_worked_example_of_a_model_applies_and_passes_the_suite(tmp_path):
         command = ["git", "apply", "--unidiff-zero", "--whitespace=error-all", "-"]
         done = subprocess.run(command, cwd=tmp_path, input=diff, text=True, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
-    pytest = [
-        "-m",
-        "pytest",
-        "-q",
-        "-o",
-        "addopts=",
-        "-p",
-        "no:cacheprovider",
-        f"--rootdir={tmp_path}",
-        "-k",
-        "padding",
-    ]
-    command = [sys.executable, *pytest, "tests/models/test_co_occurrence.py"]
+    options = ["-q", "-o", "addopts=", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", "-k", "padding"]
+    command = [sys.executable, "-m", "pytest", *options, "tests/models/test_co_occurrence.py"]
     done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, check=False)
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr

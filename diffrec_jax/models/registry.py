@@ -42,6 +42,13 @@ class Entry:
         """The name of the class."""
         return self.home.split(":")[1]
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether it is trained by epochs, not fitted in one go."""
+        from diffrec_jax.models.contract import Model
+
+        return issubclass(self.model, Model)
+
     @functools.cached_property
     def model(self) -> "type[Scorer]":
         """The class."""
