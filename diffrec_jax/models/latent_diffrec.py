@@ -205,14 +205,13 @@ class LatentDiffRec(DiffusionSettings):
         rows, target = shown_and_asked(self, rows, jax.random.fold_in(key, 5))
         # What dropout does to a row is decided on its interactions: elsewhere there is nothing to drop.
         rows = rows.replace(weights=dropout(vae_key, rows.weights, rate=self.vae_dropout))
-        batch = rows.items.shape[0]
-        latent = (batch, self.in_dims[0])
-        t, sampling_weight = importance.sample(memory, t_key, batch)
+        latent = (rows.items.shape[0], self.in_dims[0])
+        t, sampling_weight = importance.sample(memory, t_key, latent[0])
         terms = self.terms(
             params,
-            self._in_cluster_order(rows),
+            self._clusters.in_order(rows),
             t,
-            target=None if target is None else self._in_cluster_order(target),
+            target=None if target is None else self._clusters.in_order(target),
             latent_noise=jax.random.normal(latent_key, latent) if self.reparam else None,
             noise=jax.random.normal(noise_key, latent),
             dropout_key=denoiser_key,
@@ -310,8 +309,8 @@ class LatentDiffRec(DiffusionSettings):
 
     def _latents(self, params: Params, rows: Rows, key: jax.Array, tables: Any) -> jax.Array:
         """ẑ_0 ``[B, Z]``: encoder means, then the reverse process."""
-        rows = self._in_cluster_order(rows)
-        products = [part.product(kernel) for part, kernel in zip(self._by_cluster(rows), tables["first_kernels"])]
+        rows = self._clusters.in_order(rows)
+        products = [part.product(kernel) for part, kernel in zip(self._clusters.cut(rows), tables["first_kernels"])]
         return self._reverse(params, self._apply(params["autoencoder"], products, method="means"), rows.users, key)
 
     def _reverse(self, params: Params, z0: jax.Array, users: jax.Array, key: jax.Array) -> jax.Array:
@@ -330,22 +329,13 @@ class LatentDiffRec(DiffusionSettings):
             sampling_noise=draw if self.sampling_noise else None,
         )
 
-    def _in_cluster_order(self, rows: Rows) -> Rows:
-        """The same rows, their items numbered by their place in the cluster order."""
-        return rows.replace(items=jnp.asarray(self._clusters.place).at[rows.items].get(mode="promise_in_bounds"))
-
-    def _by_cluster(self, rows: Rows) -> list[Rows]:
-        """Rows in cluster order, cut into those of each cluster."""
-        starts, sizes = self._clusters.starts, self._clusters.sizes
-        return [rows.replace(items=rows.items - start, n_items=size) for start, size in zip(starts, sizes)]
-
     def _blocks(self, x: Rows | jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
         """Rows in cluster order in the blocks that the encoders take, and in those that ``decode`` gives.
 
         Blocks are scattered, not cut out of each other: on a mesh each is spread evenly, and nothing of it moves.
         """
         if isinstance(x, Rows):
-            parts = [part.dense() for part in self._by_cluster(x)]
+            parts = [part.dense() for part in self._clusters.cut(x)]
         else:
             parts = split(x, self._clusters.sizes)
         if self.out_dims:
