@@ -15,64 +15,43 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from diffrec_jax._version import __version__
+from diffrec_jax.models.registry import MODELS
 
-if TYPE_CHECKING:
-    from diffrec_jax.api import Fitted, evaluate, fit
-    from diffrec_jax.data.interactions import CSR, Interactions
-    from diffrec_jax.data.recency import Recency
-    from diffrec_jax.evaluation import evaluate_lists
-    from diffrec_jax.models import DiffRec, LatentDiffRec
-    from diffrec_jax.models.baselines import EASE, Popularity, RecentPopularity
-    from diffrec_jax.models.elsa import ELSA
-    from diffrec_jax.models.item_knn import ItemKNN
-    from diffrec_jax.models.lightgcn import LightGCN
-    from diffrec_jax.models.mult_vae import MultiDAE, MultVAE
-    from diffrec_jax.serving import Recommender, load
-
-__all__ = [
-    "CSR",
-    "EASE",
-    "ELSA",
-    "DiffRec",
-    "Fitted",
-    "Interactions",
-    "ItemKNN",
-    "LatentDiffRec",
-    "LightGCN",
-    "MultVAE",
-    "MultiDAE",
-    "Popularity",
-    "Recency",
-    "RecentPopularity",
-    "Recommender",
-    "__version__",
-    "evaluate",
-    "evaluate_lists",
-    "fit",
-    "load",
-]
+if TYPE_CHECKING:  # under their own names: these are public
+    from diffrec_jax.api import Fitted as Fitted
+    from diffrec_jax.api import evaluate as evaluate
+    from diffrec_jax.api import fit as fit
+    from diffrec_jax.data.interactions import CSR as CSR
+    from diffrec_jax.data.interactions import Interactions as Interactions
+    from diffrec_jax.data.recency import Recency as Recency
+    from diffrec_jax.evaluation import evaluate_lists as evaluate_lists
+    from diffrec_jax.models import DiffRec as DiffRec
+    from diffrec_jax.models import LatentDiffRec as LatentDiffRec
+    from diffrec_jax.models.baselines import EASE as EASE
+    from diffrec_jax.models.baselines import Popularity as Popularity
+    from diffrec_jax.models.baselines import RecentPopularity as RecentPopularity
+    from diffrec_jax.models.elsa import ELSA as ELSA
+    from diffrec_jax.models.item_knn import ItemKNN as ItemKNN
+    from diffrec_jax.models.lightgcn import LightGCN as LightGCN
+    from diffrec_jax.models.mult_vae import MultiDAE as MultiDAE
+    from diffrec_jax.models.mult_vae import MultVAE as MultVAE
+    from diffrec_jax.serving import Recommender as Recommender
+    from diffrec_jax.serving import load as load
 
 _HOMES = {
     "CSR": "data.interactions",
-    "DiffRec": "models",
-    "EASE": "models.baselines",
-    "ELSA": "models.elsa",
     "Fitted": "api",
     "Interactions": "data.interactions",
-    "ItemKNN": "models.item_knn",
-    "LatentDiffRec": "models",
-    "LightGCN": "models.lightgcn",
-    "MultVAE": "models.mult_vae",
-    "MultiDAE": "models.mult_vae",
-    "Popularity": "models.baselines",
     "Recency": "data.recency",
-    "RecentPopularity": "models.baselines",
     "Recommender": "serving",
     "evaluate": "api",
     "evaluate_lists": "evaluation",
     "fit": "api",
     "load": "serving",
+    **{entry.class_name: "models" for entry in MODELS.values()},
 }
+
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,9 +21,7 @@ from diffrec_jax.evaluation.standing import Standing
 from diffrec_jax.finite import check_parameters
 from diffrec_jax.held_out import checked_log, is_part, masked, numbered, union, vocabulary_of
 from diffrec_jax.mesh import Layout, make_mesh, replicated
-from diffrec_jax.models.baselines import EASE
-from diffrec_jax.models.contract import Catalogue, ClosedForm, Model, item_axes, shapes
-from diffrec_jax.models.linear_path import LinearPath
+from diffrec_jax.models.contract import Catalogue, Scorer, check_model
 from diffrec_jax.processes import is_writer
 from diffrec_jax.serving import ModelFolder, Recommender, Table, Vocabulary
 from diffrec_jax.serving.model_folder import FOLDER
@@ -39,7 +37,7 @@ from diffrec_jax.training.step import Trainer
 class Fitted:
     """A model with parameters, and the data they came from."""
 
-    model: Any
+    model: Scorer
     stored: Any  # the parameters as they lie on the mesh (``mesh.Layout``); ``params`` is what to work with
     train: CSR
     valid: CSR | None
@@ -59,10 +57,8 @@ class Fitted:
     @functools.cached_property
     def params(self) -> Any:
         """The parameters, whole on every device."""
-        if not isinstance(self.model, Model):
-            return self.stored
-        seen = shapes(self.model, Catalogue(n_items=self.train.n_items, n_users=self.train.n_users))
-        return Layout(self.mesh, item_axes(self.model)).collect(self.stored, seen)
+        seen = self.model.shapes(Catalogue(n_items=self.train.n_items, n_users=self.train.n_users))
+        return self.stored if seen is None else Layout(self.mesh, self.model.item_axes).collect(self.stored, seen)
 
     @functools.cached_property
     def recommender(self) -> Recommender:
@@ -86,7 +82,7 @@ class Fitted:
 
 
 def fit(
-    model: Model | ClosedForm | LinearPath,
+    model: Scorer,
     train: CSR | Interactions,
     valid: CSR | Interactions | None = None,
     *,
@@ -113,7 +109,7 @@ def fit(
 
     Args:
       model: a trained model such as ``DiffRec(...)``, a closed-form one such as ``EASE()``, or one of each in a
-        ``LinearPath``; its network alone is what is validated while it trains.
+        ``LinearPath``; what of it is trained is alone what is validated while it trains.
       train: training interactions.
       valid: validation interactions of the same users and items; None trains for all ``epochs``.
       workdir: where the run lives, here or on ``gs://``: checkpoints, and what ``load`` needs beside them. The same
@@ -143,58 +139,27 @@ def fit(
     Returns:
       The model with the parameters of its best epoch.
     """
-    if isinstance(model, type) or not isinstance(model, Model | ClosedForm | LinearPath):
-        such = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
-        raise ValueError(f"model is {such} and must be a model with its hyper-parameters, such as EASE() or DiffRec()")
+    check_model(model)
     vocabulary, about = vocabulary_of(checked_log(train, "train")), dict(about or {})
     train = numbered(vocabulary, train, "train")
     valid = None if valid is None else numbered(vocabulary, valid, "valid")
     mesh = make_mesh() if mesh is None else mesh
     standing = Standing.of(vocabulary.item_ids, train)
-    if isinstance(model, EASE | LinearPath):
-        model.check_size(train.n_items)
-    if isinstance(model, ClosedForm):
-        began = time.perf_counter()
-        params = jax.block_until_ready(jax.device_put(model.fit(train), replicated(mesh)))
-        check_parameters(params, model)
-        spent = Progress(train_seconds=time.perf_counter() - began)
-        result = FitResult(params, spent, 0, sum(leaf.size for leaf in jax.tree.leaves(params)))
-        if progress and is_writer():
-            Console(highlight=False).print(f"fitted in {spent.train_seconds:.1f} s: {result.parameters:,} parameters")
-        if workdir is not None and is_writer():
-            kept = params if getattr(model, "keeps_params", False) else None
-            ModelFolder(model, vocabulary, train, valid, about, kept).write(epath.Path(workdir) / FOLDER)
-        return Fitted(model, params, train, valid, mesh, result, vocabulary, standing, about)
-    trained = model.network if isinstance(model, LinearPath) else model
-    counts = {"batch_size": batch_size, "epochs": epochs, "eval_every": eval_every, "patience": patience}
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1")
-    if not train_minutes >= 0.0:
-        raise ValueError(f"train_minutes={train_minutes} must not be negative: 15, say, or 0 for no limit")
-    validated = _validated(selection, ks)
+    model.check_size(train.n_items)
+    content = ModelFolder(model, vocabulary, train, valid, about)
+    nothing = FitResult(None, Progress(), 0, 0)
+    fitted = Fitted(model, None, train, valid, mesh, nothing, vocabulary, standing, about)
+    if model.trained is None:
+        return _in_one_go(fitted, content, workdir, progress)
+    _check_counts(train_minutes, batch_size=batch_size, epochs=epochs, eval_every=eval_every, patience=patience)
+    ks = _validated(selection, ks)
     if progress:
         observer = ProgressLines(selection, eval_every, epochs, observer)
     catalogue = Catalogue(n_items=train.n_items, n_users=train.n_users)
-    precision = {"dtype": dtype, "mu_dtype": mu_dtype}
     batch_size = min(batch_size, train.n_users)
-    trainer = Trainer(trained, catalogue, batch_size, seed, mesh, prng_impl, ema_decay, **precision)
-    evaluator = None
-    if valid is not None and valid.n_interactions:
-        evaluator = Evaluator(
-            trained, history=train, seen=train, truth=valid, standing=standing, mesh=mesh, seed=seed, ks=validated
-        )
-        evaluator.compile(trainer.abstract_state().params)
-    checkpoints = None
-    if workdir is not None:
-        of_model, defaults = _hyper_parameters(trained)
-        identity = {**of_model, "batch_size": trainer.batch_size, "seed": seed, "prng_impl": prng_impl}
-        identity |= {"ema_decay": ema_decay} if ema_decay else {}
-        identity |= {name: value for name, value in precision.items() if value != "float32"}
-        checkpoints = Checkpoints(epath.Path(workdir) / "checkpoints")
-        checkpoints.claim({**identity, "train": checksum(train), "valid": checksum(valid)}, defaults=defaults)
-        if is_writer():
-            ModelFolder(model, vocabulary, train, valid, about).write(epath.Path(workdir) / FOLDER)
+    trainer = Trainer(model.trained, catalogue, batch_size, seed, mesh, prng_impl, ema_decay, dtype, mu_dtype)
+    evaluator = _evaluator(trainer, fitted, ks)
+    checkpoints = None if workdir is None else _checkpoints(trainer, content, workdir)
     try:
         result = run_training(
             trainer,
@@ -216,8 +181,73 @@ def fit(
             checkpoints.close()
     if evaluator is not None:
         result = dataclasses.replace(result, compile_seconds=result.compile_seconds + evaluator.compile_seconds)
-    fitted = Fitted(trained, result.params, train, valid, mesh, result, vocabulary, standing, about, evaluator)
-    return _with_path(fitted, model) if isinstance(model, LinearPath) else fitted
+    trained = {"model": trainer.model, "stored": result.params, "result": result, "validation": evaluator}
+    fitted = dataclasses.replace(fitted, **trained)
+    return fitted if trainer.model is model else _completed(fitted, model)
+
+
+def _in_one_go(fitted: Fitted, content: ModelFolder, workdir: str | Path | None, progress: bool) -> Fitted:
+    """A model of which nothing is trained by epochs."""
+    fitted = _completed(fitted, content.model)
+    seconds, parameters = fitted.result.progress.train_seconds, fitted.result.parameters
+    if progress and is_writer():
+        Console(highlight=False).print(f"fitted in {seconds:.1f} s: {parameters:,} parameters")
+    if workdir is not None and is_writer():
+        kept = fitted.stored if content.model.keeps_params else None
+        dataclasses.replace(content, params=kept).write(epath.Path(workdir) / FOLDER)
+    return fitted
+
+
+def _completed(fitted: Fitted, model: Scorer) -> Fitted:
+    """``model``, given what of it was trained (if anything was): the rest is fitted in one go."""
+    began = time.perf_counter()
+    trained = None if model.trained is None else fitted.params
+    params = jax.block_until_ready(jax.device_put(model.assemble(fitted.train, trained), replicated(fitted.mesh)))
+    for part, of_part in model.by_part(params):
+        check_parameters(of_part, part)
+    seconds = fitted.result.progress.train_seconds + time.perf_counter() - began
+    result = dataclasses.replace(
+        fitted.result,
+        params=params,
+        progress=dataclasses.replace(fitted.result.progress, train_seconds=seconds),
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
+    )
+    return dataclasses.replace(fitted, model=model, stored=params, result=result, validation=None)
+
+
+def _check_counts(train_minutes: float, **counts: int) -> None:
+    """Refuse numbers of which nothing can be done, and a time that is none."""
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
+    if not train_minutes >= 0.0:
+        raise ValueError(f"train_minutes={train_minutes} must not be negative: 15, say, or 0 for no limit")
+
+
+def _evaluator(trainer: Trainer, fitted: Fitted, ks: Sequence[int]) -> Evaluator | None:
+    """What validates while ``trainer`` trains, compiled; None without validation data."""
+    train, valid = fitted.train, fitted.valid
+    if valid is None or not valid.n_interactions:
+        return None
+    data: dict[str, Any] = {"history": train, "seen": train, "truth": valid, "standing": fitted.standing}
+    evaluator = Evaluator(trainer.model, **data, mesh=trainer.mesh, seed=trainer.seed, ks=ks)
+    evaluator.compile(trainer.abstract_state().params)
+    return evaluator
+
+
+def _checkpoints(trainer: Trainer, content: ModelFolder, workdir: str | Path) -> Checkpoints:
+    """The checkpoints of the run in ``workdir``, which is made if need be, with the model folder beside them."""
+    of_model, defaults = _hyper_parameters(trainer.model)
+    identity = {**of_model, "batch_size": trainer.batch_size, "seed": trainer.seed, "prng_impl": trainer.prng_impl}
+    identity |= {"ema_decay": trainer.ema_decay} if trainer.ema_decay else {}
+    precision = {"dtype": trainer.dtype, "mu_dtype": trainer.mu_dtype}
+    identity |= {name: value for name, value in precision.items() if value != "float32"}
+    identity |= {"train": checksum(content.train), "valid": checksum(content.valid)}
+    checkpoints = Checkpoints(epath.Path(workdir) / "checkpoints")
+    checkpoints.claim(identity, defaults=defaults)
+    if is_writer():
+        content.write(epath.Path(workdir) / FOLDER)
+    return checkpoints
 
 
 def _validated(selection: tuple[str, str], ks: Sequence[int]) -> tuple[int, ...]:
@@ -230,22 +260,6 @@ def _validated(selection: tuple[str, str], ks: Sequence[int]) -> tuple[int, ...]
             "other list lengths in ks"
         )
     return list_lengths([*ks, parse_metric(selection[1])[1]])
-
-
-def _with_path(fitted: Fitted, model: LinearPath) -> Fitted:
-    """The linear path fitted beside the network of ``fitted``."""
-    began = time.perf_counter()
-    linear = jax.block_until_ready(jax.device_put(model.linear.fit(fitted.train), replicated(fitted.mesh)))
-    check_parameters(linear, model.linear)
-    seconds = fitted.result.progress.train_seconds + time.perf_counter() - began
-    params = {"network": fitted.params, "linear": linear}
-    result = dataclasses.replace(
-        fitted.result,
-        params=params,
-        progress=dataclasses.replace(fitted.result.progress, train_seconds=seconds),
-        parameters=fitted.result.parameters + linear.size,
-    )
-    return dataclasses.replace(fitted, model=model, stored=params, result=result, validation=None)
 
 
 def evaluate(

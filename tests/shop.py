@@ -78,12 +78,8 @@ def make(split):
         train, valid = split.train.csr(), split.valid.csr()
         vocabulary = Vocabulary(split.user_ids, split.item_ids, split.item_titles)
         catalogue = Catalogue(n_items=split.n_items, n_users=split.n_users)
-        if hasattr(model, "fit"):
-            params = model.fit(train)
-        elif isinstance(model, LinearPath):
-            params = {"network": model.network.init(jax.random.key(1), catalogue), "linear": model.linear.fit(train)}
-        else:
-            params = model.init(jax.random.key(1), catalogue)
+        trained = model.trained
+        params = model.assemble(train, None if trained is None else trained.init(jax.random.key(1), catalogue))
         about = {"dataset": "shop", "split": split.rule, "guarantee": split.guarantee, "notes": list(split.notes)}
         return Recommender(ModelFolder(model, vocabulary, train, valid, about), params, **options)
 

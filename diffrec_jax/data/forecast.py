@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.interactions import CSR
-from diffrec_jax.data.recency import Recency, training_recency
+from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows, make_rows
 
 
@@ -39,11 +39,11 @@ def check_forecast(forecast: float, recency: Recency | None) -> None:
 def shown_and_asked(model: Any, rows: Rows, key: jax.Array) -> tuple[Rows, Rows | None]:
     """What a training batch shows a model, and what it is to predict: None where that is the same, without forecast.
 
-    ``model`` has ``forecast``, ``recency`` and ``fit_weighted``; see ``past_and_future`` for the rest.
+    ``model`` has ``forecast`` and ``training_recency``; see ``past_and_future`` for the rest.
     """
     if not model.forecast:
         return rows, None
-    return past_and_future(rows, key, half_life=model.forecast, recency=training_recency(model))
+    return past_and_future(rows, key, half_life=model.forecast, recency=model.training_recency)
 
 
 def past_and_future(rows: Rows, key: jax.Array, *, half_life: float, recency: Recency | None) -> tuple[Rows, Rows]:

@@ -89,12 +89,6 @@ class Recency:
         return self.w_min + (self.w_max - self.w_min) * share
 
 
-def training_recency(model: Any) -> Recency | None:
-    """The kernel of the rows that a model is trained on: its ``recency``, unless ``fit_weighted`` says otherwise."""
-    recency: Recency | None = getattr(model, "recency", None)
-    return recency if getattr(model, "fit_weighted", True) else None
-
-
 def weights_of(csr: Any, recency: Recency | None) -> np.ndarray:
     """The weight of every interaction of a host ``CSR``, ``[N]`` float32; 1 without a kernel.
 

@@ -19,7 +19,7 @@ from diffrec_jax.evaluation.ranking import hits, mask_seen, top_k
 from diffrec_jax.evaluation.standing import Standing
 from diffrec_jax.finite import check_scores, rankable, unranked
 from diffrec_jax.mesh import Layout, replicated
-from diffrec_jax.models.contract import Catalogue, Model, Scorer, item_axes, shapes
+from diffrec_jax.models.contract import Catalogue, Scorer
 
 KS = (10, 20, 50, 100)
 TIED = "tied@"  # a column beside the metrics, while they are on the device
@@ -111,7 +111,7 @@ class Evaluator:
         self.standing = jax.device_put(standing, replicated(mesh))
         self._data = (self.standing, *(device_csr(csr, mesh=mesh) for csr in (history, seen, truth)))
         self._key = jax.jit(lambda: jax.random.fold_in(jax.random.key(seed), 3), out_shardings=replicated(mesh))()
-        self.layout = Layout(mesh, item_axes(model))
+        self.layout = Layout(mesh, model.item_axes)
         self._catalogue = Catalogue(n_items=truth.n_items, n_users=truth.n_users)
         self._truth = np.bincount(truth.indices, minlength=truth.n_items).astype(np.int32)
         self.masked = overlap(seen, truth)
@@ -184,8 +184,9 @@ class Evaluator:
         Compiled once."""
         if self._compiled is None:
             start = time.perf_counter()
-            known = isinstance(self.model, Model)
-            seen = shapes(self.model, self._catalogue) if known else jax.eval_shape(lambda tree: tree, params)
+            seen = self.model.shapes(self._catalogue)
+            if seen is None:
+                seen = jax.eval_shape(lambda tree: tree, params)
             seen_tables = jax.eval_shape(self.model.prepare, seen)
             abstract = self.layout.abstract(jax.eval_shape(self.layout.pad, params))
             tables = self.layout.abstract(jax.eval_shape(self.layout.pad, seen_tables))
@@ -220,7 +221,7 @@ class Evaluator:
         truth: Any,
     ) -> tuple[dict[str, jax.Array], ListCounts | None]:
         """Metrics of one batch of users, and the counts with its lists added."""
-        rows = take_rows(history, users, recency=getattr(self.model, "recency", None), mesh=self.mesh)
+        rows = take_rows(history, users, recency=self.model.recency, mesh=self.mesh)
         scores = self.model.scores(params, rows, key=key, tables=tables)
         scores = standing.settle(rankable(scores), rows.lengths)
         masked = take_rows(seen, users, mesh=self.mesh)

@@ -24,7 +24,7 @@ from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency, weights_of
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.data.times import MICROSECONDS_PER_DAY
-from diffrec_jax.models.contract import Params
+from diffrec_jax.models.contract import ClosedForm, Params
 from diffrec_jax.space import Choice, Range, Real
 
 CUTS = 10  # places at which EASE cuts every history
@@ -44,7 +44,7 @@ def check_fit_weighted(fit_weighted: bool, recency: Recency | None) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Popularity:
+class Popularity(ClosedForm):
     """Everybody gets the items with the most training interactions.
 
     Attributes:
@@ -53,15 +53,10 @@ class Popularity:
 
     recency: Recency | None = None
 
-    SPACE: ClassVar[Mapping[str, Range]] = {}
-
     def fit(self, train: CSR) -> Params:
         """Weighted counts ``[I]`` float32."""
         counts = np.bincount(train.indices, weights_of(train, self.recency), minlength=train.n_items)
         return jnp.asarray(counts, jnp.float32)
-
-    def prepare(self, params: Params) -> None:
-        """Nothing to prepare."""
 
     def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
         """The counts, for every row: ``[B, I]``."""
@@ -69,7 +64,7 @@ class Popularity:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RecentPopularity:
+class RecentPopularity(ClosedForm):
     """Everybody gets what was popular of late: an interaction counts half after each half-life.
 
     ``score_i = Σ 2^(-(days before the last interaction of anybody) / half_life)``. It needs timestamps; ``Popularity``
@@ -98,16 +93,13 @@ class RecentPopularity:
         age = (train.times.max(initial=np.iinfo(np.int64).min) - train.times) / MICROSECONDS_PER_DAY
         return jnp.asarray(np.bincount(train.indices, np.exp2(-age / self.half_life), train.n_items), jnp.float32)
 
-    def prepare(self, params: Params) -> None:
-        """Nothing to prepare."""
-
     def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
         """The counts, for every row: ``[B, I]``."""
         return jnp.broadcast_to(params, (rows.items.shape[0], params.shape[0]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EASE:
+class EASE(ClosedForm):
     """A linear autoencoder in closed form: ``B = -P / diag(P)``, ``P = (XᵀX + λ·1)⁻¹``, zero diagonal.
 
     With ``forecast`` it maps pasts X to futures Y: ``B = (XᵀX + λ·1)⁻¹ XᵀY``, products averaged over ``CUTS`` places.
@@ -194,9 +186,6 @@ class EASE:
         found = scipy.linalg.cho_solve(factor, products, overwrite_b=True, check_finite=False)
         found[np.diag_indices(train.n_items)] = 0.0
         return jnp.asarray(found.astype(np.float32))
-
-    def prepare(self, params: Params) -> None:
-        """Nothing to prepare."""
 
     def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
         """``X · B``: ``[B, I]``, by gathering the rows of the history."""

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.denoiser import ACTIVATIONS
 
 
@@ -78,6 +79,14 @@ class Clusters:
     def starts(self) -> tuple[int, ...]:
         """The first place of each cluster."""
         return tuple(np.cumsum((0, *self.sizes[:-1])).tolist())
+
+    def in_order(self, rows: Rows) -> Rows:
+        """The same rows, their items numbered by their place in the cluster order."""
+        return rows.replace(items=jnp.asarray(self.place).at[rows.items].get(mode="promise_in_bounds"))
+
+    def cut(self, rows: Rows) -> list[Rows]:
+        """Rows in cluster order, cut into those of each cluster."""
+        return [rows.replace(items=rows.items - start, n_items=n) for start, n in zip(self.starts, self.sizes)]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Clusters) and np.array_equal(self.of_item, other.of_item)
@@ -141,7 +150,7 @@ class ClusterVAE(nn.Module):
 
     @property
     def item_axes(self) -> dict[str, int]:
-        """The matrices and biases as long as a cluster or all of them, and which axis is; ``contract.item_axes``."""
+        """The matrices and biases as long as a cluster or all of them, and which axis is; ``Scorer.item_axes``."""
         clusters, last = range(len(self.sizes)), max(len(self.out_dims) - 1, 0)
         last_layers = [f"decoder_{c}_{last}" for c in clusters] if self.out_dims else ["decoder_0"]
         axes = {f"encoder_{c}_0_kernel": 0 for c in clusters}

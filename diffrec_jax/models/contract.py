@@ -1,23 +1,28 @@
 """What the loop, the evaluator and the recommender know of a model.
 
-A model is a frozen dataclass of hyper-parameters and pure functions of parameters. A trained model implements
-``Model``; a closed-form one implements ``ClosedForm``; both rank with ``scores``. Where the scores are an inner
-product, the model may say so (``Factored``). A new model is one new file.
+A model is a frozen dataclass of hyper-parameters and pure functions of parameters. It inherits from ``Model`` if it is
+trained by gradient descent, from ``ClosedForm`` if it is fitted in one go, from ``composite.Composite`` if it is made
+of others; all of them are ``Scorer``, which declares everything that is ever asked of a model and answers what most
+models would. A new model is one new file, and one line in ``models.registry``.
 
-Letters: B rows of a batch, I items, T diffusion steps.
+Letters: B rows of a batch, I items, V width of a vector.
 """
 
+import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import optax
 
+from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
-from diffrec_jax.diffusion.importance import LossHistory
+from diffrec_jax.space import Range
 
 Params = Any  # a pytree of arrays
+Memory = Any  # a pytree of arrays, or None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,87 +36,197 @@ class Catalogue:
 class LossAux(NamedTuple):
     """What a loss gives beside its value."""
 
-    history: LossHistory  # the importance-sampling history after this batch
-    metrics: dict[str, jax.Array]  # scalars worth a curve
+    memory: Memory = None  # after this batch, of a model that has one (``Model.init_memory``)
+    metrics: Mapping[str, jax.Array] = {}  # scalars worth a curve
 
 
-@runtime_checkable
-class Scorer(Protocol):
-    """Anything that ranks items."""
+class Scorer(abc.ABC):
+    """Anything that ranks items.
+
+    Attributes:
+      recency: the kernel that weighs the history that is scored; None weighs every interaction 1.
+      fit_weighted: whether the rows that are fitted are weighted by it, too.
+      forecast: half-life of the futures that are fitted, in interactions; 0 reconstructs rows (``data.forecast``).
+      keeps_params: whether a run keeps the parameters of a model that is fitted in one go, because that takes long;
+        they are then a dictionary of arrays. Otherwise they are computed again where they are needed.
+      SPACE: what a search tries of each hyper-parameter.
+    """
+
+    recency: Recency | None = None
+    fit_weighted: bool = True
+    forecast: float = 0.0
+    keeps_params: ClassVar[bool] = False
+    SPACE: ClassVar[Mapping[str, Range]] = {}
+
+    # ranking
 
     def prepare(self, params: Params) -> Any:
-        """Compute once per set of parameters what every batch of ``scores`` needs; a pytree of arrays."""
-        ...
+        """Compute once per set of parameters what every batch of ``scores`` needs; a pytree of arrays, or None."""
+        return None
 
+    @abc.abstractmethod
     def scores(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
         """Scores ``[B, I]``; ``tables`` is what ``prepare`` gave, computed on the spot if None."""
-        ...
-
-
-@runtime_checkable
-class Model(Scorer, Protocol):
-    """A model trained by gradient descent."""
-
-    @property
-    def steps(self) -> int:
-        """T; 1 for a model without diffusion."""
-        ...
-
-    def init(self, key: jax.Array, catalogue: Catalogue) -> Params:
-        """Draw parameters."""
-        ...
-
-    def loss(
-        self, params: Params, history: LossHistory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
-    ) -> tuple[jax.Array, LossAux]:
-        """Mean loss over the real rows of a batch; rows with ``users == -1`` are padding and weigh nothing."""
-        ...
-
-    def optimizer(self) -> optax.GradientTransformation:
-        """The optimizer this model is trained with."""
-        ...
-
-
-@runtime_checkable
-class ClosedForm(Scorer, Protocol):
-    """A model that is fitted in one go; its parameters are computed again where they are needed, or kept in the model
-    folder where that takes long: ``keeps_params = True``, for a dictionary of arrays."""
-
-    def fit(self, train: Any) -> Params:
-        """Parameters from the host ``CSR`` of the training interactions."""
-        ...
-
-
-@runtime_checkable
-class Factored(Scorer, Protocol):
-    """A scorer whose scores are ``user_vectors @ item_vectors.T``, so that any vector index serves it."""
 
     @property
     def factored(self) -> bool:
-        """Whether this holds for the hyper-parameters at hand."""
-        ...
+        """Whether the scores are ``user_vectors @ item_vectors.T``, so that any vector index serves them."""
+        return False
 
     def user_vectors(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
         """Vectors ``[B, V]``; the last column is the factor of the item's bias, the same for every user."""
-        ...
+        raise ValueError(f"{type(self).__name__}, as configured, has no user vectors: its scores are no inner product")
 
     def item_vectors(self, params: Params) -> jax.Array:
         """Vectors ``[I, V]``; the last column is the item's bias."""
-        ...
+        raise ValueError(f"{type(self).__name__}, as configured, has no item vectors: its scores are no inner product")
+
+    # parameters
+
+    @property
+    @abc.abstractmethod
+    def trained(self) -> "Model | None":
+        """What of it is trained by gradient descent; None if nothing is."""
+
+    @abc.abstractmethod
+    def assemble(self, train: CSR, trained: Params) -> Params:
+        """All parameters, given those of ``self.trained`` (None if that is): the rest is fitted to ``train``."""
+
+    def by_part(self, params: Params) -> "list[tuple[Scorer, Params]]":
+        """The parameters beside the model, or beside each of the models it is made of."""
+        return [(self, params)]
+
+    def shapes(self, catalogue: Catalogue) -> Params | None:
+        """The parameters without their values; None for a model whose shapes are known once it is fitted."""
+        return None
+
+    @property
+    def item_axes(self) -> Mapping[str, int]:
+        """Which axis of each named array (of the parameters, and of what is prepared) has an entry for every item, or
+        for a part of them. A mesh may spread these over devices; what is not named is on every device.
+        """
+        return {}
+
+    # what it takes
+
+    def bytes_needed(self, n_items: int) -> int:
+        """Peak host memory to fit it in one go, where that depends on the catalogue; 0: not worth a word."""
+        return 0
+
+    def fits(self, n_items: int) -> bool:
+        """Whether the catalogue is small enough for it."""
+        return True
+
+    def check_size(self, n_items: int) -> None:
+        """Raises ``ValueError`` if the catalogue is too large; before anything is trained."""
+        if not self.fits(n_items):
+            raise ValueError(
+                f"{type(self).__name__} needs {self.bytes_needed(n_items) / 2**30:.1f} GiB for {n_items:,} items, "
+                "which it was told not to take: use another model for this catalogue"
+            )
+
+    @property
+    def needs_clusters(self) -> bool:
+        """Whether it needs the cluster of each item before it has parameters."""
+        return False
+
+    def with_clusters(self, clusters: Any) -> Self:
+        """The model with these clusters of items, where it needs any."""
+        return self
 
 
-def item_axes(model: Any) -> Mapping[str, int]:
-    """The parameters and prepared tables that are as long as the catalogue, or as a part of it, by name, and which of
-    their axes is: ``model.item_axes``. A mesh may spread these over devices; without the attribute nothing is spread.
+class Model(Scorer):
+    """A model trained by gradient descent."""
+
+    @abc.abstractmethod
+    def init(self, key: jax.Array, catalogue: Catalogue) -> Params:
+        """Draw parameters."""
+
+    @abc.abstractmethod
+    def loss(
+        self, params: Params, memory: Memory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        """Mean loss over the real rows of a batch; rows with ``users == -1`` are padding and weigh nothing.
+
+        Args:
+          params: the parameters.
+          memory: what ``init_memory`` gave, or the last loss; None for a model without one.
+          rows: the batch.
+          key: of everything random in this step.
+          step: steps done.
+          epoch: epochs completed.
+        """
+
+    @abc.abstractmethod
+    def optimizer(self) -> optax.GradientTransformation:
+        """The optimizer this model is trained with."""
+
+    def init_memory(self) -> Memory:
+        """What the loss remembers from batch to batch beside the parameters, before the first; None: nothing."""
+        return None
+
+    def watched(self, memory: Memory) -> Mapping[str, jax.Array]:
+        """What of the memory is worth recording after an epoch, by name."""
+        return {}
+
+    @property
+    def training_recency(self) -> Recency | None:
+        """The kernel of the rows it is trained on: its ``recency``, unless ``fit_weighted`` says otherwise."""
+        return self.recency if self.fit_weighted else None
+
+    @property
+    def trained(self) -> "Model | None":
+        """All of it."""
+        return self
+
+    def assemble(self, train: CSR, trained: Params) -> Params:
+        """What was trained."""
+        return trained
+
+    def shapes(self, catalogue: Catalogue) -> Params:
+        """The parameters without their values."""
+        return jax.eval_shape(lambda: self.init(jax.random.key(0), catalogue))
+
+
+class ClosedForm(Scorer):
+    """A model that is fitted in one go."""
+
+    @abc.abstractmethod
+    def fit(self, train: CSR) -> Params:
+        """Parameters from the training interactions."""
+
+    @property
+    def trained(self) -> Model | None:
+        """Nothing."""
+        return None
+
+    def assemble(self, train: CSR, trained: Params) -> Params:
+        """What is fitted."""
+        return self.fit(train)
+
+
+def lacking(kind: type) -> tuple[str, ...]:
+    """The members that a class lacks to be a model, by name."""
+    if issubclass(kind, Scorer):
+        return tuple(sorted(kind.__abstractmethods__))
+    wanted: type[Scorer] = Model if hasattr(kind, "init") or hasattr(kind, "loss") else ClosedForm
+    return tuple(sorted(name for name in wanted.__abstractmethods__ if not hasattr(kind, name)))
+
+
+def check_model(model: Any) -> None:
+    """Refuse what is no model.
+
+    Raises:
+      ValueError: naming what it lacks.
     """
-    return getattr(model, "item_axes", {})
-
-
-def shapes(model: Any, catalogue: Catalogue) -> Params:
-    """The parameters of a trained model, without their values."""
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), catalogue))
-
-
-def is_factored(model: Any) -> bool:
-    """Whether the scores of ``model`` are products of user and item vectors."""
-    return isinstance(model, Factored) and model.factored
+    if isinstance(model, Scorer):
+        return
+    kind = model if isinstance(model, type) else type(model)
+    lacks = lacking(kind)
+    if isinstance(model, type) and issubclass(kind, Scorer) and not lacks:
+        raise ValueError(f"{kind.__name__} is a class: pass a model, as in {kind.__name__}()")
+    said = f"it lacks {', '.join(lacks)}" if lacks else "it does not say so"
+    raise ValueError(
+        f"{kind.__name__} is no model ({said}): inherit from Model or ClosedForm of diffrec_jax.models.contract, which "
+        "bring all but the equations"
+    )

@@ -77,7 +77,7 @@ class DiffRec(DiffusionSettings):
 
     @property
     def item_axes(self) -> Mapping[str, int]:
-        """See ``models.contract.item_axes``."""
+        """See ``models.contract.Scorer.item_axes``."""
         return {"in_items": 0, "out_items": 1, "out_bias": 0}
 
     def denoiser(self, n_items: int) -> Denoiser:
@@ -101,14 +101,14 @@ class DiffRec(DiffusionSettings):
         return optax.adamw(self.lr, weight_decay=self.weight_decay)
 
     def loss(
-        self, params: Params, history: LossHistory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
+        self, params: Params, memory: LossHistory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
     ) -> tuple[jax.Array, LossAux]:
         """Importance-sampled, weighted denoising loss, averaged over the real rows of the batch (paper, Eq. 8-13)."""
         del step, epoch  # nothing is annealed
         t_key, noise_key, dropout_key = jax.random.split(key, 3)
         rows, future = shown_and_asked(self, rows, jax.random.fold_in(key, 3))
         x0, target = rows.dense(), None if future is None else future.dense()
-        t, sampling_weight = importance.sample(history, t_key, x0.shape[0])
+        t, sampling_weight = importance.sample(memory, t_key, x0.shape[0])
         noise = jax.random.normal(noise_key, x0.shape).astype(x0.dtype)  # the same draws in any precision
         denoiser = self.denoiser(rows.n_items)
 
@@ -120,8 +120,7 @@ class DiffRec(DiffusionSettings):
             self.schedule, denoise, x0, t, noise, mean_type=self.mean_type, reweight=self.reweight, target=target
         ).loss
         real = rows.users >= 0
-        total = rows.mean(losses * sampling_weight)
-        return total, LossAux(history=importance.record(history, t, losses, real), metrics={})
+        return rows.mean(losses * sampling_weight), LossAux(importance.record(memory, t, losses, real))
 
     def prepare(self, params: Params) -> Any:
         """The H×H products of the collapsed reverse process; None where the dense loop is needed."""

@@ -5,15 +5,20 @@ import functools
 from collections.abc import Mapping
 from typing import ClassVar
 
+import jax
+
 from diffrec_jax.data.forecast import check_forecast
 from diffrec_jax.data.recency import Recency
+from diffrec_jax.diffusion import importance
+from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.diffusion.process import MeanType
 from diffrec_jax.diffusion.schedule import DIFFUSION_SPACE, Schedule, make_schedule
+from diffrec_jax.models.contract import Model
 from diffrec_jax.space import Choice, Range, Real
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DiffusionSettings:
+class DiffusionSettings(Model):
     """Fields of both models; a model gives those its own value that it wants otherwise.
 
     Attributes:
@@ -70,6 +75,14 @@ class DiffusionSettings:
         if not 0 <= self.sampling_steps <= self.steps:
             raise ValueError(f"sampling_steps={self.sampling_steps} must lie between 0 and steps={self.steps}")
         check_forecast(self.forecast, self.recency)
+
+    def init_memory(self) -> LossHistory:
+        """The last losses of each diffusion step, none yet."""
+        return LossHistory.create(self.steps)
+
+    def watched(self, memory: LossHistory) -> Mapping[str, jax.Array]:
+        """``importance``: how likely each diffusion step is drawn, ``[T]``."""
+        return {"importance": importance.probabilities(memory)}
 
     @functools.cached_property
     def schedule(self) -> Schedule:

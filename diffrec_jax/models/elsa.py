@@ -25,14 +25,13 @@ import optax
 
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
-from diffrec_jax.diffusion.importance import LossHistory
-from diffrec_jax.models.contract import Catalogue, LossAux, Params
+from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Params
 from diffrec_jax.models.denoiser import l2_normalise
 from diffrec_jax.space import Choice, Range, Real, Whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ELSA:
+class ELSA(Model):
     """Hyper-parameters of ELSA and its functions; see ``models.contract.Model``.
 
     Attributes:
@@ -60,13 +59,8 @@ class ELSA:
             raise ValueError(f"lr={self.lr} must be positive")
 
     @property
-    def steps(self) -> int:
-        """1: there is no diffusion."""
-        return 1
-
-    @property
     def item_axes(self) -> Mapping[str, int]:
-        """See ``models.contract.item_axes``; the second is the table."""
+        """See ``models.contract.Scorer.item_axes``; the second is the table."""
         return {"items": 0, "factors": 0}
 
     def init(self, key: jax.Array, catalogue: Catalogue) -> Params:
@@ -78,10 +72,10 @@ class ELSA:
         return optax.adam(self.lr)
 
     def loss(
-        self, params: Params, history: LossHistory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
+        self, params: Params, memory: Memory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
     ) -> tuple[jax.Array, LossAux]:
         """Eq. 2, averaged over the real rows of the batch."""
-        del key, step, epoch  # nothing is random, nothing annealed
+        del memory, key, step, epoch  # nothing is remembered, random or annealed
         factors = self.prepare(params)["factors"]
         p = jnp.matmul(rows.dense(), factors)
         gram = jnp.matmul(factors.T, factors, preferred_element_type=jnp.float32)
@@ -89,8 +83,7 @@ class ELSA:
         p2, x2 = jnp.sum(jnp.square(p), axis=1), jnp.sum(jnp.square(rows.weights), axis=1)
         predicted2 = jnp.sum(jnp.matmul(p, gram) * p, axis=1) - 2.0 * p2 + x2
         cosine = (p2 - x2) * jax.lax.rsqrt(jnp.maximum(predicted2 * x2, 1e-12))
-        loss = rows.mean(2.0 - 2.0 * cosine, where=rows.lengths > 0)
-        return loss, LossAux(history=history, metrics={})
+        return rows.mean(2.0 - 2.0 * cosine, where=rows.lengths > 0), LossAux()
 
     def prepare(self, params: Params) -> dict[str, jax.Array]:
         """``{"factors": A}``, ``[I, D]``: the factors, each of length 1."""

@@ -27,7 +27,7 @@ from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.baselines import check_fit_weighted, interaction_matrix
-from diffrec_jax.models.contract import Params
+from diffrec_jax.models.contract import ClosedForm, Params
 from diffrec_jax.space import Choice, Range, Real, Whole
 
 PRODUCTS_AT_ONCE = 2**24  # at most about so many entries of XᵀX in memory; 12 bytes each, and as many again to sort
@@ -36,7 +36,7 @@ SCATTER_COST = 16  # of one vote, in additions of a gathered row
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ItemKNN:
+class ItemKNN(ClosedForm):
     """Hyper-parameters of ItemKNN and its functions; see ``models.contract.ClosedForm``.
 
     Attributes:

@@ -144,7 +144,7 @@ class LatentDiffRec(DiffusionSettings):
 
     @property
     def item_axes(self) -> Mapping[str, int]:
-        """See ``models.contract.item_axes``; the last three are tables."""
+        """See ``models.contract.Scorer.item_axes``; the last three are tables."""
         return {**self.autoencoder.item_axes, "first_kernels": 0, "last_kernel": 1, "last_bias": 0}
 
     @functools.cached_property
@@ -159,6 +159,15 @@ class LatentDiffRec(DiffusionSettings):
             dropout=self.dropout,
             bias_std=0.0,
         )
+
+    @property
+    def needs_clusters(self) -> bool:
+        """Always."""
+        return True
+
+    def with_clusters(self, clusters: Clusters | np.ndarray) -> "LatentDiffRec":
+        """The model with these clusters, ``[I]`` whole numbers or ``Clusters``."""
+        return dataclasses.replace(self, clusters=clusters)
 
     @property
     def _clusters(self) -> Clusters:
@@ -189,21 +198,20 @@ class LatentDiffRec(DiffusionSettings):
         )
 
     def loss(
-        self, params: Params, history: LossHistory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
+        self, params: Params, memory: LossHistory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
     ) -> tuple[jax.Array, LossAux]:
         """The joint loss (Eq. 2), averaged over the real rows of the batch."""
         t_key, latent_key, noise_key, vae_key, denoiser_key = jax.random.split(key, 5)
         rows, target = shown_and_asked(self, rows, jax.random.fold_in(key, 5))
         # What dropout does to a row is decided on its interactions: elsewhere there is nothing to drop.
         rows = rows.replace(weights=dropout(vae_key, rows.weights, rate=self.vae_dropout))
-        batch = rows.items.shape[0]
-        latent = (batch, self.in_dims[0])
-        t, sampling_weight = importance.sample(history, t_key, batch)
+        latent = (rows.items.shape[0], self.in_dims[0])
+        t, sampling_weight = importance.sample(memory, t_key, latent[0])
         terms = self.terms(
             params,
-            self._in_cluster_order(rows),
+            self._clusters.in_order(rows),
             t,
-            target=None if target is None else self._in_cluster_order(target),
+            target=None if target is None else self._clusters.in_order(target),
             latent_noise=jax.random.normal(latent_key, latent) if self.reparam else None,
             noise=jax.random.normal(noise_key, latent),
             dropout_key=denoiser_key,
@@ -214,7 +222,7 @@ class LatentDiffRec(DiffusionSettings):
         vae = nll + gamma * kl
         total = lamda * diffusion + vae if self.reweight else diffusion + lamda * vae
         metrics = {"diffusion": diffusion, "nll": nll, "kl": kl, "lamda": lamda, "gamma": gamma}
-        return total, LossAux(importance.record(history, t, terms.diffusion, real), metrics)
+        return total, LossAux(importance.record(memory, t, terms.diffusion, real), metrics)
 
     def terms(
         self,
@@ -296,8 +304,8 @@ class LatentDiffRec(DiffusionSettings):
 
     def _latents(self, params: Params, rows: Rows, key: jax.Array, tables: Any) -> jax.Array:
         """ẑ_0 ``[B, Z]``: encoder means, then the reverse process."""
-        rows = self._in_cluster_order(rows)
-        products = [part.product(kernel) for part, kernel in zip(self._by_cluster(rows), tables["first_kernels"])]
+        rows = self._clusters.in_order(rows)
+        products = [part.product(kernel) for part, kernel in zip(self._clusters.cut(rows), tables["first_kernels"])]
         return self._reverse(params, self._apply(params["autoencoder"], products, method="means"), rows.users, key)
 
     def _reverse(self, params: Params, z0: jax.Array, users: jax.Array, key: jax.Array) -> jax.Array:
@@ -316,22 +324,13 @@ class LatentDiffRec(DiffusionSettings):
             sampling_noise=draw if self.sampling_noise else None,
         )
 
-    def _in_cluster_order(self, rows: Rows) -> Rows:
-        """The same rows, their items numbered by their place in the cluster order."""
-        return rows.replace(items=jnp.asarray(self._clusters.place).at[rows.items].get(mode="promise_in_bounds"))
-
-    def _by_cluster(self, rows: Rows) -> list[Rows]:
-        """Rows in cluster order, cut into those of each cluster."""
-        starts, sizes = self._clusters.starts, self._clusters.sizes
-        return [rows.replace(items=rows.items - start, n_items=size) for start, size in zip(starts, sizes)]
-
     def _blocks(self, x: Rows | jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
         """Rows in cluster order in the blocks that the encoders take, and in those that ``decode`` gives.
 
         Blocks are scattered, not cut out of each other: on a mesh each is spread evenly, and nothing of it moves.
         """
         if isinstance(x, Rows):
-            parts = [part.dense() for part in self._by_cluster(x)]
+            parts = [part.dense() for part in self._clusters.cut(x)]
         else:
             parts = split(x, self._clusters.sizes)
         return parts, parts if self.out_dims else [x.dense() if isinstance(x, Rows) else x]

@@ -32,6 +32,7 @@ from flax import struct
 from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
+from diffrec_jax.models.contract import ClosedForm
 from diffrec_jax.space import Range, Real, Whole
 
 SHORTEST = 4  # nodes with at most this many neighbours share a group
@@ -142,7 +143,7 @@ def bpr_loss(smoothed: Embeddings, users: jax.Array, items: jax.Array, others: j
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LightGCN:
+class LightGCN(ClosedForm):
     """Hyper-parameters of LightGCN and its functions; see ``models.contract.ClosedForm``.
 
     Attributes:
@@ -184,7 +185,7 @@ class LightGCN:
 
     @property
     def item_axes(self) -> Mapping[str, int]:
-        """See ``models.contract.item_axes``."""
+        """See ``models.contract.Scorer.item_axes``."""
         return {"items": 0}
 
     def fit(self, train: CSR) -> Embeddings:
@@ -226,9 +227,6 @@ class LightGCN:
 
         embeddings, _ = jax.lax.fori_loop(0, self.updates, step, (embeddings, optimizer.init(embeddings)))
         return propagate(graph, embeddings, layers=self.layers)
-
-    def prepare(self, params: Embeddings) -> None:
-        """Nothing to prepare."""
 
     def scores(self, params: Embeddings, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
         """``F_u · F_i``, ``[B, I]``. A user without training interactions is the sum of the items of their history, if

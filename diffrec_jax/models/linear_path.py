@@ -11,23 +11,19 @@ Source: ours. B costs 4·I² bytes; ``EASE.check_size`` refuses a catalogue that
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.baselines import EASE
-from diffrec_jax.models.contract import Params
-from diffrec_jax.models.diffrec import DiffRec
-from diffrec_jax.models.latent_diffrec import LatentDiffRec
-from diffrec_jax.models.mult_vae import Multinomial
-from diffrec_jax.space import Range
+from diffrec_jax.models.composite import Composite
+from diffrec_jax.models.contract import Model, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LinearPath:
+class LinearPath(Composite):
     """A network with a linear path; parameters are ``{"network": its own, "linear": EASE's}``.
 
     Attributes:
@@ -36,32 +32,25 @@ class LinearPath:
       weight: of Eq. 1.
     """
 
-    network: DiffRec | LatentDiffRec | Multinomial
+    network: Model
     linear: EASE
     weight: float = 0.5
-
-    SPACE: ClassVar[Mapping[str, Range]] = {}
 
     def __post_init__(self) -> None:
         if not self.weight > 0.0:
             raise ValueError(f"weight={self.weight} of the linear path must be positive: 0.5, or leave the path out")
-        for name in ("recency", "forecast"):
-            ours, theirs = getattr(self.network, name), getattr(self.linear, name)
+        shared = {
+            "recency": (self.network.recency, self.linear.recency),
+            "forecast": (self.network.forecast, self.linear.forecast),
+        }
+        for name, (ours, theirs) in shared.items():
             if ours != theirs:
                 raise ValueError(f"{name} is {ours} of the network and {theirs} of the linear path: give both the same")
 
     @property
-    def recency(self) -> Recency | None:
+    def recency(self) -> Recency | None:  # type: ignore[override]
         """The kernel of both."""
         return self.network.recency
-
-    def bytes_needed(self, n_items: int) -> int:
-        """Host memory to fit the linear path."""
-        return self.linear.bytes_needed(n_items)
-
-    def check_size(self, n_items: int) -> None:
-        """Raises ``ValueError`` if the catalogue is too large for the linear path."""
-        self.linear.check_size(n_items)
 
     def prepare(self, params: Params) -> Any:
         """What the network prepares."""

@@ -17,7 +17,6 @@ runs here are that short (searches try up to 20,000).
 Letters: B rows, I items, Z latent width, H width of the last hidden layer.
 """
 
-import abc
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -30,9 +29,8 @@ import optax
 from diffrec_jax.data.forecast import check_forecast, shown_and_asked
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
-from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.models.cluster_vae import kl_divergence, multinomial_nll, reparameterise
-from diffrec_jax.models.contract import Catalogue, LossAux, Params
+from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Params
 from diffrec_jax.models.denoiser import ACTIVATIONS, dropout, l2_normalise
 from diffrec_jax.space import Choice, Range, Real, Whole
 
@@ -90,7 +88,7 @@ class Autoencoder(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Multinomial(abc.ABC):
+class Multinomial(Model):
     """What MultVAE and MultiDAE have in common: everything but the latent of the training loss.
 
     Attributes:
@@ -126,13 +124,8 @@ class Multinomial(abc.ABC):
             raise ValueError(f"lr={self.lr} must be positive and weight_decay={self.weight_decay} not negative")
 
     @property
-    def steps(self) -> int:
-        """1: there is no diffusion."""
-        return 1
-
-    @property
     def item_axes(self) -> Mapping[str, int]:
-        """See ``models.contract.item_axes``."""
+        """See ``models.contract.Scorer.item_axes``."""
         return {"in_items": 0, "out_items": 1, "out_bias": 0}
 
     def network(self, n_items: int) -> Autoencoder:
@@ -147,12 +140,6 @@ class Multinomial(abc.ABC):
         """AdamW."""
         return optax.adamw(self.lr, weight_decay=self.weight_decay)
 
-    @abc.abstractmethod
-    def loss(
-        self, params: Params, history: LossHistory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
-    ) -> tuple[jax.Array, LossAux]:
-        """The loss of a batch; see ``models.contract.Model``."""
-
     def encoded(self, params: Params, rows: Rows, *, dropout_key: jax.Array) -> jax.Array:
         """The encoder's output of training rows: their direction, after dropout."""
         p = params["params"]
@@ -163,10 +150,6 @@ class Multinomial(abc.ABC):
     def nll(self, params: Params, z: jax.Array, rows: Rows) -> jax.Array:
         """``-Σ x · log softmax(decoder(z))``, ``[B]``."""
         return multinomial_nll([self._apply(params, rows.n_items, z, method="decode")], [rows.dense()])
-
-    def prepare(self, params: Params) -> None:
-        """Nothing to prepare."""
-        return None
 
     def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
         """Logits ``[B, I]`` of each user."""
@@ -233,10 +216,10 @@ class MultVAE(Multinomial):
             raise ValueError(f"vae_anneal_cap={cap} and vae_anneal_steps={steps} must not be negative")
 
     def loss(
-        self, params: Params, history: LossHistory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
+        self, params: Params, memory: Memory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
     ) -> tuple[jax.Array, LossAux]:
         """Eq. 2, averaged over the real rows of the batch."""
-        del epoch
+        del memory, epoch
         dropout_key, latent_key = jax.random.split(key)
         rows, future = shown_and_asked(self, rows, jax.random.fold_in(key, 2))
         mean, log_variance = jnp.split(self.encoded(params, rows, dropout_key=dropout_key), 2, axis=1)
@@ -245,7 +228,7 @@ class MultVAE(Multinomial):
         nll, kl = rows.mean(nll), rows.mean(kl)
         share = step / self.vae_anneal_steps if self.vae_anneal_steps else self.vae_anneal_cap
         gamma = jnp.minimum(self.vae_anneal_cap, share)
-        return nll + gamma * kl, LossAux(history, {"nll": nll, "kl": kl, "gamma": gamma})
+        return nll + gamma * kl, LossAux(metrics={"nll": nll, "kl": kl, "gamma": gamma})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -263,13 +246,13 @@ class MultiDAE(Multinomial):
     }
 
     def loss(
-        self, params: Params, history: LossHistory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
+        self, params: Params, memory: Memory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
     ) -> tuple[jax.Array, LossAux]:
         """Eq. 4, averaged over the real rows of the batch."""
-        del step, epoch
+        del memory, step, epoch
         rows, future = shown_and_asked(self, rows, jax.random.fold_in(key, 2))
         z = self.encoded(params, rows, dropout_key=key)
-        return rows.mean(self.nll(params, z, rows if future is None else future)), LossAux(history, {})
+        return rows.mean(self.nll(params, z, rows if future is None else future)), LossAux()
 
 
 def _directions(rows: Rows) -> Rows:

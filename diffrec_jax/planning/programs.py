@@ -21,7 +21,7 @@ from diffrec_jax.data.rows import DeviceCSR, take_rows
 from diffrec_jax.evaluation import mask_seen, top_k
 from diffrec_jax.mesh import Layout, batch_size_on, make_mesh, replicated
 from diffrec_jax.models import Catalogue
-from diffrec_jax.models.contract import Model, item_axes, shapes
+from diffrec_jax.models.contract import Model
 from diffrec_jax.planning import no_tpu
 from diffrec_jax.training import Trainer
 
@@ -137,13 +137,13 @@ def train_cost(model: Model, shape: Shape, batch_size: int, mesh: Mesh, **option
 
 def score_cost(model: Model, shape: Shape, batch_size: int, mesh: Mesh) -> Cost:
     """The lists of one batch of users, from their histories."""
-    layout = Layout(mesh, item_axes(model))
-    seen = shapes(model, Catalogue(n_items=shape.n_items, n_users=shape.n_users))
+    layout = Layout(mesh, model.item_axes)
+    seen = model.shapes(Catalogue(n_items=shape.n_items, n_users=shape.n_users))
     seen_tables = jax.eval_shape(model.prepare, seen)
     batch = batch_size_on(mesh, batch_size)
 
     def lists(params: Any, tables: Any, csr: DeviceCSR, users: jax.Array) -> Any:
-        rows = take_rows(csr, users, recency=getattr(model, "recency", None), mesh=mesh)
+        rows = take_rows(csr, users, recency=model.recency, mesh=mesh)
         params, tables = layout.cut(params, seen), layout.cut(tables, seen_tables)
         scores = model.scores(params, rows, key=jax.random.key(0), tables=tables)
         return top_k(mask_seen(scores, take_rows(csr, users, mesh=mesh)), LIST_LENGTH, mesh=mesh)

@@ -69,7 +69,7 @@ def model_card(
       loading: what the paragraph on loading mentions.
     """
     about, vocabulary, name = dict(content.about), content.vocabulary, type(content.model).__name__
-    recency = getattr(content.model, "recency", None)
+    recency = content.model.recency
     days = recency is not None and recency.kernel == "exponential"
     said = (
         "\n\nA further input `days` (float32, like items) holds the days since the person's first event."

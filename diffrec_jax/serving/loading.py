@@ -1,15 +1,13 @@
 """From a folder to a ``Recommender``: a run folder with checkpoints, or an exported model folder with safetensors."""
 
 from pathlib import Path
-from typing import Any
 
 import jax
 from etils import epath
 from jax.sharding import Mesh
 
 from diffrec_jax.data.interactions import CSR
-from diffrec_jax.models.contract import Catalogue, ClosedForm, Model, shapes
-from diffrec_jax.models.linear_path import LinearPath
+from diffrec_jax.models.contract import Catalogue, Model, Params, Scorer, check_model
 from diffrec_jax.serving.model_folder import FOLDER, ModelFolder
 from diffrec_jax.serving.recommender import Recommender
 from diffrec_jax.serving.weights import read_weights
@@ -17,7 +15,7 @@ from diffrec_jax.training.checkpoint import load_best
 
 
 def load(
-    folder: str | Path, *, history: str = "train", model: Any = None, mesh: Mesh | None = None, seed: int = 0
+    folder: str | Path, *, history: str = "train", model: Scorer | None = None, mesh: Mesh | None = None, seed: int = 0
 ) -> Recommender:
     """A recommender from a run folder (its best checkpoint so far) or from an exported model folder.
 
@@ -36,27 +34,26 @@ def load(
     if not exported and not (root / FOLDER / "model.json").is_file():
         there = "is not there" if not root.exists() else f"holds no {FOLDER}/model.json and no model.json"
         raise ValueError(f"{root} {there}: name the --workdir of a run, or an exported model folder")
+    if model is not None:
+        check_model(model)
     content = ModelFolder.read(root if exported else root / FOLDER, model=model)
     catalogue = Catalogue(n_items=content.vocabulary.n_items, n_users=content.vocabulary.n_users)
     if exported:  # what is computed in closed form knows its shapes only then
-        expected = shapes(content.model, catalogue) if isinstance(content.model, Model) else None
-        params = read_weights(Path(root / "weights.safetensors"), expected)
+        params = read_weights(Path(root / "weights.safetensors"), content.model.shapes(catalogue))
     else:
         params = content.params or _of_run(content.model, content.train, root / "checkpoints", catalogue)
     return Recommender(content, params, history=history, mesh=mesh, seed=seed)
 
 
-def _of_run(model: Any, train: CSR, checkpoints: epath.Path, catalogue: Catalogue) -> Any:
+def _of_run(model: Scorer, train: CSR, checkpoints: epath.Path, catalogue: Catalogue) -> Params:
     """The parameters of a run: what was trained from its best checkpoint, what was computed computed again."""
-    if isinstance(model, LinearPath):
-        return {
-            "network": _of_run(model.network, train, checkpoints, catalogue),
-            "linear": _of_run(model.linear, train, checkpoints, catalogue),
-        }
-    if isinstance(model, ClosedForm):
-        return model.fit(train)
+    trained = None if model.trained is None else _trained(model.trained, checkpoints, catalogue)
+    return model.assemble(train, trained)
+
+
+def _trained(model: Model, checkpoints: epath.Path, catalogue: Catalogue) -> Params:
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    expected = shapes(model, catalogue)
+    expected = model.shapes(catalogue)
     return load_best(
         checkpoints, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), expected)
     )

@@ -15,13 +15,10 @@ while it trains and after it was stopped.
 """
 
 import dataclasses
-import inspect
 import io
 import json
-import pkgutil
 import zipfile
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +27,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-import diffrec_jax.models
 from diffrec_jax import files
 from diffrec_jax._version import __version__
 from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency
+from diffrec_jax.models.contract import Scorer
+from diffrec_jax.models.registry import HOMES, load_class
 from diffrec_jax.serving.vocabulary import Vocabulary, read_table
 
 FORMAT = 1
 FOLDER = "model"  # below a run folder
-PARTS = {"network": "DiffRec", "linear": "EASE"}  # hyper-parameters that are models; their class in older folders
+PARTS = {"network": "DiffRec", "linear": "EASE"}  # the class of models within a model, in folders that do not say
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ModelFolder:
     """The content of a model folder, weights aside."""
 
-    model: Any
+    model: Scorer
     vocabulary: Vocabulary
     train: CSR
     valid: CSR | None
@@ -118,27 +116,25 @@ def hyper_parameters(content: ModelFolder) -> dict[str, Any]:
 
 
 def known_models() -> dict[str, type]:
-    """The models of this library by class name: the frozen dataclasses below ``diffrec_jax.models`` that rank."""
-    found: dict[str, type] = {}
-    for module in pkgutil.iter_modules(diffrec_jax.models.__path__, "diffrec_jax.models."):
-        for name, member in inspect.getmembers(import_module(module.name), inspect.isclass):
-            if dataclasses.is_dataclass(member) and hasattr(member, "scores") and not inspect.isabstract(member):
-                found[name] = member
-    return found
+    """The models of this library by class name; see ``models.registry``."""
+    return {name: load_class(home) for name, home in HOMES.items()}
 
 
-def _encode(model: Any, n_items: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _encode(model: Scorer, n_items: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Hyper-parameters as JSON values; those with an entry per item apart."""
     values: dict[str, Any] = {}
     per_item: dict[str, np.ndarray] = {}
-    for field in dataclasses.fields(model):
+    kind: Any = type(model)
+    if not dataclasses.is_dataclass(kind):
+        raise ValueError(f"{kind.__name__} is no dataclass, so its hyper-parameters cannot be written: make it one")
+    for field in dataclasses.fields(kind):
         value = getattr(model, field.name)
         value = getattr(value, "of_item", value)  # clusters
         if isinstance(value, np.ndarray):
             if value.shape != (n_items,):
                 raise ValueError(f"{field.name} has shape {value.shape}: an array must have one entry per item")
             per_item[field.name] = value
-        elif hasattr(value, "scores"):  # a model within a model
+        elif isinstance(value, Scorer):  # a model within a model
             of_part, per_item_of_part = _encode(value, n_items)
             values[field.name] = {"class": type(value).__name__, "hyper_parameters": of_part}
             per_item.update(per_item_of_part)
@@ -150,20 +146,19 @@ def _encode(model: Any, n_items: int) -> tuple[dict[str, Any], dict[str, np.ndar
 
 
 def _decode(kind: str, values: dict[str, Any], per_item: dict[str, np.ndarray]) -> Any:
-    classes = vars(diffrec_jax.models)  # the usual ones; the others only if need be, as they import more
-    classes = classes if dataclasses.is_dataclass(classes.get(kind)) else known_models()
-    if kind not in classes:
+    if kind not in HOMES:
         raise ValueError(
-            f"the model is a {kind}, which is none of {', '.join(sorted(classes))}: pass the model object itself, as "
+            f"the model is a {kind}, which is none of {', '.join(sorted(HOMES))}: pass the model object itself, as "
             f"in load(folder, model={kind}(...))"
         )
-    fields = {field.name for field in dataclasses.fields(classes[kind])}
+    known: Any = load_class(HOMES[kind])
+    fields = {field.name for field in dataclasses.fields(known)}
     given: dict[str, Any] = {name: _value(name, value, per_item) for name, value in values.items()}
     given.update({name: column for name, column in per_item.items() if name in fields})
     unknown = sorted(set(given) - fields)
     if unknown:
         raise ValueError(f"{kind} has no hyper-parameter {unknown[0]!r}: it was saved by a later diffrec_jax")
-    return classes[kind](**given)
+    return known(**given)
 
 
 def _value(name: str, value: Any, per_item: dict[str, np.ndarray]) -> Any:
@@ -171,9 +166,9 @@ def _value(name: str, value: Any, per_item: dict[str, np.ndarray]) -> Any:
         return tuple(_value(name, each, per_item) for each in value)
     if name == "recency" and value is not None:
         return Recency(**value)
-    if name not in PARTS:
-        return value
-    return _decode(value.get("class", PARTS[name]), value.get("hyper_parameters", value), per_item)
+    if name in PARTS or (isinstance(value, dict) and value.keys() == {"class", "hyper_parameters"}):
+        return _decode(value.get("class", PARTS.get(name)), value.get("hyper_parameters", value), per_item)
+    return value
 
 
 def _refuse(value: Any) -> Any:

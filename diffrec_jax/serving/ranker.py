@@ -11,7 +11,7 @@ user vector.
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from diffrec_jax.evaluation.ranking import mask_seen, top_k
 from diffrec_jax.evaluation.standing import Standing
 from diffrec_jax.finite import check_parameters, check_scores, rankable, unranked
 from diffrec_jax.mesh import replicated
-from diffrec_jax.models.contract import Params, Scorer, is_factored
+from diffrec_jax.models.contract import Params, Scorer
 from diffrec_jax.serving.histories import Histories
 
 BATCHES = (1, 4, 16, 32, 64, 256, 512)
@@ -71,7 +71,7 @@ class Ranker:
         self.params, self.standing = jax.device_put((params, standing), self._sharding)
         check_parameters(self.params, model)
         self.tables = jax.jit(model.prepare)(self.params)
-        self.recency = getattr(model, "recency", None)
+        self.recency = model.recency
         self.needs_days = self.recency is not None and self.recency.kernel == "exponential"
         self._key = jax.device_put(jax.random.fold_in(jax.random.key(seed), 3), self._sharding)
         self._everything = jax.device_put(np.ones(n_items, bool), self._sharding)
@@ -173,8 +173,7 @@ class Ranker:
 
     @functools.cached_property
     def _item_vectors(self) -> jax.Array | None:
-        model: Any = self.model
-        return jax.jit(model.item_vectors)(self.params) if is_factored(model) else None
+        return jax.jit(self.model.item_vectors)(self.params) if self.model.factored else None
 
     def _batched(
         self, histories: Histories, dispatch: Callable[[Histories, np.ndarray, int], Any]
@@ -252,7 +251,7 @@ class Ranker:
         *,
         as_listed: bool,
     ) -> jax.Array:
-        rows, model = self._rows(batch), cast(Any, self.model)
+        rows, model = self._rows(batch), self.model
 
         def from_all() -> jax.Array:
             scores = model.scores(params, rows, key=key, tables=tables)
@@ -272,8 +271,7 @@ class Ranker:
         return jax.lax.cond(jnp.all(standing.users[at] > 0), from_vectors, from_all)
 
     def _user_vectors(self, params: Params, tables: Any, key: jax.Array, batch: Batch) -> jax.Array:
-        model: Any = self.model
-        return model.user_vectors(params, self._rows(batch), key=key, tables=tables)
+        return self.model.user_vectors(params, self._rows(batch), key=key, tables=tables)
 
 
 def _width(histories: Histories) -> int:

@@ -22,7 +22,6 @@ from jax.sharding import Mesh
 
 from diffrec_jax.data.interactions import merge
 from diffrec_jax.evaluation.standing import Standing
-from diffrec_jax.models.contract import is_factored
 from diffrec_jax.serving import asked_ids, choices, explain, pairs, shown
 from diffrec_jax.serving import histories as histories_lib
 from diffrec_jax.serving.histories import Asked, Histories
@@ -142,7 +141,7 @@ class Recommender:
         k = self._checked_k(k)
         numbers, unknown = asked_ids.look_up(self.vocabulary.items, items, "items")
         numbers = numbers[numbers >= 0]
-        if is_factored(self.content.model):
+        if self.content.model.factored:
             scores, found = self._by_cosine(numbers, k)
         else:
             n = len(numbers)

@@ -14,6 +14,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from diffrec_jax import files
+from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.processes import is_writer
 from diffrec_jax.training.checksum import checksum
 from diffrec_jax.training.step import TrainState
@@ -133,10 +134,11 @@ class Checkpoints:
                 metadata = self._manager.metadata(candidate)
                 check_shapes(metadata.metadata, abstract_state)
                 with _any_padding():
-                    state = self._manager.load(candidate, abstract_state)
+                    state = self._manager.load(candidate, _as_stored(abstract_state, metadata.metadata))
                 custom = metadata.custom_metadata or {}
                 _verify(_parts(state), custom)
                 progress = Progress(**custom.get("progress", custom))  # or of an older version
+                state = state if abstract_state.history is not None else state.replace(history=None)
             except Exception as error:  # whatever a damaged file makes Orbax raise
                 damaged = self.folder / str(candidate)
                 self.warnings.append(
@@ -244,6 +246,18 @@ def _fits(stored: Any, wanted: Any) -> bool:
         if not (there - their_shards < here and here - our_shards < there):
             return False
     return True
+
+
+def _as_stored(abstract_state: TrainState, stored: Any) -> TrainState:
+    """The abstract state as a checkpoint has it: those of older versions hold a memory of any model, if an idle one."""
+    memory = stored.get("history")
+    if abstract_state.history is not None or not memory:
+        return abstract_state
+    where = abstract_state.step.sharding
+    found: dict[str, Any] = {
+        name: jax.ShapeDtypeStruct(tuple(a.shape), a.dtype, sharding=where) for name, a in memory.items()
+    }
+    return abstract_state.replace(history=LossHistory(**found))
 
 
 def _names(path: Any) -> str:

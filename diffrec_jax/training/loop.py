@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.rows import DeviceCSR
-from diffrec_jax.diffusion import importance
 from diffrec_jax.finite import NonFiniteParametersError, all_finite
 from diffrec_jax.mesh import bytes_per_device
 from diffrec_jax.processes import agree
@@ -47,7 +46,7 @@ class EpochReport:
     valid: dict[str, dict[str, float]] | None  # by protocol, when the epoch ended with a validation
     evaluate_seconds: float
     progress: Progress
-    probabilities: np.ndarray  # [T] of the importance sampling
+    watched: Mapping[str, np.ndarray]  # what the model wants recorded of its memory (``Model.watched``)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Plan:
     """What training will take on each device, known before any of it is taken."""
 
     parameters: int  # how many numbers the model learns
-    state_bytes: int  # parameters, their moving average, optimizer state and history
+    state_bytes: int  # parameters, their moving average, optimizer state and memory
     data_bytes: int  # the interactions
     temporary_bytes: int  # gradients, the dense batch and what is computed from it
     compile_seconds: float
@@ -223,8 +222,8 @@ def fit(
                 progress = dataclasses.replace(progress, best_epoch=epoch, best_value=best_value)
                 best_params = jax.tree.map(jnp.copy, state.ranking_params) if checkpoints is None else None
         progress = dataclasses.replace(progress, epoch_is_open=False)
-        probabilities = np.asarray(importance.probabilities(state.history))
-        observer.epoch(EpochReport(epoch, step, loss, seconds, valid, evaluate_seconds, progress, probabilities))
+        watched = jax.device_get(trainer.model.watched(state.history))
+        observer.epoch(EpochReport(epoch, step, loss, seconds, valid, evaluate_seconds, progress, watched))
         if checkpoints is not None and (epoch % eval_every == 0 or is_last):
             checkpoints.save(state, progress, is_best=improved, step=step)  # after the record, which a resume cuts back
     look_up()

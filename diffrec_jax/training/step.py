@@ -15,11 +15,9 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from diffrec_jax.data.recency import training_recency
 from diffrec_jax.data.rows import DeviceCSR, Rows, take_rows
-from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.mesh import Layout, batch_size_on, replicated
-from diffrec_jax.models.contract import Catalogue, Model, Params, item_axes, shapes
+from diffrec_jax.models.contract import Catalogue, Memory, Model, Params
 from diffrec_jax.training.moments import with_mu_dtype
 
 DTYPES = ("float32", "bfloat16")
@@ -32,7 +30,7 @@ class TrainState(struct.PyTreeNode):
     params: Any
     ema: Any  # the exponential moving average of the parameters, or None
     opt_state: Any
-    history: LossHistory  # the importance-sampling state
+    history: Memory  # what the loss remembers (``Model.init_memory``); under this name in every checkpoint
     loss_sum: jax.Array  # [] float32, summed over the real rows of this epoch so far
     loss_rows: jax.Array  # [] float32, how many rows that was
     bad_step: jax.Array  # [] int32, the first step whose loss was not finite; -1: none
@@ -47,7 +45,7 @@ class TrainState(struct.PyTreeNode):
             params=params,
             ema=jax.tree.map(jnp.copy, params) if ema else None,
             opt_state=optimizer.init(params),
-            history=LossHistory.create(model.steps),
+            history=model.init_memory(),
             loss_sum=jnp.zeros(()),
             loss_rows=jnp.zeros(()),
             bad_step=jnp.full((), -1, jnp.int32),
@@ -83,7 +81,7 @@ def train_step(
       ema_decay: of the moving average of the parameters, for a state that has one; young averages forget faster, by
         ``(1 + n) / (10 + n)`` after n steps.
       dtype: what the model computes in, such as ``jnp.bfloat16``; None: as the parameters are. Parameters, optimizer
-        state, diffusion tables, loss and history stay as they are.
+        state, diffusion tables, loss and memory stay as they are.
       view: what the model sees of ``state.params``, where these are stored padded (``mesh.Layout.cut``); None: as is.
 
     Returns:
@@ -111,7 +109,7 @@ def train_step(
         params=params,
         ema=ema,
         opt_state=opt_state,
-        history=aux.history,
+        history=aux.memory,
         loss_sum=state.loss_sum + loss * n_rows,
         loss_rows=state.loss_rows + n_rows,
         bad_step=jnp.where((state.bad_step < 0) & ~jnp.isfinite(loss), state.step, state.bad_step),
@@ -168,7 +166,7 @@ class Trainer:
     @functools.cached_property
     def layout(self) -> Layout:
         """Where the state lies on the mesh."""
-        return Layout(self.mesh, item_axes(self.model))
+        return Layout(self.mesh, self.model.item_axes)
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
@@ -179,7 +177,7 @@ class Trainer:
     @functools.cached_property
     def shapes(self) -> Params:
         """The parameters as the model sees them, without their values."""
-        return shapes(self.model, self.catalogue)
+        return self.model.shapes(self.catalogue)
 
     def init(self) -> TrainState:
         """The state before training, made on the devices by one compiled program."""
@@ -210,7 +208,6 @@ class Trainer:
     def _run(self, state: TrainState, csr: DeviceCSR, epoch: jax.Array, n_steps: jax.Array) -> TrainState:
         """``n_steps`` steps of ``epoch``, beginning where the state stands."""
         key = self.key("train")
-        recency = training_recency(self.model)
         order = self.order(epoch)
         first = state.step - epoch * self.steps_per_epoch
         fresh = first == 0
@@ -222,7 +219,7 @@ class Trainer:
             users = jax.lax.dynamic_slice_in_dim(order, (first + i) * self.batch_size, self.batch_size)
             padding = batch_size_on(self.mesh, self.batch_size) - self.batch_size
             users = jnp.pad(users, (0, padding), constant_values=-1)
-            rows = take_rows(csr, users, recency=recency, mesh=self.mesh)
+            rows = take_rows(csr, users, recency=self.model.training_recency, mesh=self.mesh)
             return train_step(
                 self.model,
                 self.optimizer,

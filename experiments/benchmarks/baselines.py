@@ -17,7 +17,6 @@ import numpy as np
 from diffrec_jax.data.rows import device_csr, take_rows
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue
-from diffrec_jax.models.contract import ClosedForm
 from diffrec_jax.training import Trainer
 from experiments.benchmarks import measure
 from experiments.settings.config import Config
@@ -36,12 +35,12 @@ def main() -> None:
     csr = measure.interactions_like(**SHAPES[args.shape])
     before = measure.peak_bytes()
     found: dict[str, Any] = {"model": args.model, "shape": args.shape}
-    if isinstance(model, ClosedForm):
+    if model.trained is None:
         began = time.perf_counter()
-        params = jax.block_until_ready(model.fit(csr))
+        params = jax.block_until_ready(model.assemble(csr, None))
         found["fit_seconds"] = time.perf_counter() - began
         found["peak_fit_gib"] = (measure.peak_bytes() - before) / 2**30
-        if hasattr(model, "bytes_needed"):
+        if model.bytes_needed(csr.n_items):
             found["predicted_gib"] = model.bytes_needed(csr.n_items) / 2**30
     else:
         params = model.init(jax.random.key(0), Catalogue(n_items=csr.n_items, n_users=csr.n_users))

@@ -7,22 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from diffrec_jax.evaluation import BEYOND
+from diffrec_jax.models.registry import MODELS
 from experiments.reporting.published import columns, list_length, published
 
-TITLES = {
-    "diffrec": "DiffRec",
-    "t_diffrec": "T-DiffRec",
-    "l_diffrec": "L-DiffRec",
-    "lt_diffrec": "LT-DiffRec",
-    "popularity": "Popularity",
-    "recent_popularity": "Recent popularity",
-    "item_knn": "ItemKNN",
-    "ease": "EASE",
-    "elsa": "ELSA",
-    "multvae": "MultVAE",
-    "multidae": "MultiDAE",
-    "lightgcn": "LightGCN",
-}
+TITLES = {name: entry.title for name, entry in MODELS.items()}
 
 
 def show(result: dict[str, Any], *, protocol: str, console: Console | None = None) -> None:

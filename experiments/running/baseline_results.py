@@ -13,6 +13,7 @@ from diffrec_jax.data.splits import Split
 from diffrec_jax.evaluation import KS
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models.baselines import EASE, Popularity
+from diffrec_jax.models.contract import Scorer
 from experiments.reporting import evidence
 from experiments.settings.config import Config
 
@@ -28,10 +29,14 @@ def beside(config: Config, split: Split, fitted: api.Fitted, *, fingerprint: str
     records: dict[str, Any] = {}
     notes: list[str] = []
     with_valid = config.eval_history == "train+valid"
-    for name, model in (("popularity", Popularity()), ("ease", EASE())):
-        if isinstance(model, EASE) and not model.fits(split.n_items):
+    kept: dict[str, Scorer] = {"popularity": Popularity(), "ease": EASE()}
+    for name, model in kept.items():
+        if not model.fits(split.n_items):
             size = model.bytes_needed(split.n_items) / 2**30
-            notes.append(f"EASE is left out: its matrices over {split.n_items:,} items would take {size:,.0f} GiB.")
+            notes.append(
+                f"{type(model).__name__} is left out: its matrices over {split.n_items:,} items would take "
+                f"{size:,.0f} GiB."
+            )
             continue
         evaluated = [list(config.ks)] if config.ks != KS else []  # folders of older versions are found again
         identity = json.dumps([fingerprint, repr(model), config.eval_history, *evaluated])

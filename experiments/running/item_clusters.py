@@ -19,11 +19,9 @@ from rich.console import Console
 
 from diffrec_jax import files
 from diffrec_jax.data.splits import Split
-from diffrec_jax.models import LatentDiffRec
 from diffrec_jax.models.cluster_vae import Clusters
 from diffrec_jax.models.clustering import N_STARTS, k_means, remarks, svd_embeddings
 from diffrec_jax.models.lightgcn import LightGCN
-from diffrec_jax.models.linear_path import LinearPath
 from diffrec_jax.processes import is_writer, same_everywhere
 from experiments.running import source
 from experiments.settings.config import Config
@@ -39,14 +37,12 @@ def with_clusters(config: Config, split: Split, console: Console) -> Any:
       OSError: for a missing file.
     """
     model = config.build_model()
-    network = model.network if isinstance(model, LinearPath) else model
-    if not isinstance(network, LatentDiffRec):
+    if not model.needs_clusters:
         return model
     clusters = make_clusters(config, split, console)
     for sentence in remarks(clusters):
         console.print(f"  {sentence}", highlight=False)
-    network = dataclasses.replace(network, clusters=clusters)
-    return dataclasses.replace(model, network=network) if isinstance(model, LinearPath) else network
+    return model.with_clusters(clusters)
 
 
 def make_clusters(config: Config, split: Split, console: Console) -> Clusters:

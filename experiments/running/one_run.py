@@ -149,9 +149,7 @@ def check(config: Config, split: Split) -> None:
         raise ValueError(f"recency=exponential needs timestamps, which {split.name} lacks: use linear or power")
     if config.model == "recent_popularity" and split.train.times is None:
         raise ValueError(NO_TIMES)
-    model = config.build_model()
-    if hasattr(model, "check_size"):
-        model.check_size(split.n_items)
+    config.build_model().check_size(split.n_items)
     if not len(split.train):
         raise ValueError(f"{split.name} has no training interactions left: look at the filters and the split")
     if not len(split.test):
@@ -181,9 +179,8 @@ def announce(config: Config, split: Split, console: Console) -> None:
     )
     for line in (split.guarantee, *split.notes):
         console.print(f"  {line}", highlight=False)
-    model = config.build_model()
-    if hasattr(model, "bytes_needed"):
-        size = model.bytes_needed(split.n_items) / 2**20
+    size = config.build_model().bytes_needed(split.n_items) / 2**20
+    if size:
         console.print(f"  memory on the host to fit {config.model}: at most {size:,.0f} MiB", highlight=False)
     if not len(split.valid) and is_trained(config.model):
         console.print("  No validation interactions: training goes on for all --epochs, and the last one counts.")

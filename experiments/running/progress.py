@@ -99,9 +99,8 @@ class RunObserver(Observer):
         if report.valid is not None:
             for protocol, metrics in report.valid.items():
                 self._curves.add(report.step, {f"valid_{protocol}/{name}": value for name, value in metrics.items()})
-            self._curves.add(
-                report.step, {f"importance/step_{t}": float(p) for t, p in enumerate(report.probabilities)}
-            )
+            drawn = report.watched.get("importance", ())
+            self._curves.add(report.step, {f"importance/step_{t}": float(p) for t, p in enumerate(drawn)})
             self._curves.flush()
         last_epoch = min(self.config.epochs, max(report.progress.best_epoch, 0) + self.config.patience - 1)
         fields: dict[str, Any] = {"loss": f"{report.loss:.4f}"}

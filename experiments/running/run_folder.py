@@ -153,13 +153,14 @@ class RunFolder:
 
     def record(self, report: EpochReport) -> None:
         """Append one epoch to ``metrics.jsonl``."""
+        drawn = report.watched.get("importance") if report.valid is not None else None
         entry = {
             "epoch": report.epoch,
             "step": report.step,
             "loss": report.loss,
             "valid": report.valid,
             "best_epoch": report.progress.best_epoch,
-            "importance": [round(float(p), 6) for p in report.probabilities] if report.valid is not None else None,
+            "importance": None if drawn is None else [round(float(p), 6) for p in drawn],
             "seconds": {"train": round(report.seconds, 4), "evaluate": round(report.evaluate_seconds, 4)},
         }
         file = self.path / "metrics.jsonl"

@@ -1,6 +1,5 @@
 """What the steps of a configuration take on Cloud TPUs: its model and the size of its data, planned and printed."""
 
-import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,9 +10,6 @@ import numpy as np
 from rich.table import Table
 
 from diffrec_jax.mesh import parse_mesh
-from diffrec_jax.models import LatentDiffRec
-from diffrec_jax.models.contract import ClosedForm
-from diffrec_jax.models.linear_path import LinearPath
 from diffrec_jax.planning import programs
 from diffrec_jax.planning.programs import Cost, Shape
 from experiments.running import source
@@ -88,19 +84,15 @@ def _taken(topologies: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _model(config: Config) -> Any:
-    model = config.build_model()
-    if isinstance(model, LinearPath):
-        return model.network  # the path is fitted on the host
-    if isinstance(model, ClosedForm):
+    model = config.build_model().trained  # the rest is fitted on the host
+    if model is None:
         raise ValueError(f"model={config.model} is computed in closed form, on the host: there is no step to plan")
     return model
 
 
 def _with_clusters(model: Any, shape: Shape, config: Config) -> Any:
     """Latent models with clusters of equal size: the real ones are known to the run alone."""
-    if not isinstance(model, LatentDiffRec):
-        return model
-    return dataclasses.replace(model, clusters=np.arange(shape.n_items) % config.n_cate)
+    return model.with_clusters(np.arange(shape.n_items) % config.n_cate) if model.needs_clusters else model
 
 
 def _shape(config: Config) -> tuple[Shape, str]:
@@ -172,7 +164,7 @@ def of_all(topologies: Sequence[str], rest: Sequence[str]) -> int:
     print("|---|---|---|---|---|---|---|---|---|")
     for file in sorted(cli.FLAG_FILES.glob("*.flags")):
         config = cli.parse(["tpu_plan", f"--flagfile={file}", *rest], usage="")
-        if isinstance(config.build_model(), ClosedForm):
+        if config.build_model().trained is None:
             continue
         shape, _ = _shape(config)
         model = _with_clusters(_model(config), shape, config)

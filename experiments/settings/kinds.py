@@ -9,29 +9,12 @@ import functools
 from typing import Any
 
 from diffrec_jax.data.recency import Recency
-from diffrec_jax.models import DiffRec, LatentDiffRec
-from diffrec_jax.models.baselines import EASE, Popularity, RecentPopularity
-from diffrec_jax.models.elsa import ELSA
-from diffrec_jax.models.item_knn import ItemKNN
-from diffrec_jax.models.lightgcn import LightGCN
-from diffrec_jax.models.mult_vae import MultiDAE, MultVAE
+from diffrec_jax.models.registry import MODELS
 
-KINDS: dict[str, Any] = {
-    "diffrec": DiffRec,
-    "t_diffrec": DiffRec,
-    "l_diffrec": LatentDiffRec,
-    "lt_diffrec": LatentDiffRec,
-    "popularity": Popularity,
-    "recent_popularity": RecentPopularity,
-    "item_knn": ItemKNN,
-    "ease": EASE,
-    "elsa": ELSA,
-    "multvae": MultVAE,
-    "multidae": MultiDAE,
-    "lightgcn": LightGCN,
-}
-NETWORKS = (DiffRec, LatentDiffRec, MultVAE, MultiDAE)  # beside which EASE may stand
-LATENT, TIME_AWARE = ("l_diffrec", "lt_diffrec"), ("t_diffrec", "lt_diffrec")
+KINDS: dict[str, Any] = {name: entry.model for name, entry in MODELS.items()}
+NETWORKS = ("diffusion", "autoencoders")  # the families beside which EASE may stand
+LATENT = tuple(name for name, entry in MODELS.items() if entry.latent)
+TIME_AWARE = tuple(name for name, entry in MODELS.items() if entry.time_aware)
 RECENCY_FLAGS = {"kernel": "recency", "power": "recency_power"}  # where they are not called as in ``Recency``
 
 
@@ -54,12 +37,12 @@ HYPER_PARAMETERS = {name for model in KINDS for name in hyper_parameters(model)}
 def takes_recency(model: str) -> bool:
     """Whether a model may have a recency kernel: DiffRec without one and T-DiffRec have two names."""
     named = {field.name for field in dataclasses.fields(KINDS[model])}
-    return "recency" in named and model not in ("diffrec", "l_diffrec")
+    return "recency" in named and MODELS[model].time_aware is not False
 
 
 def is_trained(model: str) -> bool:
     """Whether a model is trained by epochs, not fitted in one go."""
-    return hasattr(KINDS[model], "loss")
+    return MODELS[model].is_trained
 
 
 @functools.cache
@@ -71,7 +54,8 @@ def models_of(flag: str, group: str) -> tuple[str, ...]:
             return True
         if flag in RECENCY | HYPER_PARAMETERS:
             return flag in hyper_parameters(model)
-        of_group = {"latent": model in LATENT, "trained": is_trained(model), "network": KINDS[model] in NETWORKS}
+        network = MODELS[model].family in NETWORKS
+        of_group = {"latent": model in LATENT, "trained": is_trained(model), "network": network}
         return of_group.get(group, True)
 
     return tuple(model for model in KINDS if means_something(model))

@@ -229,8 +229,8 @@ def test_padding_rows_weigh_nothing_and_write_no_history():
     loss, aux = model.loss(params, LossHistory.create(3), padded, **now)
     junk = padded.replace(items=padded.items.at[3:].set(1), weights=padded.weights.at[3:].set(50.0))
     again, aux_again = model.loss(params, LossHistory.create(3), junk, **now)
-    assert float(loss) == float(again) and int(aux.history.count.sum()) == 3
-    np.testing.assert_array_equal(aux.history.history, aux_again.history.history)
+    assert float(loss) == float(again) and int(aux.memory.count.sum()) == 3
+    np.testing.assert_array_equal(aux.memory.history, aux_again.memory.history)
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,12 @@ import optax
 import pytest
 from test_cluster_vae import recorded_clusters, recorded_params
 
-from diffrec_jax import api
 from diffrec_jax.data.forecast import past_and_future
 from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import device_csr, make_rows, take_rows
 from diffrec_jax.diffusion import importance
 from diffrec_jax.diffusion.importance import LossHistory
-from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue, LatentDiffRec
 from diffrec_jax.models.cluster_vae import split
 from diffrec_jax.models.contract import Model
@@ -120,7 +118,7 @@ def test_the_loss_is_the_sum_of_its_terms(reweight, reparam):
     vae = m["nll"] + m["gamma"] * m["kl"]
     expected = m["lamda"] * m["diffusion"] + vae if reweight else m["diffusion"] + m["lamda"] * vae
     assert float(loss) == pytest.approx(expected, rel=1e-5)
-    assert int(aux.history.count.sum()) == 12
+    assert int(aux.memory.count.sum()) == 12
     again, _ = model.loss(params, LossHistory.create(4), rows, **{**now, "key": jax.random.key(6)})
     assert float(again) != float(loss)
 
@@ -138,7 +136,7 @@ def test_a_forecast_encodes_the_past_and_decodes_the_future():
     logits = jnp.concatenate(model.autoencoder.apply(params["autoencoder"], z, method="decode"), axis=1)
     nll = -jnp.sum(future.dense()[:, model.clusters.order] * jax.nn.log_softmax(logits), axis=1)
     assert float(aux.metrics["nll"]) == pytest.approx(float(nll[past.users >= 0].mean()), rel=1e-5)
-    assert int(aux.history.count.sum()) == int((past.users >= 0).sum())
+    assert int(aux.memory.count.sum()) == int((past.users >= 0).sum())
 
 
 def test_annealing_and_its_limits():
@@ -158,8 +156,8 @@ def test_padding_rows_weigh_nothing_and_write_no_history():
     loss, aux = model.loss(params, LossHistory.create(4), padded, **now)
     junk = padded.replace(items=padded.items.at[5:].set(1), weights=padded.weights.at[5:].set(50.0))
     again, aux_again = model.loss(params, LossHistory.create(4), junk, **now)
-    assert float(loss) == float(again) and int(aux.history.count.sum()) == 5
-    np.testing.assert_array_equal(aux.history.history, aux_again.history.history)
+    assert float(loss) == float(again) and int(aux.memory.count.sum()) == 5
+    np.testing.assert_array_equal(aux.memory.history, aux_again.memory.history)
 
 
 @pytest.mark.parametrize("change", [{}, {"in_dims": (8, 10)}, {"in_dims": (8, 10), "out_dims": (8, 10)},
@@ -202,17 +200,6 @@ def test_noise_at_inference_depends_on_the_user_and_not_on_the_batch():
         alone = jax.tree.map(lambda a: a[4:5], rows)
         np.testing.assert_allclose(model.scores(params, alone, key=jax.random.key(0))[0], together[4], atol=1e-5)
         assert float(jnp.abs(model.scores(params, rows, key=jax.random.key(9)) - together).max()) > 1e-4
-
-
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
-    model, _ = small(anneal_steps=4, vae_anneal_steps=5)
-    csr = small_csr(n_users=40)
-    mesh = make_mesh(devices=jax.devices()[:1])
-    how = {"batch_size": 16, "eval_every": 1, "mesh": mesh}
-    whole = api.fit(model, csr, epochs=4, **how)
-    api.fit(model, csr, epochs=2, workdir=tmp_path, **how)
-    resumed = api.fit(model, csr, epochs=4, workdir=tmp_path, **how)
-    jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
 
 
 def test_the_parts_have_learning_rates_of_their_own():

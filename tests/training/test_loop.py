@@ -14,8 +14,10 @@ from diffrec_jax.data import synthetic
 from diffrec_jax.data.interactions import Interactions
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import device_csr, take_rows
+from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue, DiffRec
+from diffrec_jax.models.elsa import ELSA
 from diffrec_jax.serving import load
 from diffrec_jax.training import (
     Checkpoints,
@@ -107,6 +109,25 @@ def test_the_whole_state_resumes_bit_for_bit(split, one_device, tmp_path):
     a, b = last_state(tmp_path / "whole"), last_state(tmp_path / "stopped")
     assert int(a.step) == 7 * 3 and int(a.history.count.min()) == 10
     assert same(a, b)
+
+
+def test_checkpoints_from_when_every_model_had_a_memory_are_taken_up(split, one_device, tmp_path):
+    model, how = ELSA(dim=8), {"batch_size": 32, "eval_every": 1}
+    whole = api.fit(model, split.train, mesh=one_device, epochs=2, seed=3, **how)
+    api.fit(model, split.train, mesh=one_device, epochs=1, seed=3, workdir=tmp_path, **how)
+    catalogue = Catalogue(n_items=split.train.n_items, n_users=split.train.n_users)
+    abstract = Trainer(model, catalogue, 32, 3, one_device).abstract_state()
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    state, progress = checkpoints.restore(abstract)
+    assert state.history is None
+    idle = state.replace(history=LossHistory.create(1))
+    checkpoints.save(idle, progress, is_best=True, step=int(state.step))
+    again = checkpoints.restore(abstract)
+    checkpoints.close()
+    assert not checkpoints.warnings and same(again[0], state) and again[0].history is None
+    observer = Recorder()
+    resumed = api.fit(model, split.train, mesh=one_device, epochs=2, seed=3, workdir=tmp_path, observer=observer, **how)
+    assert observer.starts == [(1, int(state.step), [])] and same(resumed.params, whole.params)
 
 
 def test_more_epochs_go_on_from_the_last_state_and_fewer_are_refused(split, one_device, tmp_path):

@@ -1,0 +1,215 @@
+"""The conformance suite: what the loop, the evaluator and the recommender rely on, tested of one model.
+
+::
+
+    class TestEASE(ModelSuite):
+        model = EASE(l2=10.0)
+        bad = (("l2", 0.0),)
+
+All tests of a class share one fitted model. Where eight devices are simulated (``jax_num_cpu_devices``), those that
+need several use them; on a single device they say nothing.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffrec_jax import api
+from diffrec_jax.data.rows import Rows, device_csr, make_rows, take_rows
+from diffrec_jax.finite import NonFiniteParametersError
+from diffrec_jax.mesh import make_mesh
+from diffrec_jax.models.contract import Catalogue, Model, Params, Scorer, check_model
+from diffrec_jax.serving import Recommender, export_safetensors, load
+from diffrec_jax.testing.data import N_ITEMS, N_USERS, small_split
+from diffrec_jax.training.step import TrainState, train_step
+
+HOW: Mapping[str, Any] = {"batch_size": 8, "epochs": 2, "eval_every": 1, "seed": 3}
+WIDTH = 16  # of histories, padded: the longest has fewer
+USERS = (*range(0, N_USERS, 3), -1)  # the last has no history
+
+
+class ModelSuite:
+    """Tests of one model; inherit, and give it.
+
+    Attributes:
+      model: what is tested, its sizes small; one that needs clusters gets two of them.
+      bad: hyper-parameters, each with a value that must be refused by a sentence that says ``name=`` and the value.
+      tolerance: what two ways to the same scores may differ by.
+    """
+
+    model: ClassVar[Scorer]
+    bad: ClassVar[tuple[tuple[str, Any], ...]] = ()
+    tolerance: ClassVar[float] = 1e-4
+
+    @classmethod
+    @functools.cache
+    def fitted(cls) -> api.Fitted:
+        """The model on ``small_split``, fitted on one device."""
+        return cls.fit(mesh=make_mesh(devices=jax.devices()[:1]))
+
+    @classmethod
+    def fit(cls, **how: Any) -> api.Fitted:
+        """The model on ``small_split``, with clusters where it needs them."""
+        clusters = np.arange(N_ITEMS) % 2
+        return api.fit(cls.model.with_clusters(clusters), small_split().train, **{**HOW, **how})
+
+    @classmethod
+    @functools.cache
+    def scores_of(cls) -> Any:
+        """``(params, rows of histories) -> scores``, compiled for each shape of histories."""
+        model = cls.fitted().model
+
+        def scores(params: Params, items: Any, lengths: Any, users: Any, days: Any) -> jax.Array:
+            rows = make_rows(items, lengths, users, n_items=N_ITEMS, days=days, recency=model.recency)
+            return model.scores(params, rows, key=jax.random.key(0), tables=model.prepare(params))
+
+        return jax.jit(scores)
+
+    def scores(self, users: Any, *, width: int = WIDTH) -> np.ndarray:
+        """Scores of users of the split by their histories, padded to ``width``."""
+        users = jnp.asarray(users, jnp.int32)
+        rows = take_rows(device_csr(self.fitted().train), users)
+        room = ((0, 0), (0, width - rows.items.shape[1]))
+        items, days = jnp.pad(rows.items, room, constant_values=N_ITEMS), jnp.pad(_days(rows), room)
+        return np.asarray(self.scores_of()(self.fitted().params, items, rows.lengths, users, days))
+
+    def close(self, one: Any, other: Any) -> None:
+        """Both within ``tolerance``."""
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=self.tolerance), one, other)
+
+    def test_it_declares_what_is_asked_of_a_model(self) -> None:
+        """A frozen dataclass that inherits from the contract, and a search space that holds its defaults."""
+        check_model(self.model)
+        assert dataclasses.is_dataclass(self.model) and self.model == dataclasses.replace(self.model)
+        defaults = {field.name: field.default for field in dataclasses.fields(self.model)}
+        for name, values in self.model.SPACE.items():
+            assert name in defaults, f"SPACE names {name}, which is no hyper-parameter"
+            assert defaults[name] in values, f"the default of {name} is not in its SPACE"
+
+    def test_bad_hyper_parameters_are_refused_by_a_sentence(self) -> None:
+        """``bad`` values raise ``ValueError``, which names them."""
+        for name, value in self.bad:
+            with pytest.raises(ValueError, match=f"{name}=") as said:
+                dataclasses.replace(self.model, **{name: value})  # type: ignore[type-var]
+            assert str(value) in str(said.value), f"the sentence on {name} does not say what was given"
+
+    def test_padding_changes_nothing(self) -> None:
+        """Scores of a user do not depend on who else is in the batch, and are finite, also without a history."""
+        together, few = self.scores(USERS), 3
+        assert together.shape == (len(USERS), N_ITEMS) and np.isfinite(together).all()
+        padded = (*USERS[:few], *[-1] * (len(USERS) - few))
+        self.close(self.scores(padded)[:few], together[:few])
+
+    def test_a_batch_equals_its_users_one_by_one(self) -> None:
+        """Nor on the size of the batch, or how far its histories are padded."""
+        together = self.scores(USERS)
+        for row in (0, 3, len(USERS) - 1):
+            self.close(self.scores(USERS[row : row + 1], width=WIDTH + 9)[0], together[row])
+
+    def test_user_times_item_vectors_are_the_scores(self) -> None:
+        """Vectors serve what the model would, or are refused."""
+        ranker = self.fitted().recommender.ranker
+        if not self.fitted().model.factored:
+            with pytest.raises(ValueError, match="no user and item vectors"):
+                ranker.item_vectors()
+            return
+        asked = self.fitted().recommender.ask(small_split().user_ids[list(USERS[:-1])].tolist(), None, None)
+        vectors = ranker.user_vectors(asked.histories) @ ranker.item_vectors().T
+        self.close(vectors, self.scores(USERS)[:-1])
+
+    def test_what_is_served_is_what_is_evaluated(self) -> None:
+        """The lists of ``recommend`` have the precision that ``evaluate`` says."""
+        fitted, test = self.fitted(), small_split().test
+        found = api.evaluate(fitted, test, ks=(5,))
+        lists = fitted.recommend(test.user_ids[found.users].tolist(), k=5)
+        held_out = set(zip(test.user_ids[test.users].tolist(), test.item_ids[test.items].tolist()))
+        hits = dict.fromkeys(test.user_ids[found.users].tolist(), 0)
+        for pair in zip(lists["user"].tolist(), lists["item"].tolist()):
+            hits[pair[0]] += pair in held_out
+        np.testing.assert_allclose(found.per_user["precision@5"], np.array([*hits.values()]) / 5, atol=1e-6)
+
+    def test_several_devices_equal_one(self) -> None:
+        """Parameters and metrics are those of one device on a mesh that divides users and items."""
+        if jax.device_count() == 1:
+            pytest.skip("one device: set jax_num_cpu_devices to simulate several")
+        n = jax.device_count()
+        mesh = make_mesh(items=n // 2 if n % 2 == 0 else n)
+        one, many = self.fitted(), self.fit(mesh=mesh)
+        self.close(many.params, one.params)
+        assert many.result.parameters == one.result.parameters == sum(a.size for a in jax.tree.leaves(one.params))
+        here, there = (api.evaluate(f, small_split().test, ks=(5,)) for f in (one, dataclasses.replace(one, mesh=mesh)))
+        for name, values in here.per_user.items():
+            np.testing.assert_allclose(there.per_user[name], values, atol=1e-5, err_msg=name)
+
+    def test_bfloat16_trains_and_what_is_kept_is_float32(self) -> None:
+        """The loss stays near, and nothing that is kept loses digits."""
+        model = self.fitted().model.trained
+        if model is None:
+            return  # nothing is trained
+        params = model.init(jax.random.key(0), Catalogue(n_items=N_ITEMS, n_users=N_USERS))
+        optimizer = model.optimizer()
+        state = TrainState.create(model, optimizer, params)
+        rows = take_rows(device_csr(self.fitted().train), jnp.arange(8), recency=model.training_recency)
+
+        def step(state: TrainState) -> TrainState:
+            return train_step(model, optimizer, state, rows, key=jax.random.key(1), dtype=jnp.bfloat16)
+
+        kept = jax.tree.leaves(jax.eval_shape(step, state))
+        assert {str(a.dtype) for a in kept if jnp.issubdtype(a.dtype, jnp.floating)} == {"float32"}
+        high, low = losses(model, state, rows)
+        assert low == pytest.approx(high, rel=0.05)
+
+    def test_a_run_taken_up_again_ends_as_if_it_had_not_stopped_and_is_loaded(self, tmp_path: Path) -> None:
+        """Bit for bit, and what is loaded from its folder likewise."""
+        one = self.fitted()
+        for epochs in (1, HOW["epochs"]):
+            again = self.fit(mesh=one.mesh, epochs=epochs, workdir=tmp_path / "run")
+        loaded = load(tmp_path / "run")
+        for params in (again.params, loaded.ranker.params):
+            jax.tree.map(np.testing.assert_array_equal, params, one.params)
+        assert loaded.content.model == one.model
+
+    def test_what_is_exported_is_loaded(self, tmp_path: Path) -> None:
+        """Weights and hyper-parameters, bit for bit."""
+        ours = self.fitted().recommender
+        export_safetensors(ours, tmp_path / "exported")
+        theirs = load(tmp_path / "exported")
+        jax.tree.map(np.testing.assert_array_equal, theirs.ranker.params, ours.ranker.params)
+        assert theirs.content.model == ours.content.model
+
+    def test_parameters_that_are_no_numbers_are_refused(self) -> None:
+        """One NaN, and nothing is served."""
+        leaves, tree = jax.tree.flatten(self.fitted().params)
+        at = next(n for n, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact))
+        leaves[at] = leaves[at].at[(0,) * leaves[at].ndim].set(jnp.nan)
+        with pytest.raises(NonFiniteParametersError, match=f"parameters of {type(self.model).__name__} are not finite"):
+            Recommender(self.fitted().recommender.content, jax.tree.unflatten(tree, leaves))
+
+
+def losses(model: Model, state: TrainState, rows: Rows) -> tuple[float, float]:
+    """The loss of a batch, computed in float32 and in bfloat16 from the same draws."""
+
+    @jax.jit
+    def both(params: Params) -> list[jax.Array]:
+        now = {"key": jax.random.key(1), "step": state.step, "epoch": jnp.zeros((), jnp.int32)}
+        found = []
+        for dtype in (jnp.float32, jnp.bfloat16):
+            cast = jax.tree.map(lambda a, dtype=dtype: a.astype(dtype), params)
+            computed = rows.replace(weights=rows.weights.astype(dtype))
+            found.append(model.loss(cast, state.history, computed, **now)[0])
+        return found
+
+    high, low = both(state.params)
+    return float(high), float(low)
+
+
+def _days(rows: Rows) -> jax.Array:
+    assert rows.days is not None
+    return rows.days

@@ -1,0 +1,134 @@
+"""Every registered model keeps the promises of the contract, and the registry keeps its own."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+import diffrec_jax as dr
+from diffrec_jax.models.contract import Model, Scorer
+from diffrec_jax.models.linear_path import LinearPath
+from diffrec_jax.models.registry import HOMES, MODELS, Entry, registry
+from diffrec_jax.testing import ModelSuite, small_split
+
+
+class TestDiffRec(ModelSuite):
+    model = dr.DiffRec(dims=(6, 10), steps=3, noise_scale=0.1, norm=True)
+    bad = (("dropout", 1.0), ("lr", 0.0))
+
+
+class TestLatentDiffRec(ModelSuite):
+    mirrored = dr.LatentDiffRec(in_dims=(7, 9), out_dims=(7, 9), mlp_dims=(6,), steps=3)
+    model = dataclasses.replace(mirrored, anneal_steps=4, vae_anneal_steps=5, recency=dr.Recency("power"))
+    bad = (("vae_dropout", 1.0),)
+
+
+class TestPopularity(ModelSuite):
+    model = dr.Popularity(recency=dr.Recency("linear"))
+
+
+class TestRecentPopularity(ModelSuite):
+    model = dr.RecentPopularity(half_life=5.0)
+    bad = (("half_life", 0.0),)
+
+
+class TestItemKNN(ModelSuite):
+    model = dr.ItemKNN(neighbours=4)
+    bad = (("neighbours", 0), ("shrink", -1.0))
+
+
+class TestEASE(ModelSuite):
+    model = dr.EASE(l2=10.0)
+    bad = (("l2", 0.0),)
+
+
+class TestELSA(ModelSuite):
+    model = dr.ELSA(dim=5)
+    bad = (("dim", 0),)
+
+
+class TestMultVAE(ModelSuite):
+    model = dr.MultVAE(dims=(5, 8))
+    bad = (("vae_anneal_cap", -1.0),)
+
+
+class TestMultiDAE(ModelSuite):
+    model = dr.MultiDAE(dims=(5,))
+    bad = (("dropout", 1.0),)
+
+
+class TestLightGCN(ModelSuite):
+    model = dr.LightGCN(dim=4, updates=3, triples=32)
+    bad = (("layers", 0),)
+
+
+class TestLinearPath(ModelSuite):
+    recency = dr.Recency("exponential", half_life=3.0)
+    model = LinearPath(
+        network=dr.DiffRec(dims=(6,), steps=2, recency=recency), linear=dr.EASE(l2=10.0, recency=recency)
+    )
+    bad = (("weight", 0.0),)
+
+
+def test_every_model_that_is_registered_is_held_to_the_contract():
+    tested = {type(suite.model).__name__ for suite in ModelSuite.__subclasses__() if suite.__module__ == __name__}
+    assert tested == set(HOMES)
+
+
+def test_the_list_says_of_each_model_what_its_class_says():
+    for name, entry in MODELS.items():
+        assert issubclass(entry.model, Scorer) and entry.model.__name__ == entry.class_name, name
+        assert entry.latent == entry.model().needs_clusters, name
+        assert entry.time_aware is None or "recency" in {f.name for f in dataclasses.fields(entry.model)}, name
+        assert getattr(dr, entry.class_name) is entry.model and entry.class_name in dr.__all__
+
+
+def test_listing_models_imports_none_of_them():
+    script = "import sys, diffrec_jax; from diffrec_jax.models import registry; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "entry, sentence",
+    [
+        (Entry("ease", "mine:Mine", "Mine", "graph"), "two models are called ease, baselines:EASE and mine:Mine: give"),
+        (Entry("mine", "mine:EASE", "Mine", "graph"), "two classes are called EASE, baselines:EASE and mine:EASE"),
+        (Entry("mine", "mine:Mine", "Mine", "trees"), "family='trees' of mine is unknown: choose one of diffusion, a"),
+    ],
+)
+def test_models_that_cannot_be_told_apart_are_refused_when_the_list_is_made(entry, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        registry(*MODELS.values(), entry)
+
+
+class Duck:
+    def fit(self, train):
+        return None
+
+
+class Unfinished(Model):
+    def init(self, key, catalogue):
+        return {}
+
+
+@pytest.mark.parametrize(
+    "model, sentence",
+    [
+        (Duck(), r"Duck is no model \(it lacks scores\): inherit from Model or ClosedForm of diffrec"),
+        (dr.EASE, r"EASE is a class: pass a model, as in EASE\(\)"),
+        (Unfinished, r"Unfinished is no model \(it lacks loss, optimizer, scores\)"),
+        ("ease", r"str is no model \(it lacks"),
+        (None, r"NoneType is no model"),
+    ],
+)
+def test_what_is_no_model_is_refused_naming_what_it_lacks(model, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        dr.fit(model, small_split().train)
+
+
+def test_only_a_model_that_remembers_has_a_memory():
+    assert dr.ELSA().init_memory() is None and dr.MultVAE().watched(None) == {}
+    memory = dr.DiffRec(steps=7).init_memory()
+    assert memory.history.shape == (7, 10)
+    assert dr.DiffRec(steps=7).watched(memory)["importance"].shape == (7,)
