@@ -37,6 +37,8 @@ def test_dense_rows_and_products_equal_numpy(csr):
     np.testing.assert_array_equal(rows.dense(), expected)
     matrix = np.random.default_rng(1).normal(size=(23, 4)).astype(np.float32)
     np.testing.assert_allclose(rows.product(jnp.asarray(matrix)), expected @ matrix, atol=1e-5)
+    values = jnp.array([1.0, 2.0, jnp.nan, 6.0, 4.0, 2.0])  # the third row belongs to nobody
+    assert float(rows.mean(values)) == 3.0 and float(rows.mean(values, where=rows.lengths > 99)) == 0.0
 
 
 @pytest.mark.parametrize("mesh_shape", [(4, 2), (2, 4), (8, 1), (1, 8)])

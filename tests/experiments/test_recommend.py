@@ -118,7 +118,7 @@ def test_a_table_gives_each_user_candidates_and_exclusions(command, tmp_path, mo
     assert all(int(row["item"][3:]) in own[row["user"]] for row in table)
     (tmp_path / "not.tsv").write_text(f"user\titem\nu5\t{table[0]['item']}\n")
     assert command(*flags, f"--exclude_file={tmp_path}/not.tsv", f"--out={out}", "--users=u1,u5")[0] == 2
-    flags[1] = "--user_col="
+    del flags[1]  # the usual names need no flag
     (tmp_path / "own.csv").write_text("user,sku\n" + rows)
     assert command(*flags, f"--exclude_file={tmp_path}/not.tsv", f"--out={out}", "--users=u1,u5")[0] == 0
     again = pq.read_table(out).to_pylist()

@@ -1,5 +1,6 @@
 """A run in trouble: stopped, killed, locked out, out of room. Nothing is lost, and the same command goes on."""
 
+import errno
 import json
 import os
 import re
@@ -9,11 +10,12 @@ import signal
 import jax
 import numpy as np
 import pytest
+from filelock import FileLock
 from tensorboardX.proto.event_pb2 import Event
 
 from experiments import run
 from experiments.benchmarks import faults
-from experiments.running import one_run
+from experiments.running import locks, one_run
 from experiments.running.curves import Curves
 from experiments.running.run_folder import RunFolder
 from experiments.settings import guard
@@ -102,6 +104,26 @@ def test_a_second_process_is_kept_out_of_a_run_folder(command, tmp_path):
         code, text = command()
     assert code == 2 and f"is in use by process {os.getpid()} on" in text and "choose another --workdir" in text
     assert command()[0] == 0
+
+
+def test_what_a_dead_process_left_keeps_nobody_out_and_no_locks_are_needed(tmp_path, monkeypatch):
+    def held():
+        with locks.held(tmp_path, what="it", in_use="{holder} is here"):
+            return (tmp_path / ".holder").read_text()
+
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".holder").write_text("process 1 on another machine")
+    assert held().startswith(f"process {os.getpid()} on ")
+
+    def unknown(lock, *args, **options):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    with locks.held(tmp_path, what="it", in_use="{holder} is here"):
+        (tmp_path / ".holder").unlink()
+        with pytest.raises(ValueError, match="another process is here: wait for it, or choose another --workdir"):
+            held()
+        monkeypatch.setattr(FileLock, "acquire", unknown)
+        assert held()
 
 
 def test_records_that_cannot_be_written_are_one_sentence_and_the_same_command_goes_on(command, tmp_path, monkeypatch):
