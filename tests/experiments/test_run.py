@@ -206,14 +206,8 @@ def test_a_folder_of_another_run_is_refused_with_the_difference(command):
     assert command(*other)[0] == 0
 
 
-<<<<<<< HEAD
 def test_changed_data_is_refused(data_dir, tmp_path, capsys):
-    split = synthetic.generate(n_users=60, n_items=110, seed=5).k_core(3).split_by_time(0.7, 0.1, 0.2)
-    write_released(tmp_path / "changing", split)
-=======
-def test_changed_data_is_refused(data_dir, tmp_path, capsys, monkeypatch):
     shutil.copytree(data_dir / "small", tmp_path / "changing")
->>>>>>> br_d
     argv = ["run.py", f"--dataset={tmp_path / 'changing'}", *SMALL, f"--workdir={tmp_path / 'run'}"]
     assert guard.guarded(run.main, argv) == 0
     pairs = np.load(tmp_path / "changing" / "train_list.npy")
