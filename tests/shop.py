@@ -31,8 +31,8 @@ MODELS = {
     "noisy": dr.DiffRec(dims=(8,), sampling_noise=True),
     "linear": dr.DiffRec(dims=(8,), recency=dr.Recency("linear")),
     "exponential": dr.DiffRec(dims=(8,), recency=dr.Recency("exponential", half_life=2.0)),
-    "latent": dr.LatentDiffRec(clusters=CLUSTERS, in_dims=(9,), mlp_dims=(8,)),
-    "latent_deep": dr.LatentDiffRec(clusters=CLUSTERS, in_dims=(9, 15), out_dims=(9, 15), mlp_dims=(8,)),
+    "latent": dr.LatentDiffRec(clusters=CLUSTERS, in_dims=(9,), mlp_dims=(8,), steps=5),
+    "latent_deep": dr.LatentDiffRec(clusters=CLUSTERS, in_dims=(9, 15), out_dims=(9, 15), mlp_dims=(8,), steps=5),
     "ease": EASE(l2=10.0),
     "popularity": Popularity(),
     "path": LinearPath(
@@ -40,7 +40,9 @@ MODELS = {
         linear=EASE(l2=10.0, forecast=3.0, recency=dr.Recency("power")),
     ),
     "latent_path": LinearPath(
-        network=dr.LatentDiffRec(clusters=CLUSTERS, in_dims=(9,), mlp_dims=(8,)), linear=EASE(l2=10.0), weight=20.0
+        network=dr.LatentDiffRec(clusters=CLUSTERS, in_dims=(9,), mlp_dims=(8,), steps=5),
+        linear=EASE(l2=10.0),
+        weight=20.0,
     ),
 }
 

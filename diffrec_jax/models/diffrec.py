@@ -46,9 +46,6 @@ class DiffRec(DiffusionSettings):
 
     dims: tuple[int, ...] = (200, 600)
     activation: str = "tanh"
-    steps: int = 40
-    noise_scale: float = 0.005
-    noise_min: float = 0.005
     guidance: float = 0.0
     lr: float = 5e-4
     weight_decay: float = 0.0

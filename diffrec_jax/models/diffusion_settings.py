@@ -39,10 +39,10 @@ class DiffusionSettings(Model):
     emb_size: int = 10
     norm: bool = False
     dropout: float = 0.5
-    steps: int = 5
+    steps: int = 40
     noise_schedule: str = "linear-var"
-    noise_scale: float = 0.01
-    noise_min: float = 0.001
+    noise_scale: float = 0.005
+    noise_min: float = 0.005
     noise_max: float = 0.01
     beta_fixed: bool = True
     mean_type: MeanType = "x0"

@@ -7,6 +7,8 @@ import pytest
 from marks import quick
 
 import diffrec_jax
+from diffrec_jax.data.recency import Recency
+from diffrec_jax.models.registry import MODELS
 from experiments import run
 from experiments.settings import guard
 from experiments.settings.config import Config
@@ -89,3 +91,9 @@ def test_a_learning_rate_that_is_not_given_is_the_models_own():
     assert Config(model="recent_popularity", half_life=9.0).build_model().half_life == 9.0
     old = {"model": "l_diffrec", "lr": 0.0005}  # recorded when every model had one default
     assert not Config(model="l_diffrec").differences(old)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_without_further_flags_a_model_is_as_the_library_makes_it(name):
+    recency = {"recency": Recency()} if MODELS[name].time_aware else {}
+    assert Config(model=name).build_model() == MODELS[name].model(**recency)

@@ -23,7 +23,7 @@ N_ITEMS = 43  # no number of shards divides it
 CLUSTERS = np.arange(N_ITEMS) % 3 % 2
 MODELS = {
     "diffrec": DiffRec(dims=(6, 12), steps=3, noise_scale=0.1, lr=1e-2, norm=True),
-    "latent": LatentDiffRec(clusters=CLUSTERS, in_dims=(7,), mlp_dims=(6,)),
+    "latent": LatentDiffRec(clusters=CLUSTERS, in_dims=(7,), mlp_dims=(6,), steps=5),
 }
 
 

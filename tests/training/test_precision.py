@@ -22,8 +22,8 @@ CLUSTERS = np.arange(N_ITEMS) % 2
 MODELS = {
     "diffrec": DiffRec(dims=(6, 12), steps=3, noise_scale=0.1),
     "normalised": DiffRec(dims=(12,), steps=3, noise_scale=0.1, norm=True, mean_type="eps", reweight=False),
-    "latent": LatentDiffRec(clusters=CLUSTERS, in_dims=(7,), mlp_dims=(6,)),
-    "mirrored": LatentDiffRec(clusters=CLUSTERS, in_dims=(7, 9), out_dims=(7, 9), mlp_dims=(6,), norm=True),
+    "latent": LatentDiffRec(clusters=CLUSTERS, in_dims=(7,), mlp_dims=(6,), steps=5),
+    "mirrored": LatentDiffRec(clusters=CLUSTERS, in_dims=(7, 9), out_dims=(7, 9), mlp_dims=(6,), norm=True, steps=5),
     "mult_vae": MultVAE(dims=(6, 12)),
     "multi_dae": MultiDAE(dims=(6, 12)),
     "elsa": ELSA(dim=8),
