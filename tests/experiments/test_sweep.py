@@ -47,7 +47,7 @@ def test_what_is_shipped_lies_in_the_space_that_is_searched(path):
 
 
 def trials(tmp_path):
-    return list(csv.DictReader((tmp_path / "sweep" / "trials.csv").open()))
+    return list(csv.DictReader((tmp_path / "sweep" / "trials.csv").read_text().splitlines()))
 
 
 def test_a_search_goes_on_where_it_was_and_its_best_is_a_run(command, tiny_data, tmp_path, monkeypatch):
