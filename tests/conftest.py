@@ -50,3 +50,19 @@ def real_data():
         return path
 
     return find
+
+
+DEAR_ON_DEVICES = (
+    "TestLatentDiffRec",
+    "TestMultVAE",
+    "TestMultiDAE",
+    "TestLinearPath",
+)  # DiffRec is quick, and the rest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """The conformance suite knows no long tests: here some of its runs on several devices are."""
+    for item in items:
+        if item.name == "test_several_devices_equal_one" and item.cls.__name__ in DEAR_ON_DEVICES:
+            item.add_marker(pytest.mark.long)

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from marks import quick
 from shop import MODELS, one_device
 
 import diffrec_jax as dr
@@ -13,7 +14,9 @@ from diffrec_jax.mesh import parse_mesh
 MODEL = MODELS["path"]
 
 
-@pytest.mark.parametrize("model", [MODEL, MODELS["latent_path"]], ids=["diffrec", "l_diffrec"])
+@pytest.mark.parametrize(
+    "model", quick([MODEL, MODELS["latent_path"]], MODELS["latent_path"]), ids=["diffrec", "l_diffrec"]
+)
 def test_it_is_the_sum_of_its_parts_on_any_mesh(split, model):
     options = {"epochs": 2, "eval_every": 1}
     truth = split.test
