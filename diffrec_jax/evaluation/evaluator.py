@@ -223,7 +223,8 @@ class Evaluator:
         """Metrics of one batch of users, and the counts with its lists added."""
         rows = take_rows(history, users, recency=self.model.recency, mesh=self.mesh)
         scores = self.model.scores(params, rows, key=key, tables=tables)
-        scores = standing.settle(rankable(scores), rows.lengths)
+        scores = rankable(jax.lax.optimization_barrier(scores))  # else XLA computes the products again, or slowly
+        scores = standing.settle(scores, rows.lengths)
         masked = take_rows(seen, users, mesh=self.mesh)
         scores = mask_seen(scores, masked)
         longest, n_items = max(self.ks), scores.shape[1]

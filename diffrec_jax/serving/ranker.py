@@ -229,7 +229,8 @@ class Ranker:
         k: int,
     ) -> tuple[jax.Array, jax.Array]:
         """Top-K of one batch; ``blocked [B, S]`` holds item numbers, padded with I."""
-        scores = rankable(self.model.scores(params, self._rows(batch), key=key, tables=tables))
+        scores = self.model.scores(params, self._rows(batch), key=key, tables=tables)
+        scores = rankable(jax.lax.optimization_barrier(scores))  # as in the evaluator
         scores = standing.settle(scores, batch.lengths)
         scores = jnp.where(allowed, scores, -jnp.inf)
         if self.mesh is None or self.mesh.size == 1:  # in place
