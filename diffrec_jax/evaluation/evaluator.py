@@ -223,7 +223,7 @@ class Evaluator:
         """Metrics of one batch of users, and the counts with its lists added."""
         rows = take_rows(history, users, recency=self.model.recency, mesh=self.mesh)
         scores = self.model.scores(params, rows, key=key, tables=tables)
-        scores = rankable(jax.lax.optimization_barrier(scores))  # else XLA computes the products again, or slowly
+        scores = rankable(jax.lax.optimization_barrier(scores))  # without it: 3.5 s for 2.0 at ML-1M's shape
         scores = standing.settle(scores, rows.lengths)
         masked = take_rows(seen, users, mesh=self.mesh)
         scores = mask_seen(scores, masked)
