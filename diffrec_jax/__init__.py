@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # under their own names: these are public
     from diffrec_jax.data.interactions import Interactions as Interactions
     from diffrec_jax.data.recency import Recency as Recency
     from diffrec_jax.evaluation import evaluate_lists as evaluate_lists
+    from diffrec_jax.fit_options import FitOptions as FitOptions
     from diffrec_jax.models import DiffRec as DiffRec
     from diffrec_jax.models import LatentDiffRec as LatentDiffRec
     from diffrec_jax.models.baselines import EASE as EASE
@@ -40,6 +41,7 @@ if TYPE_CHECKING:  # under their own names: these are public
 
 _HOMES = {
     "CSR": "data.interactions",
+    "FitOptions": "fit_options",
     "Fitted": "api",
     "Interactions": "data.interactions",
     "Recency": "data.recency",

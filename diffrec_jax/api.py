@@ -19,6 +19,7 @@ from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
 from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS, list_lengths, parse_metric
 from diffrec_jax.evaluation.standing import Standing
 from diffrec_jax.finite import check_parameters
+from diffrec_jax.fit_options import SELECTION, FitOptions
 from diffrec_jax.held_out import checked_log, is_part, masked, numbered, union, vocabulary_of
 from diffrec_jax.mesh import Layout, make_mesh, replicated
 from diffrec_jax.models.contract import Catalogue, Scorer, check_model
@@ -26,8 +27,9 @@ from diffrec_jax.processes import is_writer
 from diffrec_jax.serving import ModelFolder, Recommender, Table, Vocabulary
 from diffrec_jax.serving.model_folder import FOLDER
 from diffrec_jax.training.checkpoint import Checkpoints, Progress
-from diffrec_jax.training.loop import FitResult, Observer
+from diffrec_jax.training.loop import FitResult
 from diffrec_jax.training.loop import fit as run_training
+from diffrec_jax.training.observer import Observer
 from diffrec_jax.training.profile import Profile
 from diffrec_jax.training.progress import ProgressLines
 from diffrec_jax.training.step import Trainer
@@ -86,24 +88,17 @@ def fit(
     train: CSR | Interactions,
     valid: CSR | Interactions | None = None,
     *,
+    options: FitOptions | None = None,
     workdir: str | Path | None = None,
     seed: int = 0,
-    batch_size: int = 400,
-    epochs: int = 1000,
-    eval_every: int = 5,
-    patience: int = 20,
-    train_minutes: float = 0.0,
-    selection: tuple[str, str] = ("official", "recall@20"),
+    selection: tuple[str, str] = SELECTION,
     ks: Sequence[int] = KS,
     mesh: Mesh | None = None,
-    prng_impl: str = "threefry2x32",
-    ema_decay: float = 0.0,
-    dtype: str = "float32",
-    mu_dtype: str = "float32",
     progress: bool = False,
     observer: Observer | None = None,
     about: Mapping[str, Any] | None = None,
     profile: Profile | None = None,
+    **changes: Any,
 ) -> Fitted:
     """Fit a model to training interactions, choosing the epoch on validation.
 
@@ -112,29 +107,20 @@ def fit(
         ``LinearPath``; what of it is trained is alone what is validated while it trains.
       train: training interactions.
       valid: validation interactions of the same users and items; None trains for all ``epochs``.
+      options: how it is trained by epochs; None takes what the model is usually trained with.
       workdir: where the run lives, here or on ``gs://``: checkpoints, and what ``load`` needs beside them. The same
         call again goes on where it was; with more ``epochs`` (``patience``, ``train_minutes``) a finished run goes on
         from its last state, with fewer it is refused. None keeps everything in memory.
       seed: of everything random; the same seed gives the same parameters.
-      batch_size: users per step.
-      epochs: at most this many.
-      eval_every: epochs between validations (and checkpoints).
-      patience: epochs without improvement before training ends.
-      train_minutes: of training and validation, at most (but for the first epoch); 0: no limit.
       selection: protocol and metric that choose the epoch, such as ``("official", "ndcg@10")``; its list length is a
         usual one, or one of ``ks``.
       ks: list lengths that validation reports, beside that of ``selection``.
       mesh: the devices; None takes all, rows spread over them.
-      prng_impl: JAX generator of the training noise; ``rbg`` is faster on TPU.
-      ema_decay: of an exponential moving average of the parameters, which is then what is validated, kept as the best
-        and served; 0 keeps none.
-      dtype: what training computes in, ``float32`` or ``bfloat16``; parameters, optimizer state, loss and ranking are
-        float32 either way.
-      mu_dtype: what the first moments of the optimizer are kept in, likewise.
       progress: print a line for each validation, in a script or a notebook.
       observer: is told what happens.
-      profile: of a few training steps.
       about: what a model card should say of data, split and protocol (JSON values).
+      profile: of a few training steps.
+      changes: single options by name, as in ``fit(model, train, valid, epochs=3)``; see ``FitOptions``.
 
     Returns:
       The model with the parameters of its best epoch.
@@ -146,32 +132,27 @@ def fit(
     mesh = make_mesh() if mesh is None else mesh
     standing = Standing.of(vocabulary.item_ids, train)
     model.check_size(train.n_items)
+    options = _options(model, options, changes)
     content = ModelFolder(model, vocabulary, train, valid, about)
     nothing = FitResult(None, Progress(), 0, 0)
     fitted = Fitted(model, None, train, valid, mesh, nothing, vocabulary, standing, about)
     if model.trained is None:
         return _in_one_go(fitted, content, workdir, progress)
-    _check_counts(train_minutes, batch_size=batch_size, epochs=epochs, eval_every=eval_every, patience=patience)
     ks = _validated(selection, ks)
     if progress:
-        observer = ProgressLines(selection, eval_every, epochs, observer)
+        observer = ProgressLines(selection, options.eval_every, options.epochs, observer)
     catalogue = Catalogue(n_items=train.n_items, n_users=train.n_users)
-    batch_size = min(batch_size, train.n_users)
-    trainer = Trainer(model.trained, catalogue, batch_size, seed, mesh, prng_impl, ema_decay, dtype, mu_dtype)
+    trainer = Trainer(model.trained, catalogue, mesh, seed, options)
     evaluator = _evaluator(trainer, fitted, ks)
     checkpoints = None if workdir is None else _checkpoints(trainer, content, workdir)
     try:
         result = run_training(
             trainer,
             device_csr(train, mesh=mesh),
-            epochs=epochs,
             validate=None
             if evaluator is None
             else lambda params, look_up: evaluator(params, between_batches=look_up).means(),
             selection=selection,
-            eval_every=eval_every,
-            patience=patience,
-            train_minutes=train_minutes,
             checkpoints=checkpoints,
             observer=observer,
             profile=profile,
@@ -184,6 +165,17 @@ def fit(
     trained = {"model": trainer.model, "stored": result.params, "result": result, "validation": evaluator}
     fitted = dataclasses.replace(fitted, **trained)
     return fitted if trainer.model is model else _completed(fitted, model)
+
+
+def _options(model: Scorer, options: FitOptions | None, changes: Mapping[str, Any]) -> FitOptions:
+    """What was asked for, over what the model is usually trained with."""
+    if options is None:
+        options = FitOptions() if model.trained is None else model.trained.fit_options
+    known = [field.name for field in dataclasses.fields(FitOptions)]
+    unknown = [name for name in changes if name not in known]
+    if unknown:
+        raise TypeError(f"fit has no option {unknown[0]!r}: its options of training are {', '.join(known)}")
+    return dataclasses.replace(options, **changes)
 
 
 def _in_one_go(fitted: Fitted, content: ModelFolder, workdir: str | Path | None, progress: bool) -> Fitted:
@@ -215,15 +207,6 @@ def _completed(fitted: Fitted, model: Scorer) -> Fitted:
     return dataclasses.replace(fitted, model=model, stored=params, result=result, validation=None)
 
 
-def _check_counts(train_minutes: float, **counts: int) -> None:
-    """Refuse numbers of which nothing can be done, and a time that is none."""
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1")
-    if not train_minutes >= 0.0:
-        raise ValueError(f"train_minutes={train_minutes} must not be negative: 15, say, or 0 for no limit")
-
-
 def _evaluator(trainer: Trainer, fitted: Fitted, ks: Sequence[int]) -> Evaluator | None:
     """What validates while ``trainer`` trains, compiled; None without validation data."""
     train, valid = fitted.train, fitted.valid
@@ -238,9 +221,10 @@ def _evaluator(trainer: Trainer, fitted: Fitted, ks: Sequence[int]) -> Evaluator
 def _checkpoints(trainer: Trainer, content: ModelFolder, workdir: str | Path) -> Checkpoints:
     """The checkpoints of the run in ``workdir``, which is made if need be, with the model folder beside them."""
     of_model, defaults = _hyper_parameters(trainer.model)
-    identity = {**of_model, "batch_size": trainer.batch_size, "seed": trainer.seed, "prng_impl": trainer.prng_impl}
-    identity |= {"ema_decay": trainer.ema_decay} if trainer.ema_decay else {}
-    precision = {"dtype": trainer.dtype, "mu_dtype": trainer.mu_dtype}
+    options = trainer.options
+    identity = {**of_model, "batch_size": trainer.batch_size, "seed": trainer.seed, "prng_impl": options.prng_impl}
+    identity |= {"ema_decay": options.ema_decay} if options.ema_decay else {}
+    precision = {"dtype": options.dtype, "mu_dtype": options.mu_dtype}
     identity |= {name: value for name, value in precision.items() if value != "float32"}
     identity |= {"train": checksum(content.train), "valid": checksum(content.valid)}
     checkpoints = Checkpoints(epath.Path(workdir) / "checkpoints")

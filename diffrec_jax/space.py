@@ -1,7 +1,7 @@
-"""How the hyper-parameters of a model may be searched: declared beside the model, in plain values.
+"""How the hyper-parameters of a model may be searched: declared with the option (``options.option(search=…)``).
 
-A model's ``SPACE`` maps the name of a hyper-parameter to its range. What has no range is not searched. The default of
-every hyper-parameter lies in its range, so that a search can begin with it.
+What has no range is not searched. The default of every hyper-parameter lies in its range, so that a search can begin
+with it.
 """
 
 import dataclasses

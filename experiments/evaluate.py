@@ -15,14 +15,13 @@ from collections.abc import Sequence
 
 from experiments.running import given_lists
 from experiments.settings import cli, guard
-from experiments.settings.config import Config
 
 
 def main(argv: Sequence[str]) -> int:
     """Judge what the command line names; the exit code."""
-    values, given, _ = cli.read(argv, Config, given_lists.Lists, usage=__doc__ or "")
-    lists = cli.taken(given_lists.Lists, values)
-    return given_lists.start(lists, given_lists.configured(lists, values, given))
+    said = cli.read(argv, given_lists.Lists, usage=__doc__ or "")
+    lists = said.part(given_lists.Lists)
+    return given_lists.start(lists, given_lists.configured(lists, said.values))
 
 
 if __name__ == "__main__":

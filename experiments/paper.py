@@ -14,14 +14,12 @@ from collections.abc import Sequence
 
 from experiments.running import grids
 from experiments.settings import cli, guard
-from experiments.settings.config import Config
 
 
 def main(argv: Sequence[str]) -> int:
     """Run an experiment, or go on with it; the exit code."""
-    values, given, flag_file = cli.read(argv, Config, grids.Plan, usage=__doc__ or "")
-    plan = cli.taken(grids.Plan, values)
-    return grids.start(plan, values, given, flag_file, cli.typed_names(argv))
+    said = cli.read(argv, grids.Plan, usage=__doc__ or "")
+    return grids.start(said.part(grids.Plan), said.values, said.flag_file, cli.typed_names(argv))
 
 
 if __name__ == "__main__":

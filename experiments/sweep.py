@@ -15,17 +15,17 @@ import sys
 from collections.abc import Sequence
 
 from experiments.settings import cli, guard
-from experiments.settings.config import Config
+from experiments.settings.config import configure
 
 
 def main(argv: Sequence[str]) -> int:
     """Search, or go on, or show what was found; the exit code."""
     from experiments.running import sweeping  # here, so that a missing Optuna is a sentence
 
-    values, given, flag_file = cli.read(argv, Config, sweeping.Budget, usage=__doc__ or "")
-    budget = cli.taken(sweeping.Budget, values)
+    said = cli.read(argv, sweeping.Budget, usage=__doc__ or "")
     command = shlex.join(word for word in argv[1:] if not word.startswith(("--data_dir", "--workdir")))
-    return sweeping.start(Config(**values), budget, given, flag_file, command=command)
+    config, budget = configure(**said.values), said.part(sweeping.Budget)
+    return sweeping.start(config, budget, said.values.keys(), said.flag_file, command=command)
 
 
 if __name__ == "__main__":

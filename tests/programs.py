@@ -62,7 +62,8 @@ def _kept(key, model, make):
 
 
 def _of_trainer(trainer):
-    return tuple(getattr(trainer, field.name) for field in dataclasses.fields(trainer) if field.name != "model")
+    of_the_loop = {"epochs": 1, "eval_every": 1, "patience": 1, "train_minutes": 0.0}  # of no account to the program
+    return trainer.catalogue, trainer.mesh, trainer.seed, dataclasses.replace(trainer.options, **of_the_loop)
 
 
 def _shapes(tree):

@@ -15,7 +15,7 @@ from diffrec_jax.models import DiffRec
 from diffrec_jax.serving import ModelFolder, Vocabulary
 from experiments.reporting import systems
 from experiments.running.run_folder import RunFolder
-from experiments.settings.config import Config
+from experiments.settings.config import configure
 
 
 class Store(DirFileSystem):
@@ -37,13 +37,13 @@ def bucket(tmp_path, monkeypatch):
 
 def test_records_lie_on_the_store_and_are_found_there(bucket):
     folder = RunFolder(epath.Path("gs://bucket/runs/a"))
-    config = Config()
+    config = configure()
     assert folder.found(config) is None
     with folder.locked():
         folder.claim(config, "checksum")
     assert (bucket / "runs/a/flags.txt").is_file() and folder.found(config) is None
     with pytest.raises(ValueError, match="holds a run with another configuration"):
-        folder.found(Config(seed=1))
+        folder.found(configure(seed=1))
     (bucket / "runs/a/metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n{"epo')
     assert folder.cut_metrics(1) == [{"epoch": 1}]
     assert (bucket / "runs/a/metrics.jsonl").read_text() == '{"epoch": 1}\n'
@@ -59,7 +59,7 @@ def test_records_lie_on_the_store_and_are_found_there(bucket):
 
 def test_finished_runs_are_read_from_the_store(bucket):
     for seed, recall in ((0, 0.1), (1, 0.3)):
-        folder, config = RunFolder(epath.Path(f"gs://bucket/runs/a-s{seed}")), Config(seed=seed)
+        folder, config = RunFolder(epath.Path(f"gs://bucket/runs/a-s{seed}")), configure(seed=seed)
         folder.claim(config, "checksum")
         folder.finish({"model": "diffrec", "seed": seed, "test": {"official": {"recall@20": recall}}})
     (system,) = systems.group([systems.read(f"gs://bucket/runs/a-s{seed}") for seed in (0, 1)])

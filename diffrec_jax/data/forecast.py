@@ -20,8 +20,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.interactions import CSR
-from diffrec_jax.data.recency import Recency
+from diffrec_jax.data.recency import RECENCY, Recency
 from diffrec_jax.data.rows import Rows, make_rows
+from diffrec_jax.options import option
+from diffrec_jax.space import Choice
+
+
+def weighted_fit(default: bool) -> Any:
+    """The option ``fit_weighted`` of a model with a recency kernel."""
+    return option(
+        default,
+        "fit recency-weighted rows, too, instead of only weighing the histories that are scored",
+        search=Choice((False, True)),
+        needs=RECENCY,
+    )
+
+
+def future() -> Any:
+    """The option ``forecast`` of a model with a recency kernel."""
+    return option(
+        0.0,
+        "learn to predict futures of this half-life (in interactions) from pasts; 0 reconstructs rows, as the paper",
+        search=Choice((0.0, 3.0, 10.0, 30.0)),
+        needs=RECENCY,
+    )
 
 
 def check_forecast(forecast: float, recency: Recency | None) -> None:

@@ -13,44 +13,51 @@ trained on rows of ones, and weighs only the histories that it scores.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.times import MICROSECONDS_PER_DAY
-from diffrec_jax.space import Range, Real
+from diffrec_jax.options import Needs, check, option
+from diffrec_jax.space import Real
 
 Array = jax.Array | np.ndarray
 KERNELS = ("linear", "power", "exponential")
+RECENCY = Needs("recency", "--recency=linear")  # of options that mean something with any kernel
 
 
 @dataclasses.dataclass(frozen=True)
 class Recency:
-    """A recency kernel; hashable, so that it can be a static part of a compiled program."""
+    """A recency kernel; hashable, so that it can be a static part of a compiled program.
 
-    kernel: str = "linear"
-    w_min: float = 0.1
-    w_max: float = 1.0
-    power: float = 2.0  # p of Eq. 2
-    half_life: float = 180.0  # days, of Eq. 3
+    ``power`` is p of Eq. 2.
+    """
 
-    SPACE: ClassVar[Mapping[str, Range]] = {
-        "w_min": Real(0.0, 1.0),
-        "w_max": Real(1.0, 10.0, log=True),
-        "power": Real(0.5, 16.0, log=True),
-        "half_life": Real(1.0, 1000.0, log=True),
-    }
+    kernel: str = option("linear", "recency kernel that weighs interactions by age", choices=KERNELS, flag="recency")
+    w_min: float = option(0.1, "weight of a user's oldest interaction", search=Real(0.0, 1.0), needs=RECENCY)
+    w_max: float = option(1.0, "weight of a user's newest interaction", search=Real(1.0, 10.0, log=True), needs=RECENCY)
+    power: float = option(
+        2.0,
+        "exponent of the power kernel",
+        above=0.0,
+        search=Real(0.5, 16.0, log=True),
+        flag="recency_power",
+        needs=Needs("recency", "--recency=power", "power"),
+    )
+    half_life: float = option(
+        180.0,
+        "days in which a weight halves in the exponential kernel",
+        above=0.0,
+        search=Real(1.0, 1000.0, log=True),
+        needs=Needs("recency", "--recency=exponential", "exponential"),
+    )
 
     def __post_init__(self) -> None:
-        if self.kernel not in KERNELS:
-            raise ValueError(f"recency={self.kernel!r} is unknown: choose one of {', '.join(KERNELS)}")
+        check(self)
         if not 0.0 <= self.w_min <= self.w_max or self.w_max == 0.0:
             raise ValueError(f"w_min={self.w_min}, w_max={self.w_max}: choose 0 <= w_min <= w_max and w_max > 0")
-        if not (self.power > 0.0 and self.half_life > 0.0):
-            raise ValueError(f"power={self.power} and half_life={self.half_life} must both be positive")
 
     def weights(self, lengths: jax.Array, max_length: int, days: jax.Array | None = None) -> jax.Array:
         """Weights ``[B, max_length]`` of histories of ``lengths [B]``; entries beyond a length mean nothing.

@@ -18,17 +18,9 @@ import dataclasses
 
 import numpy as np
 
-from diffrec_jax.space import Choice, Range, Real
-
 NOISE_SCHEDULES = ("linear-var", "linear", "cosine", "binomial")
 FIXED_FIRST_BETA = 1e-5
 MAX_BETA = 0.999
-DIFFUSION_SPACE: dict[str, Range] = {  # of every model that diffuses; noise_scale multiplies the other two
-    "steps": Choice((2, 5, 10, 20, 40, 100)),
-    "noise_scale": Real(1e-4, 1.0, log=True),
-    "noise_min": Real(1e-4, 5e-3, log=True),
-    "noise_max": Real(5e-3, 5e-2, log=True),
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

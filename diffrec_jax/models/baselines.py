@@ -10,8 +10,7 @@ Letters: U users, I items, N interactions, B rows.
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +18,14 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 
-from diffrec_jax.data.forecast import check_forecast, cut, future_weights
+from diffrec_jax.data.forecast import check_forecast, cut, future, future_weights, weighted_fit
 from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency, weights_of
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.data.times import MICROSECONDS_PER_DAY
 from diffrec_jax.models.contract import ClosedForm, Params
-from diffrec_jax.space import Choice, Range, Real
+from diffrec_jax.options import check, option
+from diffrec_jax.space import Real
 
 CUTS = 10  # places at which EASE cuts every history
 NO_TIMES = "recent_popularity needs timestamps, which this data lacks: use popularity with recency=power instead"
@@ -69,18 +69,14 @@ class RecentPopularity(ClosedForm):
 
     ``score_i = Σ 2^(-(days before the last interaction of anybody) / half_life)``. It needs timestamps; ``Popularity``
     with a recency kernel looks at the time of each user instead, and needs none.
-
-    Attributes:
-      half_life: in days.
     """
 
-    half_life: float = 180.0
-
-    SPACE: ClassVar[Mapping[str, Range]] = {"half_life": Real(1.0, 1000.0, log=True)}
+    half_life: float = option(
+        180.0, "days in which an interaction loses half of its weight", above=0.0, search=Real(1.0, 1000.0, log=True)
+    )
 
     def __post_init__(self) -> None:
-        if not self.half_life > 0.0:
-            raise ValueError(f"half_life={self.half_life} days of recent popularity must be positive")
+        check(self)
 
     def fit(self, train: CSR) -> Params:
         """Discounted counts ``[I]`` float32.
@@ -104,29 +100,19 @@ class EASE(ClosedForm):
 
     With ``forecast`` it maps pasts X to futures Y: ``B = (XᵀX + λ·1)⁻¹ XᵀY``, products averaged over ``CUTS`` places.
 
-    Attributes:
-      l2: λ.
-      recency: weighs the history that is scored.
-      fit_weighted: weigh the rows of X too.
-      forecast: half-life of the futures, in interactions (``data.forecast``); 0 reconstructs rows.
-      max_bytes: refuse a catalogue whose matrices would take more memory.
+    ``l2`` is λ; ``forecast`` is a half-life in interactions (``data.forecast``).
     """
 
-    l2: float = 500.0
+    l2: float = option(
+        500.0, "strength λ of the L2 regularisation", above=0.0, hint="500, say", search=Real(1.0, 10_000.0, log=True)
+    )
     recency: Recency | None = None
-    fit_weighted: bool = False
-    forecast: float = 0.0
-    max_bytes: int = 6 * 2**30
-
-    SPACE: ClassVar[Mapping[str, Range]] = {
-        "l2": Real(1.0, 10_000.0, log=True),
-        "fit_weighted": Choice((False, True)),
-        "forecast": Choice((0.0, 3.0, 10.0, 30.0)),
-    }
+    fit_weighted: bool = weighted_fit(False)
+    forecast: float = future()
+    max_bytes: int = option(6 * 2**30, "refuse a catalogue whose matrices would take more memory, in bytes", rare=True)
 
     def __post_init__(self) -> None:
-        if not self.l2 > 0.0:
-            raise ValueError(f"l2={self.l2} of EASE must be positive: 500, say")
+        check(self)
         check_fit_weighted(self.fit_weighted, self.recency)
         check_forecast(self.forecast, self.recency)
 

@@ -31,6 +31,8 @@ import numpy as np
 
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.denoiser import ACTIVATIONS
+from diffrec_jax.options import option
+from diffrec_jax.space import Real
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -228,6 +230,18 @@ class ClusterVAE(nn.Module):
 def reparameterise(mean: jax.Array, log_variance: jax.Array, noise: jax.Array) -> jax.Array:
     """A latent from N(μ, σ²), given standard normal ``noise`` (Eq. 3)."""
     return (mean + noise * jnp.exp(0.5 * log_variance)).astype(mean.dtype)
+
+
+def kl_weight() -> Any:
+    """The option ``vae_anneal_cap`` of a model whose loss holds a KL term."""
+    return option(0.3, "final weight of the KL term", at_least=0.0, search=Real(0.0, 1.0))
+
+
+def kl_steps(**more: Any) -> Any:
+    """The option ``vae_anneal_steps`` of a model whose loss holds a KL term."""
+    return option(
+        200, "steps in which that weight would rise to 1; --vae_anneal_cap stops it earlier", at_least=0, **more
+    )
 
 
 def kl_divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:

@@ -19,7 +19,7 @@ import optax
 from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
-from diffrec_jax.space import Range
+from diffrec_jax.fit_options import FitOptions
 
 Params = Any  # a pytree of arrays
 Memory = Any  # a pytree of arrays, or None
@@ -49,14 +49,12 @@ class Scorer(abc.ABC):
       forecast: half-life of the futures that are fitted, in interactions; 0 reconstructs rows (``data.forecast``).
       keeps_params: whether a run keeps the parameters of a model that is fitted in one go, because that takes long;
         they are then a dictionary of arrays. Otherwise they are computed again where they are needed.
-      SPACE: what a search tries of each hyper-parameter.
     """
 
     recency: Recency | None = None
     fit_weighted: bool = True
     forecast: float = 0.0
     keeps_params: ClassVar[bool] = False
-    SPACE: ClassVar[Mapping[str, Range]] = {}
 
     # ranking
 
@@ -136,7 +134,13 @@ class Scorer(abc.ABC):
 
 
 class Model(Scorer):
-    """A model trained by gradient descent."""
+    """A model trained by gradient descent.
+
+    Attributes:
+      fit_options: how it is trained unless somebody says otherwise.
+    """
+
+    fit_options: ClassVar[FitOptions] = FitOptions()
 
     @abc.abstractmethod
     def init(self, key: jax.Array, catalogue: Catalogue) -> Params:

@@ -13,7 +13,7 @@ popularity in what is added to the scores, such as a linear path.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,47 +30,42 @@ from diffrec_jax.models.contract import Catalogue, LossAux, Params
 from diffrec_jax.models.denoiser import ACTIVATIONS, Denoiser
 from diffrec_jax.models.diffusion_settings import DiffusionSettings
 from diffrec_jax.models.user_noise import normal_per_user
-from diffrec_jax.space import Choice, Range, Real
+from diffrec_jax.options import again, option
+from diffrec_jax.space import Choice, Real
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiffRec(DiffusionSettings):
     """Hyper-parameters of DiffRec and its functions; see ``models.contract`` for what the functions promise.
 
-    Attributes (beside those of ``DiffusionSettings``):
-      dims: hidden widths, innermost first; (200, 600) is I → 600 → 200 → 600 → I.
-      activation: of the hidden layers.
-      guidance: of Eq. 1; 0 for none.
-      lr, weight_decay: of AdamW.
+    ``guidance`` is that of Eq. 1; ``dims=(200, 600)`` is I → 600 → 200 → 600 → I.
     """
 
-    dims: tuple[int, ...] = (200, 600)
-    activation: str = "tanh"
-    guidance: float = 0.0
-    lr: float = 5e-4
-    weight_decay: float = 0.0
-
-    SPACE: ClassVar[Mapping[str, Range]] = {
-        "dims": Choice(((200,), (600,), (1000,), (200, 600))),
-        **DiffusionSettings.SHARED_SPACE,
-        "norm": Choice((False, True)),
-        "reweight": Choice((False, True)),
-        "guidance": Real(0.0, 1.5),
-        "lr": Real(1e-5, 3e-3, log=True),
-    }
+    dims: tuple[int, ...] = option(
+        (200, 600),
+        "widths of the hidden layers, innermost first",
+        at_least=1,
+        nonempty=True,
+        hint="such as [200,600]",
+        search=Choice(((200,), (600,), (1000,), (200, 600))),
+    )
+    activation: str = option("tanh", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
+    norm: bool = again(DiffusionSettings, "norm", search=Choice((False, True)))
+    reweight: bool = again(DiffusionSettings, "reweight", search=Choice((False, True)))
+    guidance: float = option(
+        0.0,
+        "share of the prediction for an empty history that is taken from the scores; 1 takes all popularity out",
+        at_least=0.0,
+        hint="1 takes all popularity out, 0 is none",
+        search=Real(0.0, 1.5),
+    )
+    lr: float = option(5e-4, "learning rate of AdamW", above=0.0, search=Real(1e-5, 3e-3, log=True))
+    weight_decay: float = option(0.0, "decoupled weight decay of AdamW", at_least=0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.dims or min(self.dims) < 1:
-            raise ValueError(f"dims={list(self.dims)} needs at least one hidden width, each >= 1, such as [200,600]")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation={self.activation!r} is unknown: choose one of {', '.join(ACTIVATIONS)}")
         if self.forecast and self.mean_type == "eps":
             raise ValueError("mean_type=eps predicts the noise, and forecast the future: use mean_type=x0")
-        if not self.guidance >= 0.0:
-            raise ValueError(f"guidance={self.guidance} must not be negative: 1 takes all popularity out, 0 is none")
-        if not self.lr > 0.0 or not self.weight_decay >= 0.0:
-            raise ValueError(f"lr={self.lr} must be positive and weight_decay={self.weight_decay} not negative")
 
     @property
     def item_axes(self) -> Mapping[str, int]:

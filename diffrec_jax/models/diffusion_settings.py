@@ -3,71 +3,57 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import ClassVar
 
 import jax
 
-from diffrec_jax.data.forecast import check_forecast
+from diffrec_jax.data.forecast import check_forecast, future, weighted_fit
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.diffusion import importance
 from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.diffusion.process import MeanType
-from diffrec_jax.diffusion.schedule import DIFFUSION_SPACE, Schedule, make_schedule
+from diffrec_jax.diffusion.schedule import NOISE_SCHEDULES, Schedule, make_schedule
 from diffrec_jax.models.contract import Model
-from diffrec_jax.space import Choice, Range, Real
+from diffrec_jax.options import check, option
+from diffrec_jax.space import Choice, Real
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiffusionSettings(Model):
-    """Fields of both models; a model gives those its own value that it wants otherwise.
+    """The options of both models; a model gives those its own value that it wants otherwise (``options.again``).
 
-    Attributes:
-      emb_size: width of the step embedding.
-      norm: L2-normalise the denoiser's input.
-      dropout: rate on the denoiser's input while training.
-      steps: T.
-      noise_schedule, noise_scale, noise_min, noise_max, beta_fixed: see ``diffusion.make_schedule``.
-      mean_type: the denoiser predicts what was clean (``x0``) or the noise (``eps``).
-      reweight: weigh the loss of each step as the evidence bound does.
-      sampling_steps: T', how far a row is corrupted before inference.
-      sampling_noise: draw from the posterior at inference instead of taking its mean.
-      recency: a recency kernel makes it T-DiffRec, or LT-DiffRec.
-      fit_weighted: train on the weighted rows, as the paper does; False weighs only the histories that are scored.
-      forecast: train on pasts to predict futures of this half-life, in interactions; 0 reconstructs rows, as the paper.
+    A recency kernel makes DiffRec T-DiffRec, and L-DiffRec LT-DiffRec. ``noise_schedule``, ``noise_scale``,
+    ``noise_min``, ``noise_max`` and ``beta_fixed`` are those of ``diffusion.make_schedule``.
     """
 
-    emb_size: int = 10
-    norm: bool = False
-    dropout: float = 0.5
-    steps: int = 40
-    noise_schedule: str = "linear-var"
-    noise_scale: float = 0.005
-    noise_min: float = 0.005
-    noise_max: float = 0.01
-    beta_fixed: bool = True
-    mean_type: MeanType = "x0"
-    reweight: bool = True
-    sampling_steps: int = 0
-    sampling_noise: bool = False
+    steps: int = option(40, "number of diffusion steps T", at_least=1, search=Choice((2, 5, 10, 20, 40, 100)))
+    noise_schedule: str = option("linear-var", "how the noise grows with the step", choices=NOISE_SCHEDULES)
+    noise_scale: float = option(
+        0.005,
+        "factor s of all noise; 0 means no diffusion",
+        at_least=0.0,
+        at_most=1.0,
+        hint="0 means no diffusion",
+        search=Real(1e-4, 1.0, log=True),
+    )
+    noise_min: float = option(0.005, "noise of the first step, times s", search=Real(1e-4, 5e-3, log=True))
+    noise_max: float = option(0.01, "noise of the last step, times s", search=Real(5e-3, 5e-2, log=True))
+    beta_fixed: bool = option(True, "set the noise of the first step to 1e-5")
+    mean_type: MeanType = option("x0", "what the network predicts: the clean row (x0) or the noise (eps)")
+    reweight: bool = option(True, "weigh the loss of each step as the evidence bound does")
+    sampling_steps: int = option(0, "steps T' by which a history is corrupted before inference")
+    sampling_noise: bool = option(False, "draw from the posterior at inference instead of taking its mean")
+    emb_size: int = option(10, "width of the step embedding", at_least=1)
+    norm: bool = option(False, "L2-normalise the network's input")
+    dropout: float = option(
+        0.5, "dropout rate on the network's input in training", at_least=0.0, below=1.0, search=Real(0.1, 0.8)
+    )
     recency: Recency | None = None
-    fit_weighted: bool = True
-    forecast: float = 0.0
-
-    SHARED_SPACE: ClassVar[Mapping[str, Range]] = {
-        "dropout": Real(0.1, 0.8),
-        **DIFFUSION_SPACE,
-        "fit_weighted": Choice((False, True)),
-        "forecast": Choice((0.0, 3.0, 10.0, 30.0)),
-    }
+    fit_weighted: bool = weighted_fit(True)
+    forecast: float = future()
 
     def __post_init__(self) -> None:
+        check(self)
         schedule = self.schedule  # refuses what makes no schedule
-        if self.emb_size < 1:
-            raise ValueError(f"emb_size={self.emb_size} must be at least 1")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout={self.dropout} must lie in [0, 1)")
-        if self.mean_type not in ("x0", "eps"):
-            raise ValueError(f"mean_type={self.mean_type!r} is unknown: choose x0 or eps")
         if self.mean_type == "eps" and not schedule.has_noise:
             raise ValueError("mean_type=eps predicts the noise, and noise_scale=0 leaves none: use mean_type=x0")
         if self.mean_type == "eps" and schedule.alphas_cumprod[-1] <= 0.0:

@@ -17,46 +17,32 @@ Letters: B rows, I items, D factors.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from diffrec_jax.data.forecast import weighted_fit
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Params
 from diffrec_jax.models.denoiser import l2_normalise
-from diffrec_jax.space import Choice, Range, Real, Whole
+from diffrec_jax.options import check, option
+from diffrec_jax.space import Real, Whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ELSA(Model):
-    """Hyper-parameters of ELSA and its functions; see ``models.contract.Model``.
+    """Hyper-parameters of ELSA and its functions; see ``models.contract.Model``. ``dim`` is D."""
 
-    Attributes:
-      dim: D.
-      recency: weighs the rows.
-      fit_weighted: train on the weighted rows, as input and target; False weighs only the histories that are scored.
-      lr: learning rate of Adam.
-    """
-
-    dim: int = 256
+    dim: int = option(256, "number of factors", at_least=1, search=Whole(32, 1024, log=True))
     recency: Recency | None = None
-    fit_weighted: bool = True
-    lr: float = 0.01
-
-    SPACE: ClassVar[Mapping[str, Range]] = {
-        "dim": Whole(32, 1024, log=True),
-        "fit_weighted": Choice((False, True)),
-        "lr": Real(1e-3, 0.3, log=True),
-    }
+    fit_weighted: bool = weighted_fit(True)
+    lr: float = option(0.01, "learning rate of Adam", above=0.0, search=Real(1e-3, 0.3, log=True))
 
     def __post_init__(self) -> None:
-        if self.dim < 1:
-            raise ValueError(f"dim={self.dim} of ELSA must be at least 1")
-        if not self.lr > 0.0:
-            raise ValueError(f"lr={self.lr} must be positive")
+        check(self)
 
     @property
     def item_axes(self) -> Mapping[str, int]:

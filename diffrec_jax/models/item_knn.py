@@ -15,20 +15,22 @@ Letters: U users, I items, K neighbours, B rows, L longest history.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
+from diffrec_jax.data.forecast import weighted_fit
 from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.baselines import check_fit_weighted, interaction_matrix
 from diffrec_jax.models.contract import ClosedForm, Params
-from diffrec_jax.space import Choice, Range, Real, Whole
+from diffrec_jax.options import check, option
+from diffrec_jax.space import Real, Whole
 
 PRODUCTS_AT_ONCE = 2**24  # at most about so many entries of XᵀX in memory; 12 bytes each, and as many again to sort
 DENSE_ENTRIES = 2**26  # 256 MiB
@@ -39,34 +41,26 @@ SCATTER_COST = 16  # of one vote, in additions of a gathered row
 class ItemKNN(ClosedForm):
     """Hyper-parameters of ItemKNN and its functions; see ``models.contract.ClosedForm``.
 
-    Attributes:
-      neighbours: K.
-      shrink: makes similarities that rest on few users small.
-      asymmetry: a of Eq. 1; below ½ it favours unpopular items j, above ½ popular ones.
-      recency: weighs the history that is scored.
-      fit_weighted: weigh the columns x too.
+    ``neighbours`` is K and ``asymmetry`` a of Eq. 1: below ½ it favours unpopular items j, above ½ popular ones.
     """
 
-    neighbours: int = 100
-    shrink: float = 10.0
-    asymmetry: float = 0.5
+    neighbours: int = option(100, "neighbours kept per item", at_least=1, search=Whole(5, 1000, log=True))
+    shrink: float = option(
+        10.0, "how much similarities that rest on few users are distrusted", at_least=0.0, search=Real(0.0, 500.0)
+    )
+    asymmetry: float = option(
+        0.5,
+        "asymmetry of the similarity: 0.5 is the cosine, less favours rare items",
+        at_least=0.0,
+        at_most=1.0,
+        hint="0.5 is the cosine",
+        search=Real(0.0, 1.0),
+    )
     recency: Recency | None = None
-    fit_weighted: bool = False
-
-    SPACE: ClassVar[Mapping[str, Range]] = {
-        "neighbours": Whole(5, 1000, log=True),
-        "shrink": Real(0.0, 500.0),
-        "asymmetry": Real(0.0, 1.0),
-        "fit_weighted": Choice((False, True)),
-    }
+    fit_weighted: bool = weighted_fit(False)
 
     def __post_init__(self) -> None:
-        if self.neighbours < 1:
-            raise ValueError(f"neighbours={self.neighbours} of ItemKNN must be at least 1")
-        if not self.shrink >= 0.0:
-            raise ValueError(f"shrink={self.shrink} of ItemKNN must not be negative")
-        if not 0.0 <= self.asymmetry <= 1.0:
-            raise ValueError(f"asymmetry={self.asymmetry} of ItemKNN must lie in [0, 1]: 0.5 is the cosine")
+        check(self)
         check_fit_weighted(self.fit_weighted, self.recency)
 
     def bytes_needed(self, n_items: int) -> int:

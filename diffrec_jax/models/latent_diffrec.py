@@ -19,7 +19,7 @@ Letters: B rows, I items, C clusters, Z latent width, T diffusion steps.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,8 @@ from diffrec_jax.models.cluster_vae import (
     ClusterVAE,
     divide_width,
     kl_divergence,
+    kl_steps,
+    kl_weight,
     multinomial_nll,
     reparameterise,
     split,
@@ -45,7 +47,10 @@ from diffrec_jax.models.contract import Catalogue, LossAux, Params
 from diffrec_jax.models.denoiser import ACTIVATIONS, Denoiser, dropout
 from diffrec_jax.models.diffusion_settings import DiffusionSettings
 from diffrec_jax.models.user_noise import normal_per_user
-from diffrec_jax.space import Choice, Range, Real
+from diffrec_jax.options import again, internal, option
+from diffrec_jax.space import Choice, Real
+
+WIDTHS: dict[str, Any] = {"at_least": 1, "nonempty": True, "hint": "such as [300]"}
 
 
 class Terms(NamedTuple):
@@ -63,71 +68,50 @@ class LatentDiffRec(DiffusionSettings):
     ``mean_type``, ``norm``, ``dropout``, ``sampling_steps`` and ``sampling_noise`` are of the process in latent space;
     see also Eq. 2 for ``reweight``. ``forecast`` encodes pasts and decodes futures.
 
-    Attributes (beside those of ``DiffusionSettings``):
+    ``lamda``, ``anneal_cap`` and ``anneal_steps`` are those of Eq. 4 (0 steps: ``max(lamda, anneal_cap)`` throughout),
+    ``vae_anneal_cap`` and ``vae_anneal_steps`` of Eq. 3 (0 steps: the cap throughout).
+
+    Attributes:
       clusters: the cluster of each item, ``[I]`` whole numbers or ``Clusters``. They shape the network and order its
         columns, but are not learned: they belong to the model, not to its parameters.
-      in_dims: Z, then the hidden widths of the encoder, outermost last.
-      out_dims: () decodes with one linear layer over all clusters; equal to ``in_dims``, with one MLP per cluster.
-      act_func: activation of the autoencoder.
-      vae_dropout: rate on the rows while training.
-      reparam: train on latents drawn from the encoder; False trains on its means.
-      mlp_dims: hidden widths of the denoiser, innermost first.
-      mlp_act_func: activation of the denoiser.
-      lamda, anneal_cap, anneal_steps: Eq. 4; 0 steps means ``max(lamda, anneal_cap)`` throughout.
-      vae_anneal_cap, vae_anneal_steps: Eq. 3; 0 steps means the cap throughout.
-      lr1, wd1: learning rate and weight decay of the autoencoder.
-      lr2, wd2: of the denoiser.
     """
 
-    clusters: Clusters | np.ndarray | None = None
-    in_dims: tuple[int, ...] = (300,)
-    out_dims: tuple[int, ...] = ()
-    act_func: str = "tanh"
-    vae_dropout: float = 0.1
-    reparam: bool = True
-    mlp_dims: tuple[int, ...] = (300,)
-    mlp_act_func: str = "tanh"
-    beta_fixed: bool = False
-    lamda: float = 0.03
-    anneal_cap: float = 0.005
-    anneal_steps: int = 500
-    vae_anneal_cap: float = 0.3
-    vae_anneal_steps: int = 200
-    lr1: float = 1e-3
-    lr2: float = 5e-4
-    wd1: float = 0.0
-    wd2: float = 0.0
-
-    SPACE: ClassVar[Mapping[str, Range]] = {
-        "in_dims": Choice(((200,), (300,), (300, 600))),
-        "vae_dropout": Real(0.0, 0.7),
-        "mlp_dims": Choice(((200,), (300,), (600,))),
-        **DiffusionSettings.SHARED_SPACE,
-        "lamda": Real(0.005, 0.2, log=True),
-        "vae_anneal_cap": Real(0.0, 1.0),
-        "lr1": Real(1e-4, 5e-3, log=True),
-        "lr2": Real(1e-5, 3e-3, log=True),
-    }
+    clusters: Clusters | np.ndarray | None = internal(None)
+    in_dims: tuple[int, ...] = option(
+        (300,),
+        "width of the latent, then the hidden widths of the encoder, outermost last",
+        search=Choice(((200,), (300,), (300, 600))),
+        **WIDTHS,
+    )
+    out_dims: tuple[int, ...] = option((), "decoder: [] is one linear layer; the widths of --in_dims, one per cluster")
+    act_func: str = option("tanh", "activation of the autoencoder", choices=tuple(ACTIVATIONS))
+    vae_dropout: float = option(
+        0.1, "dropout rate on the autoencoder's input in training", at_least=0.0, below=1.0, search=Real(0.0, 0.7)
+    )
+    reparam: bool = option(True, "train on latents drawn from the encoder instead of on its means")
+    mlp_dims: tuple[int, ...] = option(
+        (300,), "hidden widths of the denoiser, innermost first", search=Choice(((200,), (300,), (600,))), **WIDTHS
+    )
+    mlp_act_func: str = option("tanh", "activation of the denoiser", choices=tuple(ACTIVATIONS))
+    beta_fixed: bool = again(DiffusionSettings, "beta_fixed", default=False)
+    lamda: float = option(
+        0.03, "weight of the diffusion loss at the start", at_least=0.0, search=Real(0.005, 0.2, log=True)
+    )
+    anneal_cap: float = option(0.005, "weight of the diffusion loss at the end", at_least=0.0)
+    anneal_steps: int = option(
+        500, "epochs in which that weight would fall to 0; --anneal_cap stops it earlier", at_least=0
+    )
+    vae_anneal_cap: float = kl_weight()
+    vae_anneal_steps: int = kl_steps()
+    lr1: float = option(1e-3, "learning rate of the autoencoder", above=0.0, search=Real(1e-4, 5e-3, log=True))
+    lr2: float = option(5e-4, "learning rate of the denoiser", above=0.0, search=Real(1e-5, 3e-3, log=True))
+    wd1: float = option(0.0, "weight decay of the autoencoder", at_least=0.0)
+    wd2: float = option(0.0, "weight decay of the denoiser", at_least=0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.clusters is not None and not isinstance(self.clusters, Clusters):
             object.__setattr__(self, "clusters", Clusters(self.clusters))
-        for name in ("in_dims", "mlp_dims"):
-            dims = getattr(self, name)
-            if not dims or min(dims) < 1:
-                raise ValueError(f"{name}={list(dims)} needs at least one width, each >= 1, such as [300]")
-        for name in ("act_func", "mlp_act_func"):
-            if getattr(self, name) not in ACTIVATIONS:
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(ACTIVATIONS)}")
-        if not 0.0 <= self.vae_dropout < 1.0:
-            raise ValueError(f"vae_dropout={self.vae_dropout} must lie in [0, 1)")
-        for name in ("lr1", "lr2"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be positive")
-        for name in ("wd1", "wd2", "lamda", "anneal_cap", "anneal_steps", "vae_anneal_cap", "vae_anneal_steps"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if self.out_dims not in ((), self.in_dims):
             raise ValueError(
                 f"out_dims={list(self.out_dims)} does not fit in_dims={list(self.in_dims)}: choose [] (one linear "

@@ -33,7 +33,8 @@ from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.contract import ClosedForm
-from diffrec_jax.space import Range, Real, Whole
+from diffrec_jax.options import check, internal, option
+from diffrec_jax.space import Real, Whole
 
 SHORTEST = 4  # nodes with at most this many neighbours share a group
 
@@ -144,44 +145,27 @@ def bpr_loss(smoothed: Embeddings, users: jax.Array, items: jax.Array, others: j
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LightGCN(ClosedForm):
-    """Hyper-parameters of LightGCN and its functions; see ``models.contract.ClosedForm``.
+    """Hyper-parameters of LightGCN and its functions; see ``models.contract.ClosedForm``. ``layers`` is K.
 
     Attributes:
-      dim: D.
-      layers: K.
-      lr: learning rate of Adam.
-      reg: strength of the penalty.
-      updates: steps of gradient descent.
-      triples: (u, i, j) per update.
       seed: of everything random.
       recency: scores everybody, known or not, by the weighted sum of the items of their history: another model than the
         one without, also where all weights are 1.
     """
 
-    dim: int = 64
-    layers: int = 3
-    lr: float = 0.03
-    reg: float = 1e-4
-    updates: int = 200
-    triples: int = 2**17
-    seed: int = 0
+    dim: int = option(64, "width of the embeddings", at_least=1, search=Whole(16, 256, log=True))
+    layers: int = option(3, "number of propagation layers", at_least=1, search=Whole(1, 4))
+    lr: float = option(0.03, "learning rate of Adam", above=0.0, search=Real(1e-3, 0.1, log=True))
+    reg: float = option(1e-4, "strength of the penalty on embeddings", at_least=0.0, search=Real(1e-6, 1e-2, log=True))
+    updates: int = option(200, "steps of gradient descent", at_least=1, search=Whole(50, 800, log=True))
+    triples: int = option(2**17, "triples (user, item, other item) per step", at_least=1)
+    seed: int = internal(0)
     recency: Recency | None = None
 
     keeps_params: ClassVar[bool] = True
-    SPACE: ClassVar[Mapping[str, Range]] = {
-        "dim": Whole(16, 256, log=True),
-        "layers": Whole(1, 4),
-        "lr": Real(1e-3, 0.1, log=True),
-        "reg": Real(1e-6, 1e-2, log=True),
-        "updates": Whole(50, 800, log=True),
-    }
 
     def __post_init__(self) -> None:
-        for name in ("dim", "layers", "updates", "triples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} of LightGCN must be at least 1")
-        if not self.lr > 0.0 or not self.reg >= 0.0:
-            raise ValueError(f"lr={self.lr} must be positive and reg={self.reg} not negative")
+        check(self)
 
     @property
     def item_axes(self) -> Mapping[str, int]:

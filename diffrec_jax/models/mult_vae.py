@@ -26,15 +26,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffrec_jax.data.forecast import check_forecast, shown_and_asked
+from diffrec_jax.data.forecast import check_forecast, future, shown_and_asked, weighted_fit
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
-from diffrec_jax.models.cluster_vae import kl_divergence, multinomial_nll, reparameterise
+from diffrec_jax.models.cluster_vae import kl_divergence, kl_steps, kl_weight, multinomial_nll, reparameterise
 from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Params
 from diffrec_jax.models.denoiser import ACTIVATIONS, dropout, l2_normalise
-from diffrec_jax.space import Choice, Range, Real, Whole
-
-WIDTHS = Choice(((200,), (600,), (200, 600), (600, 1200)))
+from diffrec_jax.options import again, check, option
+from diffrec_jax.space import Choice, Real, Whole
 
 
 class Autoencoder(nn.Module):
@@ -91,37 +90,32 @@ class Autoencoder(nn.Module):
 class Multinomial(Model):
     """What MultVAE and MultiDAE have in common: everything but the latent of the training loss.
 
-    Attributes:
-      dims: widths, innermost first; the first is Z.
-      activation: of the hidden layers, and of the latent of MultiDAE.
-      dropout: rate on the rows while training.
-      recency: weighs the rows.
-      fit_weighted: train on the weighted rows, as input and target; False weighs only the histories that are scored.
-      forecast: train on pasts to predict futures of this half-life, in interactions; 0 reconstructs rows.
-      lr, weight_decay: of AdamW.
+    The first of ``dims`` is Z; ``activation`` is also that of the latent of MultiDAE.
     """
 
-    dims: tuple[int, ...] = (200, 600)
-    activation: str = "tanh"
-    dropout: float = 0.5
+    dims: tuple[int, ...] = option(
+        (200, 600),
+        "widths of the layers, innermost first",
+        at_least=1,
+        nonempty=True,
+        hint="such as [200,600]",
+        search=Choice(((200,), (600,), (200, 600), (600, 1200))),
+    )
+    activation: str = option("tanh", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
+    dropout: float = option(
+        0.5, "dropout rate on the history in training", at_least=0.0, below=1.0, search=Real(0.0, 0.8)
+    )
     recency: Recency | None = None
-    fit_weighted: bool = True
-    forecast: float = 0.0
-    lr: float = 1e-3
-    weight_decay: float = 0.0
+    fit_weighted: bool = weighted_fit(True)
+    forecast: float = future()
+    lr: float = option(1e-3, "learning rate of AdamW", above=0.0, search=Real(1e-4, 1e-2, log=True))
+    weight_decay: float = option(0.0, "decoupled weight decay of AdamW", at_least=0.0)
 
     variational: ClassVar[bool]
 
     def __post_init__(self) -> None:
-        if not self.dims or min(self.dims) < 1:
-            raise ValueError(f"dims={list(self.dims)} needs at least one width, each >= 1, such as [200,600]")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation={self.activation!r} is unknown: choose one of {', '.join(ACTIVATIONS)}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout={self.dropout} must lie in [0, 1)")
+        check(self)
         check_forecast(self.forecast, self.recency)
-        if not self.lr > 0.0 or not self.weight_decay >= 0.0:
-            raise ValueError(f"lr={self.lr} must be positive and weight_decay={self.weight_decay} not negative")
 
     @property
     def item_axes(self) -> Mapping[str, int]:
@@ -188,32 +182,15 @@ class Multinomial(Model):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MultVAE(Multinomial):
-    """Hyper-parameters of MultVAE and its functions; see ``models.contract.Model``.
+    """Hyper-parameters of MultVAE and its functions; see ``Multinomial`` and ``models.contract.Model``.
 
-    Attributes:
-      vae_anneal_cap, vae_anneal_steps: Eq. 3; 0 steps means the cap throughout.
-      dims, activation, dropout, recency, fit_weighted, forecast, lr, weight_decay: see ``Multinomial``.
+    ``vae_anneal_cap`` and ``vae_anneal_steps`` are those of Eq. 3; 0 steps means the cap throughout.
     """
 
-    vae_anneal_cap: float = 0.3
-    vae_anneal_steps: int = 200
+    vae_anneal_cap: float = kl_weight()
+    vae_anneal_steps: int = kl_steps(search=Whole(100, 20_000, log=True))
 
     variational: ClassVar[bool] = True
-    SPACE: ClassVar[Mapping[str, Range]] = {
-        "dims": WIDTHS,
-        "dropout": Real(0.0, 0.8),
-        "vae_anneal_cap": Real(0.0, 1.0),
-        "vae_anneal_steps": Whole(100, 20_000, log=True),
-        "fit_weighted": Choice((False, True)),
-        "forecast": Choice((0.0, 3.0, 10.0, 30.0)),
-        "lr": Real(1e-4, 1e-2, log=True),
-    }
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.vae_anneal_cap >= 0.0 or not self.vae_anneal_steps >= 0:
-            cap, steps = self.vae_anneal_cap, self.vae_anneal_steps
-            raise ValueError(f"vae_anneal_cap={cap} and vae_anneal_steps={steps} must not be negative")
 
     def loss(
         self, params: Params, memory: Memory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
@@ -235,15 +212,11 @@ class MultVAE(Multinomial):
 class MultiDAE(Multinomial):
     """Hyper-parameters of MultiDAE and its functions; see ``Multinomial`` and ``models.contract.Model``."""
 
+    weight_decay: float = again(
+        Multinomial, "weight_decay", search=Choice((0.0, 0.01, 0.1, 1.0))
+    )  # times the learning rate, per step
+
     variational: ClassVar[bool] = False
-    SPACE: ClassVar[Mapping[str, Range]] = {
-        "dims": WIDTHS,
-        "dropout": Real(0.0, 0.8),
-        "fit_weighted": Choice((False, True)),
-        "forecast": Choice((0.0, 3.0, 10.0, 30.0)),
-        "lr": Real(1e-4, 1e-2, log=True),
-        "weight_decay": Choice((0.0, 0.01, 0.1, 1.0)),  # times the learning rate, per step
-    }
 
     def loss(
         self, params: Params, memory: Memory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array

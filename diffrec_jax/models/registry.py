@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from diffrec_jax.models.contract import Scorer
 
+YOUR_OWN = "your own"  # the family of classes that are no part of this library
 FAMILIES = ("diffusion", "autoencoders", "linear and neighbours", "graph", "popularity")
 
 
@@ -52,7 +53,7 @@ class Entry:
     @functools.cached_property
     def model(self) -> "type[Scorer]":
         """The class."""
-        return load_class(self.home)
+        return own_class(self.home) if self.family == YOUR_OWN else load_class(self.home)
 
 
 def registry(*entries: Entry) -> Mapping[str, Entry]:
@@ -95,8 +96,71 @@ COMPOSITES = ("linear_path:LinearPath",)  # made of models: none has a name of i
 HOMES = {home.split(":")[1]: home for home in (*(entry.home for entry in MODELS.values()), *COMPOSITES)}  # by class
 
 
+def by_family() -> str:
+    """Every model by name, for a sentence."""
+    names = ((family, [name for name, entry in MODELS.items() if entry.family == family]) for family in FAMILIES)
+    return "; ".join(f"{family}: {', '.join(found)}" for family, found in names if found)
+
+
+@functools.cache
+def find(name: str) -> Entry:
+    """A model by its name, or a class of one's own by ``package.module:Class``, which is then imported.
+
+    Raises:
+      ValueError: for a name that is none, a module or class that is not there, or a class that is no model.
+      Exception: whatever the module itself raises when it is imported.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    module, colon, class_name = name.partition(":")
+    if not (colon and module and class_name.isidentifier()):
+        raise ValueError(
+            f"model={name} is unknown: choose one of {by_family()}; or name a class of your own, as in "
+            "--model=package.module:Class"
+        )
+    entry = Entry(name, name, class_name, YOUR_OWN)
+    check_class(entry.model)
+    return entry
+
+
+def check_class(kind: "type[Scorer]") -> None:
+    """Refuse a class that is no model.
+
+    Raises:
+      ValueError: naming the members that it lacks.
+    """
+    from diffrec_jax.models.contract import Scorer, check_model, lacking
+
+    if not isinstance(kind, type):
+        raise ValueError(f"{kind!r} is no class: name one that inherits from Model or ClosedForm")
+    if not issubclass(kind, Scorer) or lacking(kind):
+        check_model(kind)
+    if not dataclasses.is_dataclass(kind):
+        raise ValueError(f"{kind.__name__} is no dataclass, so it has no options: make it a frozen one")
+
+
 def load_class(home: str) -> "type[Scorer]":
     """The class at ``module:Class`` below ``diffrec_jax.models``."""
     module, name = home.split(":")
     found: type[Scorer] = getattr(import_module(f"diffrec_jax.models.{module}"), name)
+    return found
+
+
+def own_class(home: str) -> "type[Scorer]":
+    """A class of one's own, at ``package.module:Class``.
+
+    Raises:
+      ValueError: if it is not there.
+      Exception: whatever the module itself raises when it is imported.
+    """
+    module, name = home.split(":")
+    try:
+        there = import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, and lacks something itself
+        raise ValueError(f"model={home} cannot be imported ({error}): name a module that Python finds") from None
+    if not hasattr(there, name):
+        raise ValueError(f"model={home} is not there: {module} has no {name}")
+    found: type[Scorer] = getattr(there, name)
     return found

@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from diffrec_jax.data.rows import DeviceCSR, take_rows
 from diffrec_jax.evaluation import mask_seen, top_k
+from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.mesh import Layout, batch_size_on, make_mesh, replicated
 from diffrec_jax.models import Catalogue
 from diffrec_jax.models.contract import Model
@@ -129,10 +130,10 @@ def devices_of(topology: str) -> list[Any]:
     return list(found.devices)
 
 
-def train_cost(model: Model, shape: Shape, batch_size: int, mesh: Mesh, **options: Any) -> Cost:
-    """One step of training; ``options`` are those of ``Trainer``."""
+def train_cost(model: Model, shape: Shape, options: FitOptions, mesh: Mesh) -> Cost:
+    """One step of training."""
     catalogue = Catalogue(n_items=shape.n_items, n_users=shape.n_users)
-    return _cost(Trainer(model, catalogue, batch_size, 0, mesh, **options).trace(_csr(shape, mesh)), mesh)
+    return _cost(Trainer(model, catalogue, mesh, 0, options).trace(_csr(shape, mesh)), mesh)
 
 
 def score_cost(model: Model, shape: Shape, batch_size: int, mesh: Mesh) -> Cost:

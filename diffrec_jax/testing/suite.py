@@ -26,6 +26,7 @@ from diffrec_jax.data.rows import Rows, device_csr, make_rows, take_rows
 from diffrec_jax.finite import NonFiniteParametersError
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models.contract import Catalogue, Model, Params, Scorer, check_model
+from diffrec_jax.options import search_space
 from diffrec_jax.serving import Recommender, export_safetensors, load
 from diffrec_jax.testing.data import N_ITEMS, N_USERS, small_split
 from diffrec_jax.training.step import TrainState, train_step
@@ -89,9 +90,8 @@ class ModelSuite:
         check_model(self.model)
         assert dataclasses.is_dataclass(self.model) and self.model == dataclasses.replace(self.model)
         defaults = {field.name: field.default for field in dataclasses.fields(self.model)}
-        for name, values in self.model.SPACE.items():
-            assert name in defaults, f"SPACE names {name}, which is no hyper-parameter"
-            assert defaults[name] in values, f"the default of {name} is not in its SPACE"
+        for name, values in search_space(type(self.model)).items():
+            assert defaults[name] in values, f"the default of {name} is not in the range of its search"
 
     def test_bad_hyper_parameters_are_refused_by_a_sentence(self) -> None:
         """``bad`` values raise ``ValueError``, which names them."""

@@ -1,10 +1,9 @@
 """The training loop: epochs in a few dispatches each, validation, early stopping, checkpoints, exact resume."""
 
 import dataclasses
-import itertools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,75 +12,22 @@ import numpy as np
 
 from diffrec_jax.data.rows import DeviceCSR
 from diffrec_jax.finite import NonFiniteParametersError, all_finite
+from diffrec_jax.fit_options import SELECTION
 from diffrec_jax.mesh import bytes_per_device
+from diffrec_jax.models.contract import Params
 from diffrec_jax.processes import agree
 from diffrec_jax.training.checkpoint import Checkpoints, Progress
+from diffrec_jax.training.observer import EpochReport, InterruptedRunError, Metrics, Observer, Plan
 from diffrec_jax.training.profile import Profile
 from diffrec_jax.training.step import Trainer, TrainState
 
 BATCHES_PER_AGREEMENT = 16  # of validation, when several processes must agree whether to stop
+Validate = Callable[[Params, Callable[[], None]], Metrics]
 SECONDS_PER_DISPATCH = 5.0  # how long an interruption may have to wait
 
 
 class NonFiniteLossError(ArithmeticError):
     """The loss became NaN or infinite."""
-
-
-class InterruptedRunError(KeyboardInterrupt):
-    """The run was asked to stop, and did so after saving its state."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(f"stopped after step {step}")
-        self.step = step
-
-
-@dataclasses.dataclass(frozen=True)
-class EpochReport:
-    """What happened in one epoch."""
-
-    epoch: int  # epochs completed
-    step: int
-    loss: float
-    seconds: float  # of this epoch's training in this process
-    valid: dict[str, dict[str, float]] | None  # by protocol, when the epoch ended with a validation
-    evaluate_seconds: float
-    progress: Progress
-    watched: Mapping[str, np.ndarray]  # what the model wants recorded of its memory (``Model.watched``)
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What training will take on each device, known before any of it is taken."""
-
-    parameters: int  # how many numbers the model learns
-    state_bytes: int  # parameters, their moving average, optimizer state and memory
-    data_bytes: int  # the interactions
-    temporary_bytes: int  # gradients, the dense batch and what is computed from it
-    compile_seconds: float
-
-    @property
-    def total_bytes(self) -> int:
-        """All of it."""
-        return self.state_bytes + self.data_bytes + self.temporary_bytes
-
-
-class Observer:
-    """Is told what happens in ``fit``; this one ignores it all. The command line and tests override what they need."""
-
-    def planned(self, plan: Plan) -> None:
-        """The step is compiled; nothing has been allocated yet."""
-
-    def started(self, *, epoch: int, step: int, warnings: list[str]) -> None:
-        """Training begins after ``epoch`` epochs and ``step`` steps, both 0 for a new run."""
-
-    def epoch(self, report: EpochReport) -> None:
-        """An epoch is over."""
-
-    def interrupted(self) -> bool:
-        """Asked between dispatches and batches of validation: True saves the state and raises
-        ``InterruptedRunError``.
-        """
-        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,12 +46,8 @@ def fit(
     trainer: Trainer,
     csr: DeviceCSR,
     *,
-    epochs: int,
-    validate: Callable[[Any, Callable[[], None]], dict[str, dict[str, float]]] | None = None,
-    selection: tuple[str, str] = ("official", "recall@20"),
-    eval_every: int = 5,
-    patience: int = 20,
-    train_minutes: float = 0.0,
+    validate: Validate | None = None,
+    selection: tuple[str, str] = SELECTION,
     checkpoints: Checkpoints | None = None,
     observer: Observer | None = None,
     profile: Profile | None = None,
@@ -115,15 +57,9 @@ def fit(
     Args:
       trainer: the model and how it is trained.
       csr: the training interactions on the device(s).
-      epochs: at most this many.
       validate: (parameters, look_up) -> metrics by protocol, where ``look_up()`` is called now and then and raises if
         the run is asked to stop; None trains to the end and keeps the last parameters.
       selection: protocol and metric that choose the best epoch; higher is better.
-      eval_every: epochs between validations; each is followed by a checkpoint.
-      patience: epochs without improvement before training ends, as the authors count them: epoch e does not begin if
-        the best one lies ``patience`` or more epochs before it.
-      train_minutes: of training and validation; an epoch that would end after them does not begin, and the one before
-        it is validated. 0: no limit. How far a run gets then depends on the machine.
       checkpoints: where the run lives; a run found there goes on where it was. None keeps everything in memory.
       observer: is told what happens, and may ask to stop.
       profile: of a few steps.
@@ -136,107 +72,194 @@ def fit(
       OSError: if a checkpoint cannot be written; the earlier ones are kept.
     """
     observer = Observer() if observer is None else observer
-    profile = Profile.none() if profile is None else profile
-    per_epoch = trainer.steps_per_epoch
-    behind = max(checkpoints.steps(), default=0) / per_epoch if checkpoints is not None else 0.0
-    if behind > epochs:
-        raise ValueError(
-            f"epochs={epochs}: the run found here has {behind:.4g} epochs behind it already: allow as many, or more to "
-            "go on, or choose another workdir"
-        )
+    _check_epochs(trainer, checkpoints)
     start = time.perf_counter()
     program = trainer.compile(csr)
-    compile_seconds = time.perf_counter() - start
-    plan = _plan(trainer, csr, program, compile_seconds)
+    plan = _plan(trainer, csr, program, time.perf_counter() - start)
     observer.planned(plan)
-
     state, progress, best_params = _begin(trainer, checkpoints)
-    earlier_seconds = progress.train_seconds + progress.evaluate_seconds
-    step = int(state.step)
-    observer.started(epoch=step // per_epoch, step=step, warnings=checkpoints.warnings if checkpoints else [])
-    steps_per_dispatch, seconds, epoch_began = 1, 0.0, 0.0
+    run = _Run(
+        trainer=trainer,
+        program=program,
+        csr=csr,
+        validate=validate,
+        selection=selection,
+        checkpoints=checkpoints,
+        observer=observer,
+        profile=Profile.none() if profile is None else profile,
+        state=state,
+        progress=progress,
+        best_params=best_params,
+        step=int(state.step),
+    )
+    epoch, warnings = run.step // trainer.steps_per_epoch, checkpoints.warnings if checkpoints else []
+    observer.started(epoch=epoch, step=run.step, warnings=warnings)
+    run.is_last = run.step % trainer.steps_per_epoch == 0 and progress.best_epoch > 0 and run.time_is_over()
+    while run.goes_on():
+        if not run.progress.epoch_is_open:
+            run.train_epoch()
+        run.end_epoch()
+    run.look_up()
+    return FitResult(
+        params=run.best(),
+        progress=run.progress,
+        epochs_run=run.epoch,
+        parameters=plan.parameters,
+        compile_seconds=plan.compile_seconds,
+        earlier_seconds=progress.train_seconds + progress.evaluate_seconds,
+    )
 
-    def look_up(n_steps: int = 0) -> int:
+
+@dataclasses.dataclass
+class _Run:
+    """A run while it goes on: what ``fit`` was given, and what changes from epoch to epoch."""
+
+    trainer: Trainer
+    program: Callable[[TrainState, DeviceCSR, np.int32, np.int32], TrainState]  # ``Trainer.compile``
+    csr: DeviceCSR
+    validate: Validate | None
+    selection: tuple[str, str]
+    checkpoints: Checkpoints | None
+    observer: Observer
+    profile: Profile
+
+    state: TrainState
+    progress: Progress
+    best_params: Params | None  # of the best epoch, where no checkpoint keeps them
+    step: int  # steps done
+    is_last: bool = False  # whether no epoch comes after this one
+    seconds: float = 0.0  # of training in this epoch
+    epoch_began: float | None = None  # the clock when this epoch began; None between epochs
+    steps_per_dispatch: int = 1
+    batches: int = 0  # of validation, between which the run may be asked to stop
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return self.step // self.trainer.steps_per_epoch
+
+    def goes_on(self) -> bool:
+        """Whether there is an epoch to end or to begin."""
+        options, over = self.trainer.options, False
+        if self.validate is not None and self.progress.best_value is not None:  # never before the first validation
+            over = self.epoch + 1 - self.progress.best_epoch >= options.patience
+        return self.progress.epoch_is_open or (self.epoch < options.epochs and not over and not self.is_last)
+
+    def train_epoch(self) -> None:
+        """The steps of one epoch, in a few dispatches."""
+        self.epoch_began, epoch = time.perf_counter(), self.epoch
+        per_epoch = self.trainer.steps_per_epoch
+        end = (epoch + 1) * per_epoch
+        while self.step < end:
+            self.profile.at(self.step, self.state)
+            n_steps = self.look_up(min(self.steps_per_dispatch, end - self.step, self.profile.room(self.step)))
+            dispatched = time.perf_counter()
+            self.state = self.program(self.state, self.csr, np.int32(epoch), np.int32(n_steps))
+            self.step += n_steps
+            if n_steps < per_epoch:  # a long epoch: look up between dispatches, which last seconds each
+                jax.block_until_ready(self.state.step)
+            took = time.perf_counter() - dispatched
+            self.steps_per_dispatch = _steps_within(SECONDS_PER_DISPATCH, n_steps, took)
+        jax.block_until_ready(self.state.step)
+        self.profile.at(self.step, self.state)
+        self.seconds, self.epoch_began = time.perf_counter() - self.epoch_began, None
+        self._spend(train_seconds=self.seconds)
+        self.progress = dataclasses.replace(self.progress, epoch_is_open=True)
+
+    def end_epoch(self) -> None:
+        """Validate if it is time, tell the observer, and save."""
+        options, epoch = self.trainer.options, self.epoch
+        loss = _finite_loss(self.state, self.trainer.steps_per_epoch)
+        self.is_last = epoch == options.epochs or self.time_is_over()
+        valid, seconds, improved = None, 0.0, False
+        if epoch % options.eval_every == 0 or self.is_last:
+            _check_finite(self.state, self.step, epoch)
+            valid, seconds = self._validated()
+            improved = self._keep_if_better(valid)
+        self.progress = dataclasses.replace(self.progress, epoch_is_open=False)
+        watched = jax.device_get(self.trainer.model.watched(self.state.history))
+        self.observer.epoch(EpochReport(epoch, self.step, loss, self.seconds, valid, seconds, self.progress, watched))
+        if self.checkpoints is not None and (epoch % options.eval_every == 0 or self.is_last):
+            # after the record, which a resume cuts back
+            self.checkpoints.save(self.state, self.progress, is_best=improved, step=self.step)
+
+    def _validated(self) -> tuple[Metrics | None, float]:
+        """The metrics, and the seconds that they took."""
+        if self.validate is None:
+            return None, 0.0
+        began = time.perf_counter()
+        valid = self.validate(self.state.ranking_params, self.between_batches)
+        seconds = time.perf_counter() - began
+        self._spend(evaluate_seconds=seconds)
+        self.is_last = self.is_last or self.time_is_over()
+        return valid, seconds
+
+    def _keep_if_better(self, valid: Metrics | None) -> bool:
+        """Whether this epoch is the best so far; then its parameters are kept. Without validation, the last one is."""
+        protocol, metric = self.selection
+        value = None if valid is None else valid[protocol][metric]
+        if value is not None and self.progress.best_value is not None and value <= self.progress.best_value:
+            return False
+        self.progress = dataclasses.replace(self.progress, best_epoch=self.epoch, best_value=value)
+        if self.checkpoints is None:
+            self.best_params = jax.tree.map(jnp.copy, self.state.ranking_params)
+        return True
+
+    def look_up(self, n_steps: int = 0) -> int:
         """Stop if any process is asked to; otherwise as many steps as the first process says."""
-        said = agree(trainer.mesh, observer.interrupted(), n_steps)
+        said = agree(self.trainer.mesh, self.observer.interrupted(), n_steps)
         if said[:, 0].any():
-            jax.block_until_ready(state.step)
-            trained = time.perf_counter() - epoch_began if epoch_began else 0.0  # a part of an epoch
-            stopped = dataclasses.replace(progress, train_seconds=progress.train_seconds + trained)
-            _stop_here(state, step, stopped, checkpoints)
+            jax.block_until_ready(self.state.step)
+            if self.epoch_began is not None:  # a part of an epoch
+                self._spend(train_seconds=time.perf_counter() - self.epoch_began)
+            _stop_here(self.state, self.step, self.progress, self.checkpoints)
         return int(said[0, 1])
 
-    batches = itertools.count()
+    def between_batches(self) -> None:
+        """``look_up`` between batches of validation; of several processes only now and then."""
+        if not self.trainer.mesh.is_multi_process or self.batches % BATCHES_PER_AGREEMENT == 0:
+            self.look_up()
+        self.batches += 1
 
-    def between_batches() -> None:
-        if not trainer.mesh.is_multi_process or next(batches) % BATCHES_PER_AGREEMENT == 0:
-            look_up()
-
-    def time_is_over() -> bool:
+    def time_is_over(self) -> bool:
         """Whether another epoch would take too long; processes do as the first one says, since clocks differ."""
-        if not train_minutes:
+        minutes, progress = self.trainer.options.train_minutes, self.progress
+        if not minutes:
             return False
-        per_step = progress.train_seconds / step
+        next_epoch = self.trainer.steps_per_epoch * progress.train_seconds / self.step
         spent = progress.train_seconds + progress.evaluate_seconds
-        return bool(agree(trainer.mesh, spent + per_epoch * per_step > 60.0 * train_minutes)[0, 0])
+        return bool(agree(self.trainer.mesh, spent + next_epoch > 60.0 * minutes)[0, 0])
 
-    is_last = step % per_epoch == 0 and progress.best_epoch > 0 and time_is_over()  # of an earlier process
-
-    def goes_on() -> bool:
-        patient = validate is None or not _patience_is_over(step // per_epoch + 1, progress, patience)
-        return progress.epoch_is_open or (step < epochs * per_epoch and patient and not is_last)
-
-    while goes_on():
-        if not progress.epoch_is_open:
-            epoch_began, epoch = time.perf_counter(), step // per_epoch
-            while step < (epoch + 1) * per_epoch:
-                profile.at(step, state)
-                n_steps = look_up(min(steps_per_dispatch, (epoch + 1) * per_epoch - step, profile.room(step)))
-                dispatched = time.perf_counter()
-                state = program(state, csr, np.int32(epoch), np.int32(n_steps))
-                step += n_steps
-                if n_steps < per_epoch:  # a long epoch: look up between dispatches, which last seconds each
-                    jax.block_until_ready(state.step)
-                steps_per_dispatch = _steps_within(SECONDS_PER_DISPATCH, n_steps, time.perf_counter() - dispatched)
-            jax.block_until_ready(state.step)
-            profile.at(step, state)
-            seconds, epoch_began = time.perf_counter() - epoch_began, 0.0
-            progress = dataclasses.replace(progress, train_seconds=progress.train_seconds + seconds, epoch_is_open=True)
-        epoch, loss = step // per_epoch, _finite_loss(state, per_epoch)
-        is_last = epoch == epochs or time_is_over()
-
-        valid, evaluate_seconds, improved = None, 0.0, False
-        if epoch % eval_every == 0 or is_last:
-            _check_finite(state, step, epoch)
-            improved = validate is None
-            if validate is not None:
-                began = time.perf_counter()
-                valid = validate(state.ranking_params, between_batches)
-                evaluate_seconds = time.perf_counter() - began
-                value = valid[selection[0]][selection[1]]
-                improved = progress.best_value is None or value > progress.best_value
-                progress = dataclasses.replace(progress, evaluate_seconds=progress.evaluate_seconds + evaluate_seconds)
-                is_last = is_last or time_is_over()
-            if improved:
-                best_value = valid[selection[0]][selection[1]] if valid else None
-                progress = dataclasses.replace(progress, best_epoch=epoch, best_value=best_value)
-                best_params = jax.tree.map(jnp.copy, state.ranking_params) if checkpoints is None else None
-        progress = dataclasses.replace(progress, epoch_is_open=False)
-        watched = jax.device_get(trainer.model.watched(state.history))
-        observer.epoch(EpochReport(epoch, step, loss, seconds, valid, evaluate_seconds, progress, watched))
-        if checkpoints is not None and (epoch % eval_every == 0 or is_last):
-            checkpoints.save(state, progress, is_best=improved, step=step)  # after the record, which a resume cuts back
-    look_up()
-
-    if checkpoints is not None:
-        del state  # make room for the best one
-        best = checkpoints.restore(trainer.abstract_state(), step=progress.best_epoch * per_epoch)
+    def best(self) -> Params:
+        """The parameters of the best epoch."""
+        if self.checkpoints is None:
+            return self.best_params
+        del self.state  # make room for the best one
+        step = self.progress.best_epoch * self.trainer.steps_per_epoch
+        best = self.checkpoints.restore(self.trainer.abstract_state(), step=step)
         if best is None:
             raise OSError(
-                f"the best checkpoint, of epoch {progress.best_epoch}, cannot be read: {checkpoints.warnings[-1]}"
+                f"the best checkpoint, of epoch {self.progress.best_epoch}, cannot be read: "
+                f"{self.checkpoints.warnings[-1]}"
             )
-        best_params = best[0].ranking_params
-    return FitResult(best_params, progress, step // per_epoch, plan.parameters, compile_seconds, earlier_seconds)
+        return best[0].ranking_params
+
+    def _spend(self, *, train_seconds: float = 0.0, evaluate_seconds: float = 0.0) -> None:
+        self.progress = dataclasses.replace(
+            self.progress,
+            train_seconds=self.progress.train_seconds + train_seconds,
+            evaluate_seconds=self.progress.evaluate_seconds + evaluate_seconds,
+        )
+
+
+def _check_epochs(trainer: Trainer, checkpoints: Checkpoints | None) -> None:
+    """Refuse a run that has more behind it than is allowed."""
+    behind = max(checkpoints.steps(), default=0) / trainer.steps_per_epoch if checkpoints is not None else 0.0
+    if behind > trainer.options.epochs:
+        raise ValueError(
+            f"epochs={trainer.options.epochs}: the run found here has {behind:.4g} epochs behind it already: allow as "
+            "many, or more to go on, or choose another workdir"
+        )
 
 
 def _plan(trainer: Trainer, csr: DeviceCSR, program: Any, compile_seconds: float) -> Plan:
@@ -268,11 +291,6 @@ def _begin(trainer: Trainer, checkpoints: Checkpoints | None) -> tuple[TrainStat
         checkpoints.forget_after(-1)
     state = trainer.init()
     return state, Progress(), (jax.tree.map(jnp.copy, state.params) if checkpoints is None else None)
-
-
-def _patience_is_over(epoch: int, progress: Progress, patience: int) -> bool:
-    """Whether ``epoch`` (1-based) should not begin; never before the first validation."""
-    return progress.best_value is not None and epoch - progress.best_epoch >= patience
 
 
 def _steps_within(seconds: float, n_steps: int, took: float) -> int:

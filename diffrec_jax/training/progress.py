@@ -3,7 +3,7 @@
 from rich.console import Console
 
 from diffrec_jax.processes import is_writer
-from diffrec_jax.training.loop import EpochReport, Observer, Plan
+from diffrec_jax.training.observer import EpochReport, Observer, Plan
 
 
 class ProgressLines(Observer):

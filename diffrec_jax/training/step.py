@@ -16,11 +16,10 @@ from flax import struct
 from jax.sharding import Mesh
 
 from diffrec_jax.data.rows import DeviceCSR, Rows, take_rows
+from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.mesh import Layout, batch_size_on, replicated
 from diffrec_jax.models.contract import Catalogue, Memory, Model, Params
 from diffrec_jax.training.moments import with_mu_dtype
-
-DTYPES = ("float32", "bfloat16")
 
 
 class TrainState(struct.PyTreeNode):
@@ -127,31 +126,21 @@ class Trainer:
     Attributes:
       model: what is trained.
       catalogue: what ``model.init`` needs.
-      batch_size: rows per step; the last, short batch of an epoch is kept and padded.
-      seed: of everything random.
       mesh: the devices.
-      prng_impl: JAX generator of the training noise.
-      ema_decay: of the moving average of the parameters that is validated and served; 0 keeps none.
-      dtype: what training computes in, one of ``DTYPES``; what is kept is float32, and so is ranking.
-      mu_dtype: what the first moments of the optimizer are kept in, one of ``DTYPES``.
+      seed: of everything random.
+      options: how it is trained; the last, short batch of an epoch is kept and padded.
     """
 
     model: Model
     catalogue: Catalogue
-    batch_size: int
-    seed: int
     mesh: Mesh
-    prng_impl: str = "threefry2x32"
-    ema_decay: float = 0.0
-    dtype: str = "float32"
-    mu_dtype: str = "float32"
+    seed: int
+    options: FitOptions
 
-    def __post_init__(self) -> None:
-        for name in ("dtype", "mu_dtype"):
-            if getattr(self, name) not in DTYPES:
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(DTYPES)}")
-        if not 0.0 <= self.ema_decay < 1.0:
-            raise ValueError(f"ema_decay={self.ema_decay} must lie in [0, 1): 0 for none, or .99, say")
+    @property
+    def batch_size(self) -> int:
+        """Rows per step, B."""
+        return min(self.options.batch_size, self.catalogue.n_users)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -160,7 +149,7 @@ class Trainer:
 
     def key(self, name: str) -> jax.Array:
         """The run's key for one purpose: ``init``, ``shuffle`` or ``train``."""
-        impl = self.prng_impl if name == "train" else "threefry2x32"
+        impl = self.options.prng_impl if name == "train" else "threefry2x32"
         return jax.random.fold_in(jax.random.key(self.seed, impl=impl), ("init", "shuffle", "train").index(name))
 
     @functools.cached_property
@@ -172,7 +161,7 @@ class Trainer:
     def optimizer(self) -> optax.GradientTransformation:
         """The model's own, its first moments in ``mu_dtype``."""
         optimizer = self.model.optimizer()
-        return optimizer if self.mu_dtype == "float32" else with_mu_dtype(optimizer, self.mu_dtype)
+        return optimizer if self.options.mu_dtype == "float32" else with_mu_dtype(optimizer, self.options.mu_dtype)
 
     @functools.cached_property
     def shapes(self) -> Params:
@@ -203,7 +192,7 @@ class Trainer:
 
     def _init(self) -> TrainState:
         params = self.layout.pad(self.model.init(self.key("init"), self.catalogue))
-        return TrainState.create(self.model, self.optimizer, params, ema=self.ema_decay > 0.0)
+        return TrainState.create(self.model, self.optimizer, params, ema=self.options.ema_decay > 0.0)
 
     def _run(self, state: TrainState, csr: DeviceCSR, epoch: jax.Array, n_steps: jax.Array) -> TrainState:
         """``n_steps`` steps of ``epoch``, beginning where the state stands."""
@@ -227,8 +216,8 @@ class Trainer:
                 rows,
                 key=key,
                 epoch=epoch,
-                ema_decay=self.ema_decay,
-                dtype=None if self.dtype == "float32" else self.dtype,
+                ema_decay=self.options.ema_decay,
+                dtype=None if self.options.dtype == "float32" else self.options.dtype,
                 view=lambda params: self.layout.cut(params, self.shapes),
             )
 

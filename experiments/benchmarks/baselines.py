@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.rows import device_csr, take_rows
+from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue
 from diffrec_jax.training import Trainer
 from experiments.benchmarks import measure
-from experiments.settings.config import Config
+from experiments.settings.config import configure
 
 BATCH = 400
 SHAPES = {"ml-1m": measure.ML_1M, "amazon-book": measure.AMAZON_BOOK}
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--model", default="item_knn")
     parser.add_argument("--shape", default="ml-1m", choices=SHAPES)
     args = parser.parse_args()
-    model = Config(model=args.model).build_model()
+    model = configure(model=args.model).model
     csr = measure.interactions_like(**SHAPES[args.shape])
     before = measure.peak_bytes()
     found: dict[str, Any] = {"model": args.model, "shape": args.shape}
@@ -43,7 +44,7 @@ def main() -> None:
         if model.bytes_needed(csr.n_items):
             found["predicted_gib"] = model.bytes_needed(csr.n_items) / 2**30
     else:
-        params = model.init(jax.random.key(0), Catalogue(n_items=csr.n_items, n_users=csr.n_users))
+        params = model.trained.init(jax.random.key(0), Catalogue(n_items=csr.n_items, n_users=csr.n_users))
         found |= step(model, csr)
     users = jnp.asarray(np.argsort(csr.lengths(), kind="stable")[-2 * BATCH : -BATCH], jnp.int32)
     score = jax.jit(lambda params, csr: model.scores(params, take_rows(csr, users), key=jax.random.key(0)))
@@ -54,7 +55,9 @@ def main() -> None:
 
 def step(model: Any, csr: Any) -> dict[str, float]:
     """Milliseconds of a training step, and of its two products with the widest matrix at the peak."""
-    trainer = Trainer(model, Catalogue(n_items=csr.n_items, n_users=csr.n_users), BATCH, 0, make_mesh())
+    trainer = Trainer(
+        model, Catalogue(n_items=csr.n_items, n_users=csr.n_users), make_mesh(), 0, FitOptions(batch_size=BATCH)
+    )
     on_device = device_csr(csr)
     program = trainer.compile(on_device)
     state = program(trainer.init(), on_device, jnp.int32(0), jnp.int32(1))

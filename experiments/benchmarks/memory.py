@@ -18,12 +18,13 @@ from experiments.settings import cli
 def main() -> None:
     """Train and evaluate a little; report the most memory this process ever had."""
     config = cli.parse(["memory", "--flagfile=amazon.flags"], usage="")
-    model = config.build_model()
+    model = config.model.trained
+    assert model is not None
     csr = measure.interactions_like(**measure.AMAZON_BOOK)
     print(f"{csr.n_users:,} users x {csr.n_items:,} items, {csr.n_interactions:,} interactions")
     mesh = make_mesh()
     data = device_csr(csr, mesh=mesh)
-    trainer = Trainer(model, Catalogue(n_items=csr.n_items, n_users=csr.n_users), config.batch_size, 0, mesh)
+    trainer = Trainer(model, Catalogue(n_items=csr.n_items, n_users=csr.n_users), mesh, 0, config.fit)
     program = trainer.compile(data)
     memory = program.memory_analysis()
     predicted = memory.argument_size_in_bytes + memory.temp_size_in_bytes
@@ -39,7 +40,7 @@ def main() -> None:
         scores = model.scores(params, rows, key=jax.random.key(0), tables=model.prepare(params))
         return top_k(mask_seen(scores, rows), 100, mesh=mesh)
 
-    users = jnp.arange(config.batch_size, dtype=jnp.int32)
+    users = jnp.arange(config.fit.batch_size, dtype=jnp.int32)
     jax.block_until_ready(evaluate(params, data, users))
     measure.finish(peak_bytes=measure.peak_bytes(), predicted_bytes=predicted, loss=loss)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.rows import device_csr
+from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue, DiffRec
 from diffrec_jax.training import Trainer
@@ -33,7 +34,7 @@ def main() -> None:
     csr = measure.interactions_like(**measure.ML_1M)
     model = DiffRec(dims=(200, 600), steps=40, noise_scale=0.005, noise_min=0.005, noise_max=0.01)
     mesh = make_mesh()
-    trainer = Trainer(model, Catalogue(n_items=csr.n_items, n_users=csr.n_users), BATCH, 0, mesh)
+    trainer = Trainer(model, Catalogue(n_items=csr.n_items, n_users=csr.n_users), mesh, 0, FitOptions(batch_size=BATCH))
     data = device_csr(csr, mesh=mesh)
     program, state = trainer.compile(data), trainer.init()
     steps = trainer.steps_per_epoch

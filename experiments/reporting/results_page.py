@@ -83,7 +83,7 @@ def page(runs: Sequence[Run], *, protocol: str = "official", heading: str = "") 
         among = systems.group(members)
         if heading:
             varied = systems.differing(members)
-            among.sort(key=lambda system: [_order(system.runs[0].config[name]) for name in varied])
+            among.sort(key=lambda system: [_order(system.runs[0].config.get(name)) for name in varied])
         else:
             among.sort(key=lambda system: -system.mean(protocol, _leading(shown)))
         parts.append(f"## {title}\n\n{where}.\n\n{_table(among, protocol, shown, chosen, comparable=comparable)}")

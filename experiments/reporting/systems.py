@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from diffrec_jax.models.registry import MODELS
 from experiments.reporting.published import list_length
 from experiments.reporting.table import TITLES
 from experiments.settings import selection
-from experiments.settings.commands import configuration
-from experiments.settings.config import NOT_PART_OF_A_RUN, Config, as_json
+from experiments.settings.commands import recorded_values
+from experiments.settings.config import NOT_PART_OF_A_RUN, as_json, configure
 
 NOT_OF_A_SYSTEM = (
     *(*NOT_PART_OF_A_RUN, "seed", "baselines", "ks"),
@@ -97,7 +98,7 @@ def read(path: Any) -> Run:
         raise ValueError(f"{path} holds no result.json: it is no run folder, or its run is not finished")
     try:
         of_run = None if recorded is None or "lists" in recorded else recorded  # others' lists have no configuration
-        config = {} if of_run is None else as_json(configuration({**as_json(Config()), **of_run["config"]}))
+        config = {} if of_run is None else recorded_values(of_run["config"])
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path / 'config.json'} holds what this version refuses: {error}") from None
     result.setdefault("data", "" if recorded is None else recorded["data"])
@@ -140,8 +141,8 @@ def shared_list_length(among: Sequence[System]) -> int:
 
 def differing(runs: Sequence[Run]) -> list[str]:
     """Settings in which runs of the same model differ, in the order of ``Config``."""
-    names = [field.name for field in dataclasses.fields(Config) if field.name not in (*NOT_OF_A_SYSTEM, "model")]
-    return [n for n in names if len({json.dumps(run.config[n]) for run in runs if run.config}) > 1]
+    names = dict.fromkeys(name for run in runs for name in run.config if name not in (*NOT_OF_A_SYSTEM, "model"))
+    return [n for n in names if len({json.dumps(run.config.get(n)) for run in runs if run.config}) > 1]
 
 
 def _name(run: Run, among: Sequence[Run]) -> str:
@@ -149,11 +150,11 @@ def _name(run: Run, among: Sequence[Run]) -> str:
     alike = [other for other in among if other.result["model"] == model and other.config]
     settings = differing(alike) if run.config else []
     if len(settings) > 2:  # many: only what is not as usual
-        usual = as_json(Config(model=model))
-        settings = [n for n in settings if run.config[n] != usual[n]]
+        usual = as_json(configure(model=model)) if model in MODELS else {}
+        settings = [n for n in settings if run.config.get(n) != usual.get(n)]
     if not settings:
         return TITLES.get(model, model)
-    return f"{TITLES.get(model, model)}, " + ", ".join(f"{n}={_plain(run.config[n])}" for n in settings)
+    return f"{TITLES.get(model, model)}, " + ", ".join(f"{n}={_plain(run.config.get(n))}" for n in settings)
 
 
 def _plain(value: Any) -> str:

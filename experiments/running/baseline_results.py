@@ -28,7 +28,7 @@ def beside(config: Config, split: Split, fitted: api.Fitted, *, fingerprint: str
     """
     records: dict[str, Any] = {}
     notes: list[str] = []
-    with_valid = config.eval_history == "train+valid"
+    with_valid = config.evaluation.eval_history == "train+valid"
     kept: dict[str, Scorer] = {"popularity": Popularity(), "ease": EASE()}
     for name, model in kept.items():
         if not model.fits(split.n_items):
@@ -38,10 +38,14 @@ def beside(config: Config, split: Split, fitted: api.Fitted, *, fingerprint: str
                 f"{size:,.0f} GiB."
             )
             continue
-        evaluated = [list(config.ks)] if config.ks != KS else []  # folders of older versions are found again
-        identity = json.dumps([fingerprint, repr(model), config.eval_history, *evaluated])
+        evaluated = (
+            [list(config.evaluation.ks)] if config.evaluation.ks != KS else []
+        )  # folders of older versions are found again
+        identity = json.dumps([fingerprint, repr(model), config.evaluation.eval_history, *evaluated])
         folder = (
-            epath.Path(config.workdir) / "baselines" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+            epath.Path(config.run.workdir)
+            / "baselines"
+            / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         )
         if not (folder / "result.json").is_file():
             _copy_from_a_sibling(folder)
@@ -49,7 +53,7 @@ def beside(config: Config, split: Split, fitted: api.Fitted, *, fingerprint: str
             began = time.perf_counter()
             mesh = make_mesh(devices=jax.local_devices()) if fitted.mesh.is_multi_process else fitted.mesh
             baseline = api.fit(model, split.train, split.valid, mesh=mesh)
-            test = api.evaluate(baseline, split.test, with_valid=with_valid, ks=config.ks)
+            test = api.evaluate(baseline, split.test, with_valid=with_valid, ks=config.evaluation.ks)
             folder.mkdir(parents=True, exist_ok=True)
             evidence.write(folder, test, split, with_valid=with_valid)
             seconds = {"evaluate": test.seconds, "compile": test.compile_seconds}
@@ -64,8 +68,8 @@ def beside(config: Config, split: Split, fitted: api.Fitted, *, fingerprint: str
                 "seconds": {key: round(value, 3) for key, value in seconds.items()},
                 "parameters": baseline.result.parameters,
                 "split": split.rule,
-                "noise": config.noise,
-                "eval_history": config.eval_history,
+                "noise": config.data.noise,
+                "eval_history": config.evaluation.eval_history,
                 "data": fingerprint,
             }
             files.write_atomically(folder / "result.json", json.dumps(record, indent=2) + "\n")

@@ -1,7 +1,5 @@
 """The first run of a person: on MovieLens-100K or, if that cannot be fetched, on synthetic data; titles at the end."""
 
-import dataclasses
-
 import numpy as np
 from rich.console import Console
 
@@ -18,27 +16,27 @@ SHOWN = 5
 
 def start(config: Config) -> int:
     """Train, print the table, show recommendations; the exit code."""
-    if config.seeds != 1:
-        raise ValueError(f"seeds={config.seeds}: the quickstart is one run; several are made by experiments.run")
-    if config.quiet:
+    if config.run.seeds != 1:
+        raise ValueError(f"seeds={config.run.seeds}: the quickstart is one run; several are made by experiments.run")
+    if config.run.quiet:
         raise ValueError("quiet means nothing to the quickstart, which is there to be read: drop it")
     console = cli.console()
     try:
         split = source.load(config)
     except DatasetUnavailable as error:
         console.print(f"{error}\nGoing on with a synthetic data set instead.", highlight=False)
-        config = dataclasses.replace(config, dataset="synthetic", workdir=config.workdir + "-synthetic")
+        config = config.changed(dataset="synthetic", workdir=config.run.workdir + "-synthetic")
         split = source.load(config)
     code = one_run.run(config, console)
     if code == 0:
         show_recommendations(config, split, console)
-        console.print(f"\nnext: python -m experiments.run --dataset={config.dataset} --seed=1", highlight=False)
+        console.print(f"\nnext: python -m experiments.run --dataset={config.data.dataset} --seed=1", highlight=False)
     return code
 
 
 def show_recommendations(config: Config, split: Split, console: Console) -> None:
     """The last items of three users, and the recommended ones, by title."""
-    recommender = diffrec_jax.load(config.workdir)
+    recommender = diffrec_jax.load(config.run.workdir)
     train = recommender.content.train
     lengths = train.lengths()
     users = np.argsort(-lengths, kind="stable")[len(lengths) // 4 :: max(len(lengths) // 4, 1)][:USERS]

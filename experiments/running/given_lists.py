@@ -7,6 +7,7 @@ is counted.
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ from diffrec_jax import files
 from diffrec_jax.data.interactions import merge
 from diffrec_jax.data.splits import Split
 from diffrec_jax.evaluation import Evaluation, evaluate_lists
+from diffrec_jax.models.registry import MODELS
+from diffrec_jax.options import option, options_of
 from experiments.reporting import evidence, given_tables, segments
 from experiments.reporting.published import columns
 from experiments.reporting.sheet import Sheet
 from experiments.running import source
 from experiments.running.run_folder import RunFolder
 from experiments.settings import cli
-from experiments.settings.config import Config, as_json, option
-from experiments.settings.kinds import KINDS
+from experiments.settings.config import Config, as_json, configure
+from experiments.settings.parts import DataOptions
 
 USUAL = {
     "user": ("user", "user_id", "userid", "uid"),
@@ -34,7 +37,7 @@ USUAL = {
 }
 DATA = (  # of the flags of a run, those that decide what lists are judged on
     "dataset", "data", "data_dir", "split", "data_seed", "noise",
-    *(field.name for field in dataclasses.fields(Config) if field.metadata["group"] == "log"),
+    *(option.flag for option in options_of(DataOptions) if option.about.needs is not None),
 )  # fmt: skip
 OUTPUT = ("protocol", "eval_history", "ks", "segments", "workdir", "quiet")
 
@@ -65,10 +68,10 @@ class Lists:
 
 def start(lists: Lists, config: Config) -> int:
     """Judge lists on the data of a configuration; the exit code."""
-    console = cli.console(quiet=config.quiet)
-    if lists.title in KINDS:
+    console = cli.console(quiet=config.run.quiet)
+    if lists.title in MODELS:
         raise ValueError(f"name={lists.title} is a model of ours: give their lists another --name")
-    groups = segments.read(config.segments) if config.segments else None
+    groups = segments.read(config.evaluation.segments) if config.evaluation.segments else None
     where = f"lists={lists.lists}"
     asked = {role: getattr(lists, f"list_{role}") for role in USUAL}
     table = given_tables.columns(given_tables.read(lists.lists, "lists"), asked, USUAL, where)
@@ -79,18 +82,19 @@ def start(lists: Lists, config: Config) -> int:
     if not len(split.test):
         raise ValueError(f"{split.name} has no test interactions: look at the filters and the split")
     test = judged(table, config, split, scored=bool(lists.list_score))
-    folder = epath.Path(config.workdir)
+    folder = epath.Path(config.run.workdir)
     result = recorded(lists, config, split, test)
     with RunFolder(folder).locked():
         claim(folder, result)
         folder.mkdir(parents=True, exist_ok=True)
-        document = {"lists": lists.title, "data": result["data"], "config": {n: as_json(config)[n] for n in kept()}}
+        of_lists = {name: value for name, value in as_json(config).items() if name in kept()}
+        document = {"lists": lists.title, "data": result["data"], "config": of_lists}
         files.write_atomically(folder / "config.json", json.dumps(document, indent=2) + "\n")
-        evidence.write(folder, test, split, with_valid=config.eval_history == "train+valid")
+        evidence.write(folder, test, split, with_valid=config.evaluation.eval_history == "train+valid")
         result = result if groups is None else segments.added(result, groups, folder)
         files.write_atomically(folder / "result.json", json.dumps(result, indent=2) + "\n")
     show(result, config, console)
-    if config.quiet:
+    if config.run.quiet:
         print(folder / "result.json")
     return 0
 
@@ -100,10 +104,9 @@ def kept() -> tuple[str, ...]:
     return (*DATA, "eval_history", "ks")
 
 
-def configured(lists: Lists, values: dict[str, Any], given: frozenset[str]) -> Config:
+def configured(lists: Lists, given: Mapping[str, Any]) -> Config:
     """The configuration that says which data; refuses flags that mean nothing to lists."""
-    of_lists = {field.name for field in dataclasses.fields(Lists)}
-    for name in sorted(given - of_lists):
+    for name in sorted(given):
         if name not in (*DATA, *OUTPUT):
             raise ValueError(f"{name} means nothing to lists, which are there already: drop it")
         if lists.like and name in (*DATA, "eval_history") and name != "data_dir":
@@ -113,11 +116,9 @@ def configured(lists: Lists, values: dict[str, Any], given: frozenset[str]) -> C
         if not recorded.is_file():
             raise ValueError(f"like={lists.like} holds no config.json: name a run folder")
         of_run = json.loads(recorded.read_text())["config"]
-        taken = {n: of_run[n] for n in (*DATA, "eval_history") if n in of_run and n not in given}
-        values = {**values, **taken}
-    chosen = {name: values[name] for name in (*DATA, *OUTPUT)}
-    chosen["workdir"] = chosen["workdir"] or f"runs/{lists.title}"
-    return Config(**chosen)
+        taken = {n: of_run[n] for n in (*DATA, "eval_history") if of_run.get(n) is not None and n not in given}
+        given = {**given, **taken}
+    return configure(**{**given, "workdir": given.get("workdir") or f"runs/{lists.title}"})
 
 
 def judged(table: dict[str, Any], config: Config, split: Split, *, scored: bool) -> Evaluation:
@@ -132,7 +133,7 @@ def judged(table: dict[str, Any], config: Config, split: Split, *, scored: bool)
         scores=None if by_rank else table.get("score"),
         train=split.train,
         seen=merge(history, split.valid.csr()) if len(split.valid) else history,
-        ks=config.ks,
+        ks=config.evaluation.ks,
     )
 
 
@@ -147,8 +148,8 @@ def recorded(lists: Lists, config: Config, split: Split, test: Evaluation) -> di
         "baselines": {},
         "seconds": {"evaluate": round(test.seconds, 3)},
         "split": split.rule,
-        "noise": config.noise,
-        "eval_history": config.eval_history,
+        "noise": config.data.noise,
+        "eval_history": config.evaluation.eval_history,
         "data": source.fingerprint(split),
         "notes": list(test.notes),
     }
@@ -181,7 +182,7 @@ def show(result: dict[str, Any], config: Config, console: Console) -> None:
     metrics = result["test"]
     shown = columns(metrics["official"])
     rows = tuple((result["model"], p, *(f"{values[c]:.4f}" for c in shown)) for p, values in metrics.items())
-    title = f"{result['dataset']}, test, the lists of {Path(config.workdir).name}"
+    title = f"{result['dataset']}, test, the lists of {Path(config.run.workdir).name}"
     note = "official: mean over all users; standard: mean over users with held-out items."
     console.print()
     console.print(Sheet(title, ("lists", "protocol", *shown), rows, note=note, n_text=2).drawn())
@@ -189,4 +190,4 @@ def show(result: dict[str, Any], config: Config, console: Console) -> None:
         console.print(sentence, highlight=False)
     if "segments" in result:
         console.print(segments.sheet(result).drawn())
-    console.print(f"beside our runs: python -m experiments.compare RUN {config.workdir}", highlight=False)
+    console.print(f"beside our runs: python -m experiments.compare RUN {config.run.workdir}", highlight=False)

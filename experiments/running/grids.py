@@ -5,7 +5,7 @@ of cells on the same data. The values of the grids are ours, around those that t
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ from rich.console import Console
 
 from diffrec_jax.data.catalog import DatasetUnavailable
 from diffrec_jax.files import write_atomically
+from diffrec_jax.options import option
 from experiments.reporting import compare_report, results_page, systems
 from experiments.reporting.comparison import compare
 from experiments.reporting.published import columns
 from experiments.running import one_run, seeds, source
 from experiments.settings import cli, guard, runtime
 from experiments.settings.commands import command
-from experiments.settings.config import Config, as_json, option
+from experiments.settings.config import Config, as_json, configure
 
 FLAG_FILES = {  # of the tables, a row each
     "main": ("amazon", "l-amazon", "t-amazon", "lt-amazon", "yelp", "l-yelp", "t-yelp", "lt-yelp", "ml-1m", "l-ml-1m"),
@@ -33,7 +34,7 @@ def _values(name: str, *values: Any) -> Callable[[Config], list[dict[str, Any]]]
 
 def _starts_of_the_reverse_process(config: Config) -> list[dict[str, Any]]:
     """T' = 0, T/4, T/2, 3T/4 and T."""
-    return [{"sampling_steps": n} for n in sorted({config.steps * quarter // 4 for quarter in range(5)})]
+    return [{"sampling_steps": n} for n in sorted({config.values["steps"] * quarter // 4 for quarter in range(5)})]
 
 
 GRIDS: dict[str, Callable[[Config], list[dict[str, Any]]]] = {  # of one configuration, a setting each
@@ -58,39 +59,41 @@ class Plan:
     dry_run: bool = option(False, "only say the commands")
 
 
-def start(plan: Plan, values: dict[str, Any], given: frozenset[str], flag_file: str | None, typed: set[str]) -> int:
+def start(plan: Plan, values: Mapping[str, Any], flag_file: str | None, typed: set[str]) -> int:
     """Run an experiment, or go on with it.
 
     Args:
       plan: which one.
-      values: of all flags of a run, by name.
-      given: the names of those that were said, by a flag file or typed.
+      values: of the flags of a run that were said, by a flag file or typed, by name.
       flag_file: the name of the flag file, if any.
       typed: the names of those that were typed.
 
     Returns:
       The exit code.
     """
-    if plan.experiment in GRIDS and typed & set(GRIDS[plan.experiment](Config(**values))[0]):
-        (name,) = typed & set(GRIDS[plan.experiment](Config(**values))[0])
+    config = configure(**values)
+    varied = typed & set(GRIDS[plan.experiment](config)[0]) if plan.experiment in GRIDS else set()
+    for name in varied:
         raise ValueError(f"{name} is what experiment={plan.experiment} varies: drop it")
-    if values["multihost"]:
+    if config.machine.multihost:
         raise ValueError("multihost is for a single run: start the commands that --dry_run says in every process")
-    runtime.prepare(Config(**values))
+    runtime.prepare(config)
     console = cli.console(width=120)
-    console.quiet = values["quiet"] and not plan.dry_run
-    made = cells(plan, values, given, flag_file)
+    console.quiet = config.run.quiet and not plan.dry_run
+    made = cells(plan, values, flag_file)
     if plan.dry_run:
         for config in made:
-            numbers = range(config.seed, config.seed + config.seeds)
-            console.print(f"{command(as_json(config), numbers)} --workdir={config.workdir}", highlight=False)
+            numbers = range(config.run.seed, config.run.seed + config.run.seeds)
+            console.print(f"{command(as_json(config), numbers)} --workdir={config.run.workdir}", highlight=False)
         return 0
     done: list[systems.Run] = []
     failed: list[str] = []
     for config in made:
-        console.print(f"\n{config.workdir}", style="bold", highlight=False)
+        console.print(f"\n{config.run.workdir}", style="bold", highlight=False)
         try:
-            code = one_run.run(config, console) if config.seeds == 1 else seeds.run_each(config, one_run.run, console)
+            code = (
+                one_run.run(config, console) if config.run.seeds == 1 else seeds.run_each(config, one_run.run, console)
+            )
         except (FileNotFoundError, DatasetUnavailable) as error:
             if plan.experiment not in FLAG_FILES:
                 raise
@@ -101,12 +104,12 @@ def start(plan: Plan, values: dict[str, Any], given: frozenset[str], flag_file: 
             if isinstance(error, RuntimeError) and not memory:
                 raise  # a defect
             console.print(f"left out: {memory or error}", highlight=False)
-            failed.append(config.workdir)
+            failed.append(config.run.workdir)
             continue
         if code:
             console.print("the same command goes on with this cell, and those after it")
             return code
-        done += [systems.read(one.workdir) for one in (seeds.each(config) if config.seeds > 1 else [config])]
+        done += [systems.read(one.run.workdir) for one in (seeds.each(config) if config.run.seeds > 1 else [config])]
     if not done:
         if failed:
             raise ValueError(
@@ -121,39 +124,38 @@ def start(plan: Plan, values: dict[str, Any], given: frozenset[str], flag_file: 
     return 0
 
 
-def cells(plan: Plan, values: dict[str, Any], given: frozenset[str], flag_file: str | None) -> list[Config]:
+def cells(plan: Plan, values: Mapping[str, Any], flag_file: str | None) -> list[Config]:
     """The configuration of every cell, its seeds still together.
 
     Raises:
       ValueError: for flags that the experiment sets itself, and for noise that the data cannot have.
     """
     folder = Path(plan.out) / plan.experiment
-    if "workdir" in given:
+    if "workdir" in values:
         raise ValueError("workdir is made for every cell: say --out=FOLDER instead")
     named: list[tuple[str, Config]] = []
     if plan.experiment in FLAG_FILES:
         if flag_file is not None:
             raise ValueError(f"experiment={plan.experiment} brings its own flag files: drop --flagfile={flag_file}")
-        changes = {name: value for name, value in values.items() if name in given}
         for name in FLAG_FILES[plan.experiment]:
             start = cli.parse(["run.py", f"--flagfile={name}.flags"], usage="")
-            named.append((name, dataclasses.replace(start, **changes)))
+            named.append((name, start.changed(**values)))
     else:
-        start = Config(**values)
+        start = configure(**values)
         for setting in GRIDS[plan.experiment](start):
             ((name, value),) = setting.items()
             named.append(
                 (
-                    f"{flag_file or start.data_name}-{name}-{'none' if value == '' else value}",
-                    Config(**{**values, **setting}),
+                    f"{flag_file or start.data.name}-{name}-{'none' if value == '' else value}",
+                    start.changed(**setting),
                 )
             )
     configs = []
     for name, config in named:
         source.check_noise(config)
-        suffix = f"-s{config.seed}" if config.seeds == 1 else ""
+        suffix = f"-s{config.run.seed}" if config.run.seeds == 1 else ""
         workdir = folder / (name.replace(":", "-") + suffix)
-        configs.append(dataclasses.replace(config, workdir=str(workdir)))
+        configs.append(config.changed(workdir=str(workdir)))
     return configs
 
 

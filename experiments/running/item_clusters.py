@@ -36,7 +36,7 @@ def with_clusters(config: Config, split: Split, console: Console) -> Any:
       ValueError: for embeddings that do not fit the items, or clusters that cannot be made of them.
       OSError: for a missing file.
     """
-    model = config.build_model()
+    model = config.model
     if not model.needs_clusters:
         return model
     clusters = make_clusters(config, split, console)
@@ -47,25 +47,25 @@ def with_clusters(config: Config, split: Split, console: Console) -> Any:
 
 def make_clusters(config: Config, split: Split, console: Console) -> Clusters:
     """Clusters by k-means, from the run folder where they are known."""
-    folder, seed = epath.Path(config.workdir), config.seed
+    folder, seed = epath.Path(config.run.workdir), config.run.seed
     how, embed = _embeddings(config, split)
 
     def embeddings() -> np.ndarray:
         began = time.perf_counter()
         found = embed()
-        if config.item_emb in ("lightgcn", "svd"):
+        if config.clusters.item_emb in ("lightgcn", "svd"):
             seconds = time.perf_counter() - began
-            console.print(f"  item embeddings by {config.item_emb}: {seconds:.1f} s", highlight=False)
+            console.print(f"  item embeddings by {config.clusters.item_emb}: {seconds:.1f} s", highlight=False)
         return found
 
     def cluster() -> np.ndarray:
-        made_here = config.item_emb in ("lightgcn", "svd")
+        made_here = config.clusters.item_emb in ("lightgcn", "svd")
         found = _kept(folder, "embeddings", how, embeddings) if made_here else embeddings()
-        return k_means(found, config.n_cate, n_items=split.n_items, seed=seed).of_item
+        return k_means(found, config.clusters.n_cate, n_items=split.n_items, seed=seed).of_item
 
     of_item = np.zeros(split.n_items, np.int32)
     if is_writer():
-        key = {**how, "n_cate": config.n_cate, "starts": N_STARTS, "k": seed}
+        key = {**how, "n_cate": config.clusters.n_cate, "starts": N_STARTS, "k": seed}
         of_item = _kept(folder, "clusters", key, cluster)
     return Clusters(same_everywhere(of_item))
 
@@ -73,25 +73,31 @@ def make_clusters(config: Config, split: Split, console: Console) -> Clusters:
 def _embeddings(config: Config, split: Split) -> tuple[dict[str, Any], Callable[[], np.ndarray]]:
     """What makes the embeddings, for the key, and the function that does."""
     width = min(WIDTH, split.n_users, split.n_items)
-    how: dict[str, Any] = {"data": source.fingerprint(split), "item_emb": config.item_emb, "seed": config.seed}
-    if config.item_emb == "lightgcn":
-        model = LightGCN(dim=width, seed=config.seed)
+    how: dict[str, Any] = {
+        "data": source.fingerprint(split),
+        "item_emb": config.clusters.item_emb,
+        "seed": config.run.seed,
+    }
+    if config.clusters.item_emb == "lightgcn":
+        model = LightGCN(dim=width, seed=config.run.seed)
         return {**how, **dataclasses.asdict(model)}, lambda: np.asarray(model.fit(split.train.csr())["items"])
-    if config.item_emb == "svd":
-        return {**how, "dim": width}, lambda: svd_embeddings(split.train.csr(), dim=width, seed=config.seed)
+    if config.clusters.item_emb == "svd":
+        return {**how, "dim": width}, lambda: svd_embeddings(split.train.csr(), dim=width, seed=config.run.seed)
     content = _find(config).read_bytes()
-    return {**how, "file": hashlib.sha256(content).hexdigest()}, lambda: _read(f"item_emb={config.item_emb}", content)
+    return {**how, "file": hashlib.sha256(content).hexdigest()}, lambda: _read(
+        f"item_emb={config.clusters.item_emb}", content
+    )
 
 
 def _find(config: Config) -> Path:
     """The given file: here, or in the folder of the data."""
-    folders = (Path(), Path(config.data_dir) / config.dataset, Path(config.dataset))
+    folders = (Path(), Path(config.data.data_dir) / config.data.dataset, Path(config.data.dataset))
     for folder in folders:
-        if (folder / config.item_emb).is_file():
-            return folder / config.item_emb
-    looked = ", ".join(str((folder / config.item_emb).absolute()) for folder in folders[:2])
+        if (folder / config.clusters.item_emb).is_file():
+            return folder / config.clusters.item_emb
+    looked = ", ".join(str((folder / config.clusters.item_emb).absolute()) for folder in folders[:2])
     raise FileNotFoundError(
-        f"item_emb={config.item_emb} is neither lightgcn nor svd, nor a file (looked for {looked}): say "
+        f"item_emb={config.clusters.item_emb} is neither lightgcn nor svd, nor a file (looked for {looked}): say "
         "--item_emb=lightgcn to learn embeddings here"
     )
 

@@ -30,28 +30,30 @@ from experiments.running.run_folder import RunFolder
 from experiments.running.standing import standing
 from experiments.settings import cli, guard, own_splits, runtime, selection
 from experiments.settings.config import Config
-from experiments.settings.kinds import is_trained
 
 
 def start(config: Config) -> int:
     """Run a configuration with all its seeds; the exit code."""
     runtime.prepare(config)
-    quiet = config.quiet or not is_writer()
+    quiet = config.run.quiet or not is_writer()
     console = cli.console(quiet=quiet)
-    code = run(config, console) if config.seeds == 1 else seeds.run_each(config, run, console)
-    if config.quiet and code == 0 and is_writer():
-        for one in seeds.each(config) if config.seeds > 1 else [config]:
-            print(epath.Path(one.workdir) / "result.json")
+    code = run(config, console) if config.run.seeds == 1 else seeds.run_each(config, run, console)
+    if config.run.quiet and code == 0 and is_writer():
+        for one in seeds.each(config) if config.run.seeds > 1 else [config]:
+            print(epath.Path(one.run.workdir) / "result.json")
     return code
 
 
 def run(config: Config, console: Console) -> int:
     """Train, or go on, or show what was found: whatever the run folder calls for."""
     started = time.perf_counter()
-    if config.select != Config.select and not is_trained(config.model):
-        raise ValueError(f"select={config.select} means nothing to {config.model}, which is fitted in one go: drop it")
-    folder = RunFolder(epath.Path(config.workdir))
-    groups = segments.read(config.segments) if config.segments else None
+    if config.evaluation.select != selection.DEFAULT and not config.entry.is_trained:
+        raise ValueError(
+            f"select={config.evaluation.select} means nothing to {config.model_name}, which is fitted in one go: drop "
+            "it"
+        )
+    folder = RunFolder(epath.Path(config.run.workdir))
+    groups = segments.read(config.evaluation.segments) if config.evaluation.segments else None
     found = standing(config, folder)
     if found.remark:
         console.print(found.remark, highlight=False)
@@ -72,7 +74,7 @@ def run(config: Config, console: Console) -> int:
     check(config, split)
     if groups is not None:
         segments.check(groups, split.user_ids[np.unique(split.test.users)])
-    mesh = parse_mesh(config.mesh)
+    mesh = parse_mesh(config.machine.mesh)
     with folder.locked() if is_writer() else nullcontext():
         if is_writer():
             events = [len(part) for part in split]
@@ -93,18 +95,18 @@ def train(
     """Train, or go on, and evaluate, also by user group if there are any; the exit code."""
     announce(config, split, console)
     profile = None
-    if config.profiled:
-        first, last = config.profiled
+    if config.trace.steps:
+        first, last = config.trace.steps
         profile = Profile(folder.path / "profile", first=first, last=last)
     try:
-        with RunObserver(config, folder, console) if is_trained(config.model) else nullcontext() as observer:
+        with RunObserver(config, folder, console) if config.entry.is_trained else nullcontext() as observer:
             fitted = api.fit(
                 item_clusters.with_clusters(config, split, console),
                 split.train,
                 split.valid,
                 workdir=folder.path,
                 mesh=mesh,
-                **config.fit_options(),
+                **config.fit_arguments,
                 observer=observer,
                 about=about(config, split),
                 profile=profile,
@@ -113,7 +115,7 @@ def train(
         again = shlex.join(["python", "-m", "experiments.run", f"--flagfile={folder.path / 'flags.txt'}"])
         again = "run the same command again" if files.is_remote(folder.path) else again
         said = f"{stop}, state saved; to go on: {again}"
-        if config.quiet:
+        if config.run.quiet:
             print(said, file=sys.stderr)
         console.print(said, highlight=False)
         by_hand = observer is not None and observer.asked_by == signal.SIGINT  # None: another process was asked
@@ -128,7 +130,7 @@ def train(
     if profile is not None:
         taken = f"is in {profile.folder}: tensorboard --logdir={profile.folder} (with the plugin xprof)"
         console.print(
-            f"the profile of steps {config.profile_steps} {taken if profile.was_taken else 'was not taken: '}"
+            f"the profile of steps {config.trace.profile_steps} {taken if profile.was_taken else 'was not taken: '}"
             f"{'' if profile.was_taken else 'this run, or what was left of it, does not hold these steps'}",
             highlight=False,
         )
@@ -137,7 +139,7 @@ def train(
 
 def show(config: Config, result: dict[str, Any], console: Console) -> None:
     """Print a result, by user group too if it says anything of groups."""
-    table.show(result, protocol=config.protocol, console=console)
+    table.show(result, protocol=config.evaluation.protocol, console=console)
     if "segments" in result:
         console.print()
         console.print(segments.sheet(result).drawn())
@@ -145,11 +147,11 @@ def show(config: Config, result: dict[str, Any], console: Console) -> None:
 
 def check(config: Config, split: Split) -> None:
     """Refuse a configuration that does not fit the data, before anything is written."""
-    if config.recency == "exponential" and split.train.times is None:
+    if config.values.get("recency") == "exponential" and split.train.times is None:
         raise ValueError(f"recency=exponential needs timestamps, which {split.name} lacks: use linear or power")
-    if config.model == "recent_popularity" and split.train.times is None:
+    if config.model_name == "recent_popularity" and split.train.times is None:
         raise ValueError(NO_TIMES)
-    config.build_model().check_size(split.n_items)
+    config.model.check_size(split.n_items)
     if not len(split.train):
         raise ValueError(f"{split.name} has no training interactions left: look at the filters and the split")
     if not len(split.test):
@@ -164,8 +166,8 @@ def about(config: Config, split: Split) -> dict[str, Any]:
         "split": split.rule,
         "guarantee": split.guarantee,
         "notes": [str(step) for step in split.train.provenance] + list(split.notes),
-        "seed": config.seed,
-        "selected_by": selection.words(config.select) if is_trained(config.model) else "fitted in one go",
+        "seed": config.run.seed,
+        "selected_by": selection.words(config.evaluation.select) if config.entry.is_trained else "fitted in one go",
     }
 
 
@@ -174,18 +176,18 @@ def announce(config: Config, split: Split, console: Console) -> None:
     counts = ", ".join(f"{len(part):,} {name}" for name, part in zip(("train", "valid", "test"), split))
     console.print(
         f"{split.name}: {split.n_users:,} users x {split.n_items:,} items, {counts}; split: {split.rule}; "
-        f"run folder: {config.workdir}",
+        f"run folder: {config.run.workdir}",
         highlight=False,
     )
     for line in (split.guarantee, *split.notes):
         console.print(f"  {line}", highlight=False)
-    size = config.build_model().bytes_needed(split.n_items) / 2**20
+    size = config.model.bytes_needed(split.n_items) / 2**20
     if size:
-        console.print(f"  memory on the host to fit {config.model}: at most {size:,.0f} MiB", highlight=False)
-    if not len(split.valid) and is_trained(config.model):
+        console.print(f"  memory on the host to fit {config.model_name}: at most {size:,.0f} MiB", highlight=False)
+    if not len(split.valid) and config.entry.is_trained:
         console.print("  No validation interactions: training goes on for all --epochs, and the last one counts.")
     later = split.rule in ("released", "diffrec")
-    if config.eval_history == "train+valid" and (later or leakage_report(split).valid_after_test):
+    if config.evaluation.eval_history == "train+valid" and (later or leakage_report(split).valid_after_test):
         console.print(
             "  warning: validation is later than test in this split: --eval_history=train+valid leaks the future."
         )
@@ -193,23 +195,23 @@ def announce(config: Config, split: Split, console: Console) -> None:
 
 def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float) -> dict[str, Any]:
     """Evaluate the model of the best epoch and the baselines: the content of ``result.json``."""
-    with_valid = config.eval_history == "train+valid"
+    with_valid = config.evaluation.eval_history == "train+valid"
     valid = None
     if fitted.validation is not None:
         valid = fitted.validation(fitted.stored)  # compiled while training
     elif len(split.valid):
-        valid = api.evaluate(fitted, split.valid, seed=config.seed, ks=config.ks)
+        valid = api.evaluate(fitted, split.valid, seed=config.run.seed, ks=config.evaluation.ks)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of masked truth, which the notes of the result say, too
-        test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.seed, ks=config.ks)
+        test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.run.seed, ks=config.evaluation.ks)
     total, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     fingerprint = source.fingerprint(split)
     baselines: dict[str, Any] = {}
     notes: list[str] = []
-    if config.baselines and is_writer():
+    if config.run.baselines and is_writer():
         baselines, notes = baseline_results.beside(config, split, fitted, fingerprint=fingerprint)
     if is_writer():  # last, so that what an earlier result rests on stays until this one is complete
-        evidence.write(epath.Path(config.workdir), test, split, with_valid=with_valid)
+        evidence.write(epath.Path(config.run.workdir), test, split, with_valid=with_valid)
     outcome = fitted.result
     seconds = {
         "train": outcome.progress.train_seconds,
@@ -220,9 +222,9 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
         "total": total + outcome.earlier_seconds,  # without the baselines, which may come from a run beside this one
     }
     return {
-        "model": config.model,
+        "model": config.model_name,
         "dataset": split.name,
-        "seed": config.seed,
+        "seed": config.run.seed,
         "best_epoch": outcome.progress.best_epoch,
         "selected_by": about(config, split)["selected_by"],
         "valid": valid.means() if valid is not None else {},
@@ -235,8 +237,8 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
         "parameters": outcome.parameters,
         "peak_host_bytes": peak,
         "split": split.rule,
-        "noise": config.noise,
-        "eval_history": config.eval_history,
+        "noise": config.data.noise,
+        "eval_history": config.evaluation.eval_history,
         "data": fingerprint,
         "notes": [*test.notes, *notes],
     }

@@ -25,7 +25,7 @@ class RunObserver(Observer):
         self.asked_by: int | None = None  # the signal that asked to stop
         self._previous: dict[int, Any] = {}
         self._curves: Curves | None = None
-        self._protocol, self._metric = selection.parse(config.select)
+        self._protocol, self._metric = selection.parse(config.evaluation.select)
         self._line = Progress(
             TextColumn("epoch {task.completed}"),
             BarColumn(bar_width=8),
@@ -102,7 +102,7 @@ class RunObserver(Observer):
             drawn = report.watched.get("importance", ())
             self._curves.add(report.step, {f"importance/step_{t}": float(p) for t, p in enumerate(drawn)})
             self._curves.flush()
-        last_epoch = min(self.config.epochs, max(report.progress.best_epoch, 0) + self.config.patience - 1)
+        last_epoch = min(self.config.fit.epochs, max(report.progress.best_epoch, 0) + self.config.fit.patience - 1)
         fields: dict[str, Any] = {"loss": f"{report.loss:.4f}"}
         if report.valid is not None:
             fields["valid"] = f"{report.valid[self._protocol][self._metric]:.4f}"

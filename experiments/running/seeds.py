@@ -1,6 +1,5 @@
 """One configuration with several seeds: one run folder each, and the mean at the end."""
 
-import dataclasses
 from collections.abc import Callable
 
 from rich.console import Console
@@ -13,36 +12,37 @@ from experiments.settings.config import Config
 
 def each(config: Config) -> list[Config]:
     """A configuration for each seed; ``--workdir=runs/a`` becomes ``runs/a-s0``, ``runs/a-s1``, …"""
-    numbers = range(config.seed, config.seed + config.seeds)
-    folder = config.workdir.rstrip("/")
-    return [dataclasses.replace(config, seed=n, seeds=1, workdir=f"{folder}-s{n}") for n in numbers]
+    numbers = range(config.run.seed, config.run.seed + config.run.seeds)
+    folder = config.run.workdir.rstrip("/")
+    return [config.changed(seed=n, seeds=1, workdir=f"{folder}-s{n}") for n in numbers]
 
 
 def run_each(config: Config, run: Callable[[Config, Console], int], console: Console) -> int:
     """Run every seed (a finished one only shows its result), then show mean and deviation; the exit code."""
     configs = each(config)
     for one in configs:
-        console.print(f"\nseed {one.seed}", style="bold", highlight=False)
+        console.print(f"\nseed {one.run.seed}", style="bold", highlight=False)
         code = run(one, console)
         if code:
             console.print("the same command goes on with this seed, and those after it")
             return code
-    (system,) = systems.group([systems.read(one.workdir) for one in configs])
-    first, last = configs[0].seed, configs[-1].seed
+    (system,) = systems.group([systems.read(one.run.workdir) for one in configs])
+    first, last = configs[0].run.seed, configs[-1].run.seed
+    protocol = config.evaluation.protocol
     table = Table(
-        title=f"{system.name} on {system.runs[0].result['dataset']}, test, {config.protocol} protocol: mean ± standard "
+        title=f"{system.name} on {system.runs[0].result['dataset']}, test, {protocol} protocol: mean ± standard "
         f"deviation over seeds {first}-{last}",
         title_justify="left",
         title_style="bold",
     )
-    shown = columns(*(done.result["test"][config.protocol] for done in system.runs))
+    shown = columns(*(done.result["test"][protocol] for done in system.runs))
     for column in ("seed", *shown, "best epoch"):
         table.add_column(column, justify="right")
     for result in (done.result for done in system.runs):
-        metrics = result["test"][config.protocol]
+        metrics = result["test"][protocol]
         table.add_row(str(result["seed"]), *(f"{metrics[c]:.4f}" for c in shown), str(result["best_epoch"]))
     table.add_section()
-    means = [(system.mean(config.protocol, c), system.deviation(config.protocol, c)) for c in shown]
+    means = [(system.mean(protocol, c), system.deviation(protocol, c)) for c in shown]
     table.add_row("mean", *(f"{mean:.4f} ± {deviation:.4f}" for mean, deviation in means), "", style="bold")
     console.print()
     console.print(table)

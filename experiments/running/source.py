@@ -15,15 +15,15 @@ from experiments.settings.config import Config
 def load(config: Config) -> Split:
     """The interactions of a run; its ``notes`` are what a person should read."""
     check_noise(config)
-    return _log(config) if config.data else _dataset(config)
+    return _log(config) if config.data.data else _dataset(config)
 
 
 def check_noise(config: Config) -> None:
     """Refuse natural noise for data that came without its low ratings, before anything is read."""
-    entry = catalog.CATALOGUE.get(config.dataset)
-    if config.noise.startswith("natural") and not config.data and (entry is None or entry.rating is None):
+    entry = catalog.CATALOGUE.get(config.data.dataset)
+    if config.data.noise.startswith("natural") and not config.data.data and (entry is None or entry.rating is None):
         raise ValueError(
-            f"noise={config.noise} adds low ratings, which {config.data_name} comes without: use a log "
+            f"noise={config.data.noise} adds low ratings, which {config.data.name} comes without: use a log "
             "with ratings, such as --dataset=ml-100k, or random noise"
         )
 
@@ -38,13 +38,13 @@ def state_of_files(config: Config) -> str | None:
 
     Named public sets, which are verified when they are fetched, have none (empty); None if a file is not there.
     """
-    if config.data:
-        places = [Path(path) for path in (config.data, config.valid_data, config.test_data) if path]
+    if config.data.data:
+        places = [Path(path) for path in (config.data.data, config.data.valid_data, config.data.test_data) if path]
     else:
-        folders = (Path(config.dataset), Path(config.data_dir) / config.dataset)
+        folders = (Path(config.data.dataset), Path(config.data.data_dir) / config.data.dataset)
         folder = next((folder for folder in folders if folder.is_dir()), None)
         if folder is None:
-            return "" if config.dataset in catalog.CATALOGUE else None
+            return "" if config.data.dataset in catalog.CATALOGUE else None
         places = [folder / f"{part}_list.npy" for part in released.PARTS]
     digest = hashlib.sha256()
     for place in places:
@@ -58,44 +58,46 @@ def state_of_files(config: Config) -> str | None:
 
 
 def _dataset(config: Config) -> Split:
-    entry = catalog.CATALOGUE.get(config.dataset)
+    entry = catalog.CATALOGUE.get(config.data.dataset)
     if entry is not None and entry.reader is None:  # a released folder, not a log
         entry = None
-    rule = own_splits.rule(config)
+    rule = own_splits.rule(config.data)
     if rule and entry is None:
-        said = next(name for name in ("split", "split_shares", "split_dates") if getattr(config, name))
-        raise ValueError(f"{said}={getattr(config, said)} cannot change {config.dataset}, which comes split: drop it")
+        said = next(name for name in ("split", "split_shares", "split_dates") if getattr(config.data, name))
+        raise ValueError(
+            f"{said}={getattr(config.data, said)} cannot change {config.data.dataset}, which comes split: drop it"
+        )
     if not rule:
-        split = catalog.load(config.dataset, data_dir=config.data_dir)
-    if entry is None or not (rule or config.noise):
+        split = catalog.load(config.data.dataset, data_dir=config.data.data_dir)
+    if entry is None or not (rule or config.data.noise):
         return _noisy(config, split, None, 4.0)
-    raw = catalog.read(config.dataset, data_dir=config.data_dir)
+    raw = catalog.read(config.data.dataset, data_dir=config.data.data_dir)
     if rule:
-        split = dataclasses.replace(_split(config, raw, rating=entry.rating, core=entry.core), name=config.dataset)
+        split = dataclasses.replace(_split(config, raw, rating=entry.rating, core=entry.core), name=config.data.dataset)
     return _noisy(config, split, raw, 4.0 if entry.rating is None else entry.rating)
 
 
 def _log(config: Config) -> Split:
-    if config.test_data:
+    if config.data.test_data:
         return _three_files(config)
-    raw = _titled(config, _read(config, config.data))
+    raw = _titled(config, _read(config, config.data.data))
     split = dataclasses.replace(
-        _split(config, raw, rating=config.min_rating, core=config.k_core), name=config.data_name
+        _split(config, raw, rating=config.data.min_rating, core=config.data.k_core), name=config.data.name
     )
-    return _noisy(config, split, raw, 4.0 if config.min_rating is None else config.min_rating)
+    return _noisy(config, split, raw, 4.0 if config.data.min_rating is None else config.data.min_rating)
 
 
 def _read(config: Config, path: str) -> Interactions:
     """One log, with the columns that the flags name."""
     return readers.read_log(
         path,
-        user=config.user_col or None,
-        item=config.item_col or None,
-        time=config.time_col or None,
-        rating=config.rating_col or None,
-        delimiter=config.delimiter or None,
+        user=config.data.user_col or None,
+        item=config.data.item_col or None,
+        time=config.data.time_col or None,
+        rating=config.data.rating_col or None,
+        delimiter=config.data.delimiter or None,
         encoding=_encoding(config, path),
-        header=config.header,
+        header=config.data.header,
     )
 
 
@@ -103,21 +105,21 @@ def _three_files(config: Config) -> Split:
     """A split of one's own: each file filtered for itself, ids shared; without --valid_data no validation part."""
     parts: list[Interactions | None] = []
     notes = []
-    for path in (config.data, config.valid_data, config.test_data):
+    for path in (config.data.data, config.data.valid_data, config.data.test_data):
         if not path:
             parts.append(None)
             continue
         try:
             raw = _read(config, path)
-            raw = _titled(config, raw) if path == config.data else readers.with_titles(raw, _titles(config))
-            part = preprocess.prepare(raw, rating=config.min_rating, duplicates=config.duplicates)
+            raw = _titled(config, raw) if path == config.data.data else readers.with_titles(raw, _titles(config))
+            part = preprocess.prepare(raw, rating=config.data.min_rating, duplicates=config.data.duplicates)
         except ValueError as error:
             raise ValueError(str(error) if path in str(error) else f"{path}: {error}") from error
         notes += [f"{path}: {step}" for step in part.provenance if step.rows_after < step.rows_before]
         parts.append(part)
     train, valid, test = parts
     assert train is not None and test is not None
-    split = splits.as_given(train, valid, test, name=config.data_name)
+    split = splits.as_given(train, valid, test, name=config.data.name)
     return _noisy(config, dataclasses.replace(split, notes=(*notes, *split.notes)), None, 4.0)
 
 
@@ -128,7 +130,7 @@ def _titled(config: Config, raw: Interactions) -> Interactions:
         return raw
     if not any(str(id_) in titles for id_ in raw.item_ids.tolist()):
         raise ValueError(
-            f"titles={config.titles} has no title of any item of {config.data}: its ids are like "
+            f"titles={config.data.titles} has no title of any item of {config.data.data}: its ids are like "
             f"{next(iter(titles), '(none)')!r} and the log's like {str(raw.item_ids[0])!r}; name their column "
             "(--title_item_col)"
         )
@@ -137,37 +139,43 @@ def _titled(config: Config, raw: Interactions) -> Interactions:
 
 def _titles(config: Config) -> dict[str, str] | None:
     """The titles of the items of a log, by their ids as text; None where no file holds them."""
-    if not config.titles:
+    if not config.data.titles:
         return None
-    item, title = config.title_item_col or None, config.title_col or None
-    return readers.read_titles(config.titles, item=item, title=title, encoding=_encoding(config, config.titles))
+    item, title = config.data.title_item_col or None, config.data.title_col or None
+    return readers.read_titles(
+        config.data.titles, item=item, title=title, encoding=_encoding(config, config.data.titles)
+    )
 
 
 def _encoding(config: Config, path: str) -> str | None:
     """The encoding for one of the two files; of two, Parquet needs none."""
-    other = config.titles if path == config.data else config.data
-    return config.encoding if config.encoding and (readers.is_text(path) or not readers.is_text(other)) else None
+    other = config.data.titles if path == config.data.data else config.data.data
+    return (
+        config.data.encoding if config.data.encoding and (readers.is_text(path) or not readers.is_text(other)) else None
+    )
 
 
 def _noisy(config: Config, split: Split, raw: Interactions | None, threshold: float) -> Split:
-    if not config.noise:
+    if not config.data.noise:
         return split
     ratings = raw if raw is not None and raw.ratings is not None else None
-    return noise.apply(config.noise, split, ratings=ratings, threshold=threshold, seed=config.data_seed)
+    return noise.apply(config.data.noise, split, ratings=ratings, threshold=threshold, seed=config.data.data_seed)
 
 
 def _split(config: Config, raw: Interactions, *, rating: float | None, core: int) -> Split:
-    if config.split == "diffrec":  # brings its own filters
+    if config.data.split == "diffrec":  # brings its own filters
         threshold = 4.0 if rating is None else rating
         return splits.diffrec(raw, rating=None if raw.ratings is None else threshold)
-    data = preprocess.prepare(raw, rating=rating, duplicates=config.duplicates, core=core, history=config.min_history)
-    rule = own_splits.rule(config)
+    data = preprocess.prepare(
+        raw, rating=rating, duplicates=config.data.duplicates, core=core, history=config.data.min_history
+    )
+    rule = own_splits.rule(config.data)
     if rule == "leave_one_out":
         return splits.leave_one_out(data)
-    if config.split_dates:
-        return splits.global_time(data, cuts=own_splits.dates(config.split_dates))
-    train, valid, test = own_splits.shares(config.split_shares or "70,10,20")
+    if config.data.split_dates:
+        return splits.global_time(data, cuts=own_splits.dates(config.data.split_dates))
+    train, valid, test = own_splits.shares(config.data.split_shares or "70,10,20")
     if rule == "random":
-        return splits.random(data, train=train, valid=valid, test=test, seed=config.data_seed)
+        return splits.random(data, train=train, valid=valid, test=test, seed=config.data.data_seed)
     cut = splits.global_time if rule == "global_time" else splits.temporal
     return cut(data, train=train, valid=valid, test=test)

@@ -46,12 +46,16 @@ def standing(config: Config, folder: RunFolder) -> Standing:
 def _why_no_further(config: Config, result: dict[str, Any]) -> str:
     """Why training would not go on; empty if it would, or if only the time can tell."""
     done, best = result["epochs_run"], result["best_epoch"]
-    if result["valid"] and done + 1 - best >= config.patience:
+    if result["valid"] and done + 1 - best >= config.fit.patience:
         return (
-            f"validation has not improved since epoch {best}, for --patience={config.patience} epochs: a larger "
+            f"validation has not improved since epoch {best}, for --patience={config.fit.patience} epochs: a larger "
             "--patience would go on"
         )
-    return f"its {done} epochs are all of --epochs={config.epochs}: say more --epochs" if done >= config.epochs else ""
+    return (
+        f"its {done} epochs are all of --epochs={config.fit.epochs}: say more --epochs"
+        if done >= config.fit.epochs
+        else ""
+    )
 
 
 def _remark_on_data(config: Config, folder: RunFolder, result: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import csv
 import dataclasses
 import io
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from diffrec_jax import api
-from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.splits import Split
 from diffrec_jax.evaluation.metrics import parse_metric
 from diffrec_jax.mesh import parse_mesh
+from diffrec_jax.options import option
 from diffrec_jax.space import Choice, Range
 from diffrec_jax.training import EpochReport, InterruptedRunError, Observer
 from experiments.running import item_clusters, locks, one_run, source
@@ -27,8 +27,9 @@ from experiments.running.run_folder import write_atomically
 from experiments.running.search import STATES, Pruned, Search, Values
 from experiments.settings import cli, runtime, selection
 from experiments.settings.cli import flag_text
-from experiments.settings.config import NOT_PART_OF_A_RUN, Config, as_json, option
-from experiments.settings.kinds import KINDS, is_trained, recency_flag
+from experiments.settings.config import NOT_PART_OF_A_RUN, Config, as_json, configure
+from experiments.settings.groups import every_option, groups_of
+from experiments.settings.parts import DataOptions
 
 SHOWN = 5
 NOT_OF_A_SEARCH = {
@@ -55,7 +56,7 @@ class Budget:
             raise ValueError(f"trials={self.trials} must be at least 1 and minutes={self.minutes} not negative")
 
 
-def start(config: Config, budget: Budget, given: frozenset[str], flag_file: str | None, *, command: str) -> int:
+def start(config: Config, budget: Budget, given: Collection[str], flag_file: str | None, *, command: str) -> int:
     """Search, or go on, or show what was found.
 
     Args:
@@ -69,53 +70,51 @@ def start(config: Config, budget: Budget, given: frozenset[str], flag_file: str 
       The exit code.
     """
     for name, why in NOT_OF_A_SEARCH.items():
-        if getattr(config, name) != getattr(Config, name):
+        if config.values.get(name, every_option()[name].default) != every_option()[name].default:
             raise ValueError(f"{name} means nothing to a search, {why}: drop it")
-    if not config.workdir:
-        name = flag_file or "-".join(filter(None, (config.data_name, config.model, config.recency)))
-        config = dataclasses.replace(config, workdir=f"sweeps/{name}")
-    if config.linear_path:
-        raise ValueError(f"linear_path={config.linear_path} is not searched: search the network, and EASE, without it")
+    if not config.run.workdir:
+        name = flag_file or "-".join(
+            filter(None, (config.data.name, config.model_name.rpartition(":")[2], config.values.get("recency")))
+        )
+        config = config.changed(workdir=f"sweeps/{name}")
+    if config.linear.linear_path:
+        raise ValueError(
+            f"linear_path={config.linear.linear_path} is not searched: search the network, and EASE, without it"
+        )
     space = space_of(config, given, budget.tune)
     console = cli.console()
     runtime.prepare(config)
-    parse_mesh(config.mesh)  # refuses one that does not fit the devices
+    parse_mesh(config.machine.mesh)  # refuses one that does not fit the devices
     split = source.load(config)
     one_run.check(config, split)
     if not len(split.valid):
         raise ValueError(f"{split.name} has no validation interactions, and a search needs them: use another split")
-    with claimed(Path(config.workdir)) as folder:
+    with claimed(Path(config.run.workdir)) as folder:
         return sweep(config, budget, space, split, folder, console, command=command)
 
 
-def space_of(config: Config, given: frozenset[str], tune: str) -> dict[str, Range]:
+def space_of(config: Config, given: Collection[str], tune: str) -> dict[str, Range]:
     """What is searched: the model's space and that of its recency kernel, without what is fixed.
 
     Raises:
       ValueError: if ``tune`` names something else.
     """
-    space = {**KINDS[config.model].SPACE}
-    if config.kernel:
-        space |= {recency_flag(name): values for name, values in Recency.SPACE.items()}
-    else:
-        space.pop("fit_weighted", None)
-    space = {name: values for name, values in space.items() if config.means_something(name)}
+    options = [option for group in groups_of(config.entry) for option in group.options]
+    space = {o.flag: o.about.search for o in options if o.about.search is not None and o.flag in config.values}
     if not tune:
         return {name: values for name, values in space.items() if name not in given}
     names = [name.strip() for name in tune.split(",")]
     for name in names:
         if name not in space:
             raise ValueError(
-                f"tune={name} is not searched for {config.model}: choose from {', '.join(space) or 'none'}"
+                f"tune={name} is not searched for {config.model_name}: choose from {', '.join(space) or 'none'}"
             )
     return {name: space[name] for name in names}
 
 
 def defaults_of(config: Config, space: Mapping[str, Range]) -> Values:
-    """The values of the first trial: those of the configuration, or the model's own where it says none."""
-    model = config.build_model()
-    own = {name: getattr(model, name, None) for name in space}
-    return {name: own[name] if getattr(config, name) is None else getattr(config, name) for name in space}
+    """The values of the first trial: those of the configuration."""
+    return {name: config.values[name] for name in space}
 
 
 def sweep(
@@ -130,8 +129,8 @@ def sweep(
 ) -> int:
     """Run trials until the budget is spent, and write ``best.flags``; the exit code."""
     fixed = {n: v for n, v in as_json(config).items() if n not in (*NOT_PART_OF_A_RUN, *space)}
-    fixed = {n: v for n, v in fixed.items() if config.means_something(n) and n != "ks"}
-    if config.select == Config.select:
+    del fixed["ks"]
+    if config.evaluation.select == selection.DEFAULT:
         del fixed["select"]  # which studies of older versions do not record
     about = {**fixed, "space": ranges(space), "data": source.fingerprint(split)}
     search = Search(
@@ -139,20 +138,20 @@ def sweep(
         space,
         about=about,
         start=defaults_of(config, space),
-        seed=config.seed,
-        warmup=2 * config.eval_every,
+        seed=config.run.seed,
+        warmup=2 * config.fit.eval_every,
     )
     allowed = budget.minutes * 60.0 or float("inf")
     trials = budget.trials if space else 1
     searched = ", ".join(space) or "nothing: every hyper-parameter is fixed, so one trial is all"
-    console.print(f"{split.name}, {config.model}: searching {searched}; folder: {folder}", highlight=False)
+    console.print(f"{split.name}, {config.model_name}: searching {searched}; folder: {folder}", highlight=False)
     if search.done():
         console.print(f"going on after {len(search.done())} trials, {search.seconds():.0f} s", highlight=False)
     while len(search.done()) < trials and search.seconds() < allowed:
         deadline = time.monotonic() + allowed - search.seconds()
 
         def measure(values: Values, trial: Any, deadline: float = deadline) -> float:
-            return measured(dataclasses.replace(config, **values), split, trial, deadline)
+            return measured(config.changed(**values), split, trial, deadline)
 
         trial = search.step(measure)
         _say(config, search, trial, console)
@@ -165,7 +164,7 @@ def sweep(
     console.print(
         f"{len(search.done())} trials, {search.seconds():.0f} s; the test part was not looked at. Next: python -m "
         f"experiments.run --flagfile={folder / 'best.flags'}"
-        + (f" --data_dir={config.data_dir}" if config.data_dir != Config.data_dir else ""),
+        + (f" --data_dir={config.data.data_dir}" if config.data.data_dir != DataOptions.data_dir else ""),
         highlight=False,
     )
     return 0
@@ -174,15 +173,15 @@ def sweep(
 def measured(config: Config, split: Split, trial: Any, deadline: float) -> float:
     """Fit one configuration and return its validation metric of --select; trained models report every validation."""
     model = item_clusters.with_clusters(config, split, Console(quiet=True))
-    mesh = parse_mesh(config.mesh)
-    if not is_trained(config.model):
+    mesh = parse_mesh(config.machine.mesh)
+    if not config.entry.is_trained:
         fitted = api.fit(model, split.train, split.valid, mesh=mesh)
-        protocol, metric = selection.parse(config.select)
+        protocol, metric = selection.parse(config.evaluation.select)
         ks = (parse_metric(metric)[1],)
-        return api.evaluate(fitted, split.valid, seed=config.seed, ks=ks).mean(protocol)[metric]
+        return api.evaluate(fitted, split.valid, seed=config.run.seed, ks=ks).mean(protocol)[metric]
     observer = TrialObserver(trial, deadline)
     try:
-        api.fit(model, split.train, split.valid, mesh=mesh, **config.fit_options(), observer=observer)
+        api.fit(model, split.train, split.valid, mesh=mesh, **config.fit_arguments, observer=observer)
     except InterruptedRunError:  # the time is over: what was reached counts
         if observer.best is None:
             raise Pruned from None
@@ -228,7 +227,7 @@ def _say(config: Config, search: Search, trial: Any, console: Console) -> None:
     found = f"{trial.value:.4f}" if trial.state == STATES.COMPLETE else trial.user_attrs.get("error", "pruned")
     ahead = "" if best is None else f" (best {best.value:.4f}, trial {best.number})"
     console.print(
-        f"trial {trial.number}: valid {selection.metric(config.select)} {found}{ahead}, "
+        f"trial {trial.number}: valid {selection.metric(config.evaluation.select)} {found}{ahead}, "
         f"{trial.user_attrs['seconds']:.1f} s: {' '.join(_flags(search.values(trial)))}",
         highlight=False,
     )
@@ -237,7 +236,7 @@ def _say(config: Config, search: Search, trial: Any, console: Console) -> None:
 def _show(config: Config, search: Search, console: Console) -> None:
     finished: list[Any] = [trial for trial in search.done() if trial.state == STATES.COMPLETE]
     finished.sort(key=lambda trial: (-trial.value, trial.number))
-    table = Table(title=f"best trials by {selection.words(config.select)}", title_justify="left")
+    table = Table(title=f"best trials by {selection.words(config.evaluation.select)}", title_justify="left")
     for name in ("trial", "valid", "seconds", "flags"):
         table.add_column(name, justify="left" if name == "flags" else "right")
     for trial in finished[:SHOWN]:
@@ -250,7 +249,7 @@ def _write(config: Config, search: Search, folder: Path, command: str) -> None:
     """``trials.csv`` and ``best.flags``."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    valid = f"valid_{selection.metric(config.select)}"
+    valid = f"valid_{selection.metric(config.evaluation.select)}"
     rows.writerow(["trial", "state", valid, "best_epoch", "seconds", *search.space])
     for trial in search.done():
         values, attrs = search.values(trial), trial.user_attrs
@@ -267,21 +266,21 @@ def _write(config: Config, search: Search, folder: Path, command: str) -> None:
 def best_flags(config: Config, search: Search, best: Any, command: str) -> str:
     """The configuration of a trial as a flag file: what was searched, and what differs from the defaults."""
     values = search.values(best)
-    chosen = dataclasses.replace(config, **values)
+    chosen = config.changed(**values)
     lines = [
-        f"# The best of {len(search.done())} trials by {selection.words(config.select)}: {best.value:.4f}.",
+        f"# The best of {len(search.done())} trials by {selection.words(config.evaluation.select)}: {best.value:.4f}.",
         f"#   search:  python -m experiments.sweep {command}",
         f"#   space:   {ranges(search.space) or 'nothing'}",
         f"#   time:    {search.seconds():.0f} s",
     ]
-    for field in dataclasses.fields(Config):
-        name, value = field.name, getattr(chosen, field.name)
-        said = name in values or name in ("model", "dataset") or value != field.default
-        if name == "select" and not is_trained(config.model):
+    usual = configure(model=config.model_name).values
+    for name, value in chosen.values.items():
+        said = name in values or name in ("model", "dataset") or value != usual.get(name)
+        if name == "select" and not config.entry.is_trained:
             continue  # it chose among trials; a run of this model chooses nothing
-        if name in (*NOT_PART_OF_A_RUN, "seed") or value is None or not said or not chosen.means_something(name):
+        if name in (*NOT_PART_OF_A_RUN, "seed") or value is None or not said:
             continue
-        if not (name == "dataset" and config.data):
+        if not (name == "dataset" and config.data.data):
             lines.append(f"--{name}={flag_text(value)}")
     return "\n".join(lines) + "\n"
 

@@ -47,12 +47,12 @@ def of_one(config: Config, topologies: Sequence[str], *, search: bool) -> int:
     model, (shape, where) = _model(config), _shape(config)
     model = _with_clusters(model, shape, config)
     console.print(
-        f"{config.model} on {config.data_name}: {shape.n_users:,} users x {shape.n_items:,} items, "
+        f"{config.model_name} on {config.data.name}: {shape.n_users:,} users x {shape.n_items:,} items, "
         f"{shape.n_interactions:,} training interactions, longest history {shape.longest:,} ({where})",
         highlight=False,
     )
     for topology, devices in _taken(topologies):
-        mesh = parse_mesh(config.mesh, devices=devices)
+        mesh = parse_mesh(config.machine.mesh, devices=devices)
         title = f"{topology}, {mesh.size} chip(s), mesh users:{mesh.shape['users']},items:{mesh.shape['items']}"
         costs = _costs(model, shape, config, mesh)
         if costs is None:
@@ -84,35 +84,34 @@ def _taken(topologies: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _model(config: Config) -> Any:
-    model = config.build_model().trained  # the rest is fitted on the host
+    model = config.model.trained  # the rest is fitted on the host
     if model is None:
-        raise ValueError(f"model={config.model} is computed in closed form, on the host: there is no step to plan")
+        raise ValueError(f"model={config.model_name} is computed in closed form, on the host: there is no step to plan")
     return model
 
 
 def _with_clusters(model: Any, shape: Shape, config: Config) -> Any:
     """Latent models with clusters of equal size: the real ones are known to the run alone."""
-    return model.with_clusters(np.arange(shape.n_items) % config.n_cate) if model.needs_clusters else model
+    return model.with_clusters(np.arange(shape.n_items) % config.clusters.n_cate) if model.needs_clusters else model
 
 
 def _shape(config: Config) -> tuple[Shape, str]:
     """The size of the data, and where it is from: the data itself, or what is published of it."""
-    folders = (Path(config.dataset), Path(config.data_dir) / config.dataset)
-    if config.data or config.dataset not in PUBLISHED or any(folder.is_dir() for folder in folders):
+    folders = (Path(config.data.dataset), Path(config.data.data_dir) / config.data.dataset)
+    if config.data.data or config.data.dataset not in PUBLISHED or any(folder.is_dir() for folder in folders):
         train = source.load(config).train
         lengths = np.bincount(train.users, minlength=train.n_users)
         return Shape(train.n_users, train.n_items, len(train), int(np.max(lengths, initial=1))), "counted"
-    users, items, interactions = PUBLISHED[config.dataset]
+    users, items, interactions = PUBLISHED[config.data.dataset]
     return Shape(users, items, int(TRAIN_SHARE * interactions), LONGEST), "published; share and history assumed"
 
 
 def _costs(model: Any, shape: Shape, config: Config, mesh: Any) -> dict[str, Cost] | None:
     """What each step takes; None if one of them does not fit the memory of the chip."""
-    how = {name: getattr(config, name) for name in ("prng_impl", "ema_decay", "dtype", "mu_dtype")}
     try:
         return {
-            "training step": programs.train_cost(model, shape, config.batch_size, mesh, **how),
-            "scoring step": programs.score_cost(model, shape, config.batch_size, mesh),
+            "training step": programs.train_cost(model, shape, config.fit, mesh),
+            "scoring step": programs.score_cost(model, shape, config.fit.batch_size, mesh),
         }
     except Exception as error:  # whatever the compiler raises
         if not programs.is_too_large(error):
@@ -164,13 +163,13 @@ def of_all(topologies: Sequence[str], rest: Sequence[str]) -> int:
     print("|---|---|---|---|---|---|---|---|---|")
     for file in sorted(cli.FLAG_FILES.glob("*.flags")):
         config = cli.parse(["tpu_plan", f"--flagfile={file}", *rest], usage="")
-        if config.build_model().trained is None:
+        if config.model.trained is None:
             continue
         shape, _ = _shape(config)
         model = _with_clusters(_model(config), shape, config)
         for topology, devices in taken:
             generation = programs.generation_of(topology)
-            mesh = parse_mesh(config.mesh, devices=devices)
+            mesh = parse_mesh(config.machine.mesh, devices=devices)
             costs = _costs(model, shape, config, mesh)
             if costs is None:
                 print(f"| `{file.name}` | {topology} | {TOO_LARGE} | | | | | | |", flush=True)

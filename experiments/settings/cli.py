@@ -1,49 +1,58 @@
-"""From argv to ``Config`` and back: flags made from its fields, and flag files, which are found by their bare name."""
+"""From argv to ``Config`` and back: the flags of the model that ``--model`` names, and flag files, found by bare name.
+
+A command line is read twice: for the model, and then for the options that the model has.
+"""
 
 import dataclasses
+import os
 import sys
-import types
-import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from absl import flags
 from rich.console import Console
 
-from experiments.settings.config import MACHINE, Config, as_json
+from diffrec_jax.models.registry import find
+from diffrec_jax.options import Field, options_of
+from experiments.settings import help_text
+from experiments.settings.config import DEFAULT_MODEL, MACHINE, Config, as_json, configure
+from experiments.settings.groups import MODEL, Group, defaults_of, groups_of, means_nothing, refuse_two_of_one_name
 
 FLAG_FILES = Path(__file__).parents[1] / "flags"
-FLAG_FILE_HELP = "  --flagfile: a file of flags, one on a line; a shipped one is found by its bare name\n"
 Kind = TypeVar("Kind")
 RECORDED_FLAGS = "flags.txt"  # of a run folder, beside its config.json
 
 
-class DimsParser(flags.ArgumentParser):
+class TupleParser(flags.ArgumentParser):
     """Reads ``[200,600]`` and ``200,600``; ``[]`` is the empty tuple."""
 
-    syntactic_help = "whole numbers, such as [200,600] or 200,600"
+    syntactic_help = "values with commas, such as [200,600] or 200,600"
 
-    def parse(self, argument: Any) -> tuple[int, ...]:
-        """The numbers as a tuple."""
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def parse(self, argument: Any) -> tuple[Any, ...]:
+        """The values as a tuple."""
         if isinstance(argument, tuple):
             return argument
         try:
-            return tuple(int(part) for part in argument.strip().strip("[]").split(",") if part.strip())
+            return tuple(self.kind(part.strip()) for part in argument.strip().strip("[]").split(",") if part.strip())
         except ValueError:
-            raise ValueError(f"{argument!r} is no list of whole numbers such as [200,600] or 200,600") from None
+            what = {int: "whole numbers such as [200,600]", float: "numbers such as [0.1,0.5]"}[self.kind]
+            raise ValueError(f"{argument!r} is no list of {what} or {what.split('[')[1].strip(']')}") from None
 
     def flag_type(self) -> str:
         """Shown in the help text."""
-        return "list of integers"
+        return "list"
 
 
-class DimsSerializer(flags.ArgumentSerializer):
+class TupleSerializer(flags.ArgumentSerializer):
     """Writes ``[200,600]``."""
 
     def serialize(self, value: Any) -> str:
         """The way the flag is typed."""
-        return "[" + ",".join(map(str, value)) + "]"
+        return flag_text(value)
 
 
 def console(*, width: int = 110, quiet: bool = False) -> Console:
@@ -52,54 +61,121 @@ def console(*, width: int = 110, quiet: bool = False) -> Console:
     return Console(width=None if terminal else width, soft_wrap=not terminal, quiet=quiet)
 
 
+@dataclasses.dataclass(frozen=True)
+class Said:
+    """What a command line says.
+
+    Attributes:
+      values: of the flags of a run that were given, by name.
+      others: of the flags that the command adds to them, given or not.
+      flag_file: the name of the last flag file; None without one.
+    """
+
+    values: Mapping[str, Any]
+    others: Mapping[str, Any]
+    flag_file: str | None
+
+    def part(self, kind: type[Kind]) -> Kind:
+        """One of the dataclasses that the command adds, made of its flags."""
+        return kind(**{option.name: self.others[option.flag] for option in options_of(kind)})
+
+
 def parse(argv: Sequence[str], *, usage: str) -> Config:
     """The configuration a command line asks for; arguments and errors as in ``read``."""
-    values, _, flag_file = read(argv, Config, usage=usage)
-    config = Config(**values)
-    if not config.workdir:
-        suffix = f"-s{config.seed}" if config.seeds == 1 else ""  # several seeds each add their own
-        config = dataclasses.replace(config, workdir=f"runs/{flag_file or config.data_name}{suffix}")
+    said = read(argv, usage=usage)
+    config = configure(**said.values)
+    if not config.run.workdir:
+        suffix = f"-s{config.run.seed}" if config.run.seeds == 1 else ""  # several seeds each add their own
+        config = config.changed(workdir=f"runs/{said.flag_file or config.data.name}{suffix}")
     return config
 
 
-def read(argv: Sequence[str], *kinds: Any, usage: str) -> tuple[dict[str, Any], frozenset[str], str | None]:
-    """Read the flags that the fields of some dataclasses make.
+def read(argv: Sequence[str], *kinds: type, usage: str) -> Said:
+    """Read the flags of a run, and those that the options of some dataclasses make.
 
     Args:
       argv: as in ``sys.argv``.
-      kinds: dataclasses whose fields are ``config.option``.
+      kinds: dataclasses of options beside those of a run.
       usage: what ``--help`` says first.
 
-    Returns:
-      The values of all flags, the names of those that were given, and the name of the last flag file.
-
     Raises:
-      ValueError: for an unknown flag, a bad value, or a flag file that isn't there.
+      ValueError: for an unknown flag, one of another model, a bad value, or a flag file that isn't there.
       SystemExit: for ``--help``.
     """
-    values = flags.FlagValues()
-    fields = [field for kind in kinds for field in dataclasses.fields(kind)]
-    for field in fields:
-        _define(field, values)
-    flags.DEFINE_boolean("help", False, "show this text", short_name="h", flag_values=values)
     argv, flag_file = find_flag_files(argv)
     argv = _in_their_folders(argv)
+    name = _model_named(argv)
+    groups = groups_of(find(name))
+    refuse_two_of_one_name(*(group.kind for group in groups), *kinds)
+    own = [Group(help_text.title_of(kind), kind, "") for kind in kinds]
+    values = flags.FlagValues()
+    flags.DEFINE_string(MODEL, DEFAULT_MODEL, help_text.MODEL_HELP, flag_values=values)
+    for group in (*own, *groups):
+        for option in group.options:
+            _define(option, values)
+    flags.DEFINE_boolean("help", False, "show the usual flags", short_name="h", flag_values=values)
+    flags.DEFINE_boolean("helpfull", False, "show every flag", flag_values=values)
+    argv = _without_those_of_others(argv, values, name)
     try:
         rest = values(argv)
+    except flags.UnrecognizedFlagError as error:
+        raise ValueError(means_nothing(error.flagname.lstrip("-").removeprefix("no"), name)) from None
     except (flags.Error, OSError) as error:
         raise ValueError(str(error).replace("FATAL Flags parsing error: ", "")) from None
-    if values["help"].value:
-        print(f"{usage}\n\nflags:\n{values.get_help(include_special_flags=False)}\n{FLAG_FILE_HELP}")
+    if values["help"].value or values["helpfull"].value:
+        print(help_text.written(usage, name, [*own, *groups], every=bool(values["helpfull"].value)))
         raise SystemExit(0)
     if len(rest) > 1:
         raise ValueError(f"{rest[1]!r} is no flag: every option begins with --, as in --dataset=ml-100k")
-    found = {field.name: values[field.name].value for field in fields}
-    return found, frozenset(name for name in found if values[name].present), flag_file
+    of_run = [option.flag for group in groups for option in group.options]
+    given = {flag: values[flag].value for flag in (MODEL, *of_run) if values[flag].present}
+    others = {option.flag: values[option.flag].value for kind in kinds for option in options_of(kind)}
+    return Said(given, others, flag_file)
 
 
-def taken(kind: type[Kind], values: dict[str, Any]) -> Kind:
-    """One of the dataclasses of ``read``, made of its flags, which leave ``values``."""
-    return kind(**{field.name: values.pop(field.name) for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
+def _model_named(argv: Sequence[str]) -> str:
+    """What ``--model`` says, typed or in a flag file; the model's class may lie in the current folder."""
+    values = flags.FlagValues()
+    values.set_gnu_getopt(True)
+    flags.DEFINE_string(MODEL, DEFAULT_MODEL, "", flag_values=values)
+    try:
+        values(argv, known_only=True)
+    except (flags.Error, OSError) as error:
+        raise ValueError(str(error)) from None
+    name = str(values[MODEL].value)
+    if ":" in name and name not in [value for _, value in _typed(argv, MODEL)]:
+        raise ValueError(
+            f"the flag file names a class of somebody's own, {name}, and a file never causes an import by itself: say "
+            f"--model={name} on the command line, too, if you trust it"
+        )
+    look_here(name)
+    return name
+
+
+def look_here(model: str) -> None:
+    """Let Python find a class of one's own in the current folder, as it does for ``python -m``."""
+    if ":" in model and not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())
+
+
+def _without_those_of_others(argv: Sequence[str], values: flags.FlagValues, model: str) -> list[str]:
+    """Flag files opened, without flags of other models that say no more than these models' defaults, as older run
+    folders recorded them; a typed flag is never passed over.
+    """
+    opened: list[str] = [argv[0]]
+    typed = iter(argv[1:])
+    for argument in typed:
+        key = argument.partition("=")[0].lstrip("-")
+        if key != "flagfile" or not argument.startswith("-"):
+            opened.append(argument)
+            continue
+        file = argument if "=" in argument else f"{argument}={next(typed)}"
+        for line in values.read_flags_from_files([file], force_gnu=False):
+            name, _, value = line.lstrip("-").partition("=")
+            if line.startswith("-") and name not in values and value in map(flag_text, defaults_of(name)):
+                continue
+            opened.append(line)
+    return opened
 
 
 def typed_names(argv: Sequence[str]) -> set[str]:
@@ -157,26 +233,23 @@ def _typed(argv: Sequence[str], name: str) -> list[tuple[int, str]]:
     return found
 
 
-def _define(field: "dataclasses.Field[Any]", values: flags.FlagValues) -> None:
-    """One flag for one field of ``Config``."""
-    kind: Any = field.type
-    default: Any = field.default
-    text = field.metadata["help"]
-    options = typing.get_args(kind)
-    if isinstance(kind, types.UnionType) and type(None) in options:
-        kind = next(option for option in options if option is not type(None))
-    if field.metadata["choices"]:
-        flags.DEFINE_enum(field.name, default, list(field.metadata["choices"]), text, flag_values=values)
-    elif kind is bool:
-        flags.DEFINE_boolean(field.name, default, text, flag_values=values)
-    elif kind is int:
-        flags.DEFINE_integer(field.name, default, text, flag_values=values)
-    elif kind is float:
-        flags.DEFINE_float(field.name, default, text, flag_values=values)
-    elif kind is str:
-        flags.DEFINE_string(field.name, default, text, flag_values=values)
+def _define(option: Field, values: flags.FlagValues) -> None:
+    """One flag for one option."""
+    name, default, text = option.flag, option.default, option.about.help
+    if option.about.choices is not None and option.kind is str:
+        choices = list(dict.fromkeys([*option.about.choices, *([default] if default is not None else [])]))
+        flags.DEFINE_enum(name, default, choices, text, flag_values=values)
+    elif option.kind is bool:
+        flags.DEFINE_boolean(name, default, text, flag_values=values)
+    elif option.kind is int:
+        flags.DEFINE_integer(name, default, text, flag_values=values)
+    elif option.kind is float:
+        flags.DEFINE_float(name, default, text, flag_values=values)
+    elif option.kind is str:
+        flags.DEFINE_string(name, default, text, flag_values=values)
     else:
-        flags.DEFINE(DimsParser(), field.name, default, text, flag_values=values, serializer=DimsSerializer())
+        parser = TupleParser(option.kind.__args__[0])
+        flags.DEFINE(parser, name, default, text, flag_values=values, serializer=TupleSerializer())
 
 
 def flag_text(value: Any) -> str:
@@ -186,6 +259,6 @@ def flag_text(value: Any) -> str:
 
 def as_flags(config: Config) -> str:
     """The configuration as a flag file."""
-    values = as_json(config).items()
-    known = {name: value for name, value in values if value is not None and name not in ("quiet", *MACHINE)}
+    unsaid = ("quiet", "profile_steps", *MACHINE)
+    known = {name: value for name, value in as_json(config).items() if value is not None and name not in unsaid}
     return "".join(f"--{name}={flag_text(value)}\n" for name, value in known.items())

@@ -1,6 +1,5 @@
 """The shortest command that makes a recorded run again: the nearest shipped flag file, and what differs from it."""
 
-import dataclasses
 import functools
 import json
 import re
@@ -9,18 +8,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from diffrec_jax.models.registry import MODELS, find
 from experiments.settings import cli
-from experiments.settings.config import NOT_PART_OF_A_RUN, Config, as_json
-from experiments.settings.kinds import KINDS
+from experiments.settings.config import (
+    DEFAULT_MODEL,
+    NOT_PART_OF_A_RUN,
+    Config,
+    as_json,
+    check_recorded,
+    configure,
+    unmet,
+)
+from experiments.settings.groups import MODEL, groups_of
+from experiments.settings.parts import DataOptions
 
-_PATHS = (
-    "data",
-    "valid_data",
-    "test_data",
-    "dataset",
-    "item_emb",
-    "titles",
-)  # only their last part is anybody's business
+NO_WAY = [""] * 1000  # longer than any list of flags
+_PATHS = ("data", "valid_data", "test_data", "dataset", "item_emb", "titles")  # of which only the last part is told
 
 
 def command(config: Mapping[str, Any], seeds: Sequence[int]) -> str:
@@ -30,11 +33,9 @@ def command(config: Mapping[str, Any], seeds: Sequence[int]) -> str:
       config: as in ``config.json``.
       seeds: of the runs, which differ in nothing else; with gaps, a command for each stretch, joined by ``&&``.
     """
-    own = configuration(config)
-    meant = {key: value for key, value in as_json(own).items() if own.means_something(key)}
+    meant = recorded_values(config)
     flags = min((_flags(meant, start, name) for name, start in _starts().items()), key=len)
-    ours = {**as_json(Config()), **config}
-    if ours["data_dir"] != Config.data_dir and not ours["data"]:
+    if config.get("data_dir", DataOptions.data_dir) != DataOptions.data_dir and not config.get("data"):
         flags.append("--data_dir=DATA")
     same = " ".join(["python -m experiments.run", *map(shlex.quote, flags)])
     return " && ".join(f"{same} {numbers}" for numbers in _seed_flags(seeds))
@@ -61,7 +62,7 @@ def _seed_flags(seeds: Sequence[int]) -> list[str]:
 @functools.cache
 def _starts() -> dict[str, dict[str, Any]]:
     """The configuration of no flags at all, and of every shipped flag file, by name."""
-    starts = {"": as_json(Config())}
+    starts: dict[str, dict[str, Any]] = {"": {}}
     for path in sorted(cli.FLAG_FILES.glob("*.flags")):
         starts[path.name] = as_json(cli.parse(["run.py", f"--flagfile={path}"], usage=""))
     return starts
@@ -69,33 +70,55 @@ def _starts() -> dict[str, dict[str, Any]]:
 
 def _flags(meant: Mapping[str, Any], start: Mapping[str, Any], name: str) -> list[str]:
     """The flags that lead from ``start`` to what is ``meant``; endless where no flag can."""
+    model = str(meant[MODEL])
+    usual = {**_defaults(model), **(as_json(configure(model=model)) if model in MODELS else {})}
+    if name and start[MODEL] != model:
+        return NO_WAY
     flags = [f"--flagfile={name}"] if name else []
-    usual = {field.name: field.default for field in dataclasses.fields(Config)}
-    in_vain = [key for key, value in as_json(Config()).items() if key not in meant and start[key] != value]
-    for key, value in {**meant, **{key: usual[key] for key in in_vain}}.items():
+    before = {**usual, **start} if name else {**usual, MODEL: DEFAULT_MODEL}
+    in_vain = {key: usual.get(key) for key in before if key not in meant and before[key] != usual.get(key)}
+    for key, value in {**meant, **in_vain}.items():
         if key in (*NOT_PART_OF_A_RUN, "seed", "baselines"):
             continue
         if key in _PATHS:
             value = Path(value).name
-        if json.dumps(value) == json.dumps(start[key]):
+        if json.dumps(value) == json.dumps(before.get(key)):
             continue
         if value is None:
-            return [""] * 1000
+            return NO_WAY
         flags.append(f"--{key}={(','.join(map(str, value)) or '[]') if isinstance(value, list) else value}")
     return flags
+
+
+def _defaults(model: str) -> dict[str, Any]:
+    """The default of every option of a model of this library, as JSON would hold it."""
+    options = [option for group in groups_of(MODELS[model]) for option in group.options] if model in MODELS else []
+    return {o.flag: list(o.default) if isinstance(o.default, tuple) else o.default for o in options}
+
+
+def recorded_values(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of a recorded configuration that mean something to its model, as JSON would hold them.
+
+    What was not recorded has its default. The class of a model of somebody's own is not imported: its flags are those
+    that were recorded.
+
+    Raises:
+      ValueError: for a model, an option or a value that this version does not have.
+    """
+    recorded = {MODEL: DEFAULT_MODEL, **recorded}
+    model = str(recorded[MODEL])
+    return dict(recorded) if ":" in model else as_json(configuration(recorded))
 
 
 def configuration(recorded: Mapping[str, Any]) -> Config:
     """A recorded configuration; what means nothing to its model, as older versions recorded, takes its default.
 
     Raises:
-      ValueError: for a model or a value that this version does not have.
+      ValueError: for a model, an option or a value that this version does not have.
     """
-    if recorded["model"] not in KINDS:
-        raise ValueError(f"model={recorded['model']} is unknown: choose from {', '.join(KINDS)}")
-    groups = {field.name: field.metadata["group"] for field in dataclasses.fields(Config)}
-    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in recorded.items() if n in groups}
-    asked = object.__new__(Config)  # without the checks, which would refuse what means nothing
-    asked.__dict__.update({field.name: field.default for field in dataclasses.fields(Config)} | values)
-    meant = {n: v for n, v in values.items() if asked.means_something(n) and (asked.data or groups[n] != "log")}
-    return Config(**meant)
+    entry = find(str(recorded[MODEL]))
+    options = {option.flag for group in groups_of(entry) for option in group.options}
+    check_recorded(recorded, options)
+    values = {n: tuple(v) if isinstance(v, list) else v for n, v in recorded.items() if n in options or n == MODEL}
+    values = {n: v for n, v in values.items() if v is not None and not (n == "recency" and not v)}
+    return configure(**{n: v for n, v in values.items() if n not in unmet(entry, values)})

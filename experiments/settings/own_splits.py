@@ -6,7 +6,7 @@ from diffrec_jax.data.cuts import cut_moments
 from diffrec_jax.data.splits import Split, leakage_report
 
 if TYPE_CHECKING:
-    from experiments.settings.config import Config
+    from experiments.settings.parts import DataOptions
 
 SHARED = ("temporal", "global_time", "random")  # splits that shares mean something to
 
@@ -40,40 +40,40 @@ def dates(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")] if text else []
 
 
-def rule(config: "Config") -> str:
+def rule(data: "DataOptions") -> str:
     """The split by its name; empty where the dataset brings its own."""
-    implied = "global_time" if config.split_dates else "temporal" if config.split_shares else ""
-    return config.split or implied
+    implied = "global_time" if data.split_dates else "temporal" if data.split_shares else ""
+    return data.split or implied
 
 
-def check(config: "Config") -> None:
+def check(data: "DataOptions") -> None:
     """Refuse flags that say two splits, or half of one.
 
     Raises:
       ValueError: with the flag, and what to drop or say.
     """
-    shares_text(config.split_shares)
-    if config.split_dates:
-        cut_moments(dates(config.split_dates))
-    if config.split_shares and config.split_dates:
+    shares_text(data.split_shares)
+    if data.split_dates:
+        cut_moments(dates(data.split_dates))
+    if data.split_shares and data.split_dates:
         raise ValueError("split_shares and split_dates are two ways to cut a log: drop one of them")
-    if config.split_shares and rule(config) not in SHARED:
+    if data.split_shares and rule(data) not in SHARED:
         raise ValueError(
-            f"split_shares means nothing to split={config.split}: drop it, or say --split={' or '.join(SHARED)}"
+            f"split_shares means nothing to split={data.split}: drop it, or say --split={' or '.join(SHARED)}"
         )
-    if config.split_dates and rule(config) != "global_time":
-        raise ValueError(f"split_dates means nothing to split={config.split}: drop it, or say --split=global_time")
-    if config.valid_data and not config.test_data:
-        raise ValueError(f"valid_data={config.valid_data} is a part of a split: name the last one, too, by --test_data")
-    if not config.test_data:
+    if data.split_dates and rule(data) != "global_time":
+        raise ValueError(f"split_dates means nothing to split={data.split}: drop it, or say --split=global_time")
+    if data.valid_data and not data.test_data:
+        raise ValueError(f"valid_data={data.valid_data} is a part of a split: name the last one, too, by --test_data")
+    if not data.test_data:
         return
     for name in ("split", "split_shares", "split_dates", "k_core", "min_history"):
-        if getattr(config, name) != getattr(type(config), name):
+        if getattr(data, name) != getattr(type(data), name):
             raise ValueError(
                 f"{name} means nothing to a split of your own files, kept as given: drop it or --test_data"
             )
-    if config.noise.startswith("natural"):
-        raise ValueError(f"noise={config.noise} needs the one log that a split was made of: drop it or --test_data")
+    if data.noise.startswith("natural"):
+        raise ValueError(f"noise={data.noise} needs the one log that a split was made of: drop it or --test_data")
 
 
 def check_parts(split: Split) -> None:

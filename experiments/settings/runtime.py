@@ -18,10 +18,10 @@ def prepare(config: Config) -> None:
       ValueError: for an incomplete or contradictory description of the processes.
       OSError: if the coordinator does not answer.
     """
-    if config.compile_cache:
+    if config.machine.compile_cache:
         jax.config.update("jax_compilation_cache_dir", cache_folder())
         jax.config.update("jax_persistent_cache_min_compile_time_secs", KEPT_FROM_SECONDS)
-    if config.multihost and not jax.distributed.is_initialized():
+    if config.machine.multihost and not jax.distributed.is_initialized():
         join(config)
 
 
@@ -40,12 +40,12 @@ def join(config: Config) -> None:
     (the address of process 0), the number of this process and how many there are come from flags, or from
     ``JAX_COORDINATOR_ADDRESS``, ``JAX_PROCESS_ID`` and ``JAX_PROCESS_COUNT``.
     """
-    address = config.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS", "")
-    number = _number("process_id", config.process_id)
-    count = _number("process_count", config.process_count)
+    address = config.machine.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS", "")
+    number = _number("process_id", config.machine.process_id)
+    count = _number("process_count", config.machine.process_count)
     if not address and number is None and count is None:
         try:
-            jax.distributed.initialize(initialization_timeout=config.join_timeout)
+            jax.distributed.initialize(initialization_timeout=config.machine.join_timeout)
         except (ValueError, RuntimeError) as error:
             raise OSError(
                 f"multihost: JAX did not find or reach the other processes by itself ({str(error).splitlines()[0]}): "
@@ -64,15 +64,15 @@ def join(config: Config) -> None:
     if not 0 <= number < count:
         raise ValueError(f"process_id={number} must lie between 0 and process_count - 1 = {count - 1}")
     if number:
-        rendezvous.attend(address, number, count, config.join_timeout)
-        rendezvous.wait_for(host, int(port), config.join_timeout).close()  # JAX's own service, which comes next
+        rendezvous.attend(address, number, count, config.machine.join_timeout)
+        rendezvous.wait_for(host, int(port), config.machine.join_timeout).close()  # JAX's own service, which comes next
     else:
-        rendezvous.gather(address, count, config.join_timeout)
+        rendezvous.gather(address, count, config.machine.join_timeout)
     try:
-        jax.distributed.initialize(address, count, number, initialization_timeout=config.join_timeout)
+        jax.distributed.initialize(address, count, number, initialization_timeout=config.machine.join_timeout)
     except RuntimeError as error:
         raise OSError(
-            f"not all of {count} processes came to the coordinator at {address} within {config.join_timeout} s "
+            f"not all of {count} processes came to the coordinator at {address} within {config.machine.join_timeout} s "
             f"({str(error).splitlines()[0][:120]}): start all of them, with the same --coordinator and --process_count"
         ) from None
 

@@ -51,7 +51,7 @@ def make_runs(folder, common):
         config = cli.parse(["run.py", *common, *flags, f"--workdir={folder / name}"], usage="")
         console = Console(quiet=True)
         assert (
-            one_run.run(config, console) if config.seeds == 1 else seeds.run_each(config, one_run.run, console)
+            one_run.run(config, console) if config.run.seeds == 1 else seeds.run_each(config, one_run.run, console)
         ) == 0
 
 

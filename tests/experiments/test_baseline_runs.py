@@ -11,10 +11,9 @@ from diffrec_jax.data.recency import Recency
 from diffrec_jax.models.registry import MODELS
 from experiments import run
 from experiments.settings import guard
-from experiments.settings.config import Config
-from experiments.settings.kinds import KINDS, is_trained
+from experiments.settings.config import configure
 
-BASELINES = [name for name in KINDS if "diffrec" not in name and name != "multidae"]  # trained as multvae is
+BASELINES = [name for name in MODELS if "diffrec" not in name and name != "multidae"]  # trained as multvae is
 QUICK = ("popularity", "recent_popularity", "item_knn", "ease", "multvae")
 PATH = ["--steps=3", "--epochs=2", "--eval_every=1", "--forecast=5", "--linear_path=0.5"]
 SMALL = {
@@ -46,7 +45,7 @@ def test_a_baseline_ends_in_the_same_table_folder_and_service(command, tmp_path,
     code, text = command(*flags)
     assert code == 0, text
     assert "this run, seed 0" in text and "recall@20" in text
-    assert ("best epoch" in text) == is_trained(model)
+    assert ("best epoch" in text) == MODELS[model].is_trained
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["model"] == model and set(result["test"]) == {"official", "standard"}
     assert 0.0 < result["test"]["official"]["recall@50"] <= 1.0 and result["seconds"]["train"] > 0.0
@@ -67,10 +66,10 @@ def test_a_baseline_ends_in_the_same_table_folder_and_service(command, tmp_path,
         (["--model=ease", "--recency_power=3", "--recency=linear"], r"recency_power means .* say --recency=power"),
         (["--model=ease", "--fit_weighted"], r"fit_weighted means nothing to ease: drop it, or say --recency=linear"),
         (["--model=recent_popularity", "--recency=power"], r"recency means nothing to recent_popularity"),
-        (["--model=item_knn", "--neighbours=0"], r"neighbours=0 of ItemKNN must be at least 1"),
+        (["--model=item_knn", "--neighbours=0"], r"neighbours=0 must be at least 1"),
         (["--model=elsa", "--linear_path=1"], r"linear_path means nothing to elsa: drop it, or say --model=diffrec or"),
         (["--linear_l2=5"], r"linear_l2 means nothing to diffrec: drop it, or say --linear_path=0.5"),
-        (["--linear_path=-1"], r"weight=-1.0 of the linear path must be positive"),
+        (["--linear_path=-1"], r"linear_path=-1.0 must not be negative"),
         (["--forecast=5"], r"forecast means nothing to diffrec: drop it, or say --recency=linear"),
         (["--model=lightgcn", "--in_dims=[5]"], r"in_dims means nothing to lightgcn: drop it, or say --model=l_diff"),
     ],
@@ -81,19 +80,23 @@ def test_a_flag_that_means_nothing_is_refused(command, flags, sentence):
 
 
 def test_a_learning_rate_that_is_not_given_is_the_models_own():
-    assert (Config().lr, Config(model="elsa").lr, Config(model="l_diffrec").lr) == (5e-4, 0.01, None)
-    assert (Config(model="elsa").dim, Config(model="lightgcn").dim, Config(model="lightgcn").build_model().lr) == (
+    assert (configure().network.lr, configure(model="elsa").network.lr) == (5e-4, 0.01)
+    assert (
+        configure(model="elsa").network.dim,
+        configure(model="lightgcn").network.dim,
+        configure(model="lightgcn").model.lr,
+    ) == (
         256,
         64,
         0.03,
     )
-    assert Config(model="lightgcn", seed=3).build_model().seed == 3
-    assert Config(model="recent_popularity", half_life=9.0).build_model().half_life == 9.0
+    assert configure(model="lightgcn", seed=3).model.seed == 3
+    assert configure(model="recent_popularity", half_life=9.0).model.half_life == 9.0
     old = {"model": "l_diffrec", "lr": 0.0005}  # recorded when every model had one default
-    assert not Config(model="l_diffrec").differences(old)
+    assert not configure(model="l_diffrec").differences(old)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_without_further_flags_a_model_is_as_the_library_makes_it(name):
     recency = {"recency": Recency()} if MODELS[name].time_aware else {}
-    assert Config(model=name).build_model() == MODELS[name].model(**recency)
+    assert configure(model=name).model == MODELS[name].model(**recency)

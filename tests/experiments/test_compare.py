@@ -120,7 +120,7 @@ def test_systems_are_named_by_what_sets_them_apart(runs, tmp_path):
     one = systems.read(runs / "a-s0")
     other = systems.Run(tmp_path / "x", one.result, {**one.config, "steps": 7, "dims": [9], "workdir": "x"})
     names = [system.name for system in systems.group([one, other, systems.read(runs / "t")])]
-    assert names == ["DiffRec, dims=[8], steps=3", "DiffRec, dims=[9], steps=7", "T-DiffRec"]
+    assert names == ["DiffRec, steps=3, dims=[8]", "DiffRec, steps=7, dims=[9]", "T-DiffRec"]
 
 
 def test_systems_are_what_differs_in_a_flag_of_some_account(runs, tmp_path):
@@ -134,13 +134,12 @@ def test_systems_are_what_differs_in_a_flag_of_some_account(runs, tmp_path):
         "n_cate": 9,
         "w_min": 0.7,
         "lr": None,
-        "gone": 1,
         "fit_weighted": False,
         "min_rating": 4.0,
     }  # as older versions recorded it
     (older / "config.json").write_text(json.dumps(record))
     assert systems.read(older).identity == one.identity
-    for name, value in {"dims": [0], "steps": "many", "model": "gone"}.items():
+    for name, value in {"dims": [0], "steps": "many", "model": "gone", "gone": 1}.items():
         (older / "config.json").write_text(json.dumps({**record, "config": {**record["config"], name: value}}))
         with pytest.raises(ValueError, match=r"config\.json holds what this version refuses: "):
             systems.read(older)

@@ -17,7 +17,7 @@ from experiments.running import fingerprints, one_run, source
 from experiments.settings import cli, guard
 from experiments.settings.budget import not_more
 from experiments.settings.cli import as_flags
-from experiments.settings.config import Config
+from experiments.settings.config import configure
 
 LOG = synthetic.generate(n_users=60, n_items=30, mean_events=20, seed=6).deduplicate()
 SMALL = ["--dims=[8]", "--steps=3", "--eval_every=2", "--batch_size=32", "--baselines=false"]
@@ -136,8 +136,8 @@ def test_the_flags_of_a_run_folder_mean_that_folder_wherever_it_lies(tmp_path, m
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "runs" / "b"
     folder.mkdir(parents=True)
-    (folder / "flags.txt").write_text(as_flags(Config(workdir="runs/a", epochs=7)))
-    workdir = lambda *flags: cli.parse(["run.py", *flags], usage="").workdir  # noqa: E731
+    (folder / "flags.txt").write_text(as_flags(configure(workdir="runs/a", epochs=7)))
+    workdir = lambda *flags: cli.parse(["run.py", *flags], usage="").run.workdir  # noqa: E731
     assert workdir("--flagfile=runs/b/flags.txt") == "runs/a"  # a flag file like any other
     (folder / "config.json").write_text("{}")
     assert workdir("--flagfile=runs/b/flags.txt") == "runs/b"
@@ -255,5 +255,5 @@ def test_less_of_anything_is_refused():
 
 
 def test_a_named_set_has_no_files_to_look_at():
-    assert source.state_of_files(Config(dataset="synthetic")) == ""
-    assert source.state_of_files(Config(data="nowhere.csv")) is None
+    assert source.state_of_files(configure(dataset="synthetic")) == ""
+    assert source.state_of_files(configure(data="nowhere.csv")) is None

@@ -10,7 +10,7 @@ from rich.console import Console
 from experiments import run
 from experiments.running import item_clusters, source
 from experiments.settings import guard
-from experiments.settings.config import Config
+from experiments.settings.config import configure
 
 SMALL = ["--in_dims=[8]", "--mlp_dims=[8]", "--steps=3", "--epochs=2", "--eval_every=1", "--batch_size=64",
          "--baselines=false"]  # fmt: skip
@@ -21,7 +21,7 @@ def data_dir(tiny_data, tmp_path_factory):
     """The small data set, with item embeddings beside it."""
     folder = tmp_path_factory.mktemp("data")
     shutil.copytree(tiny_data / "tiny", folder / "small")
-    split = source.load(Config(data_dir=str(folder), dataset="small"))
+    split = source.load(configure(data_dir=str(folder), dataset="small"))
     np.save(folder / "small" / "item_emb.npy", np.random.default_rng(0).normal(size=(split.n_items, 4)))
     np.save(folder / "small" / "short.npy", np.zeros((5, 4)))
     np.save(folder / "small" / "nan.npy", np.full((split.n_items, 4), np.nan))
@@ -56,15 +56,17 @@ def test_a_run_says_its_clusters_and_keeps_them(command, tmp_path, flags):
 def test_clusters_are_kept_by_what_made_them(data_dir, tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(item_clusters, "svd_embeddings", lambda *a, **k: made.append(k) or embeddings)
-    config = Config(model="l_diffrec", data_dir=str(data_dir), dataset="small", item_emb="svd", workdir=str(tmp_path))
+    config = configure(
+        model="l_diffrec", data_dir=str(data_dir), dataset="small", item_emb="svd", workdir=str(tmp_path)
+    )
     split = source.load(config)
     embeddings = np.random.default_rng(0).normal(size=(split.n_items, 4))
     console = Console(quiet=True)
     first = item_clusters.make_clusters(config, split, console)
     assert first == item_clusters.make_clusters(config, split, console) and len(made) == 1
-    other = Config(**{**vars(config), "n_cate": 3})
+    other = config.changed(n_cate=3)
     assert len(item_clusters.make_clusters(other, split, console).sizes) == 3 and len(made) == 1
-    item_clusters.make_clusters(Config(**{**vars(config), "seed": 1}), split, console)
+    item_clusters.make_clusters(config.changed(seed=1), split, console)
     assert len(made) == 2 and len(list(tmp_path.glob("clusters-*.npy"))) == 3
 
 
@@ -89,6 +91,6 @@ def test_bad_input_gets_one_sentence_before_training(command, tmp_path, flags, s
 
 
 def test_the_first_beta_follows_the_authors_unless_given():
-    assert Config().build_model().beta_fixed and not Config(model="l_diffrec").build_model().beta_fixed
-    assert Config(model="lt_diffrec", beta_fixed=True).build_model().beta_fixed
-    assert not Config(beta_fixed=False).build_model().beta_fixed
+    assert configure().model.beta_fixed and not configure(model="l_diffrec").model.beta_fixed
+    assert configure(model="lt_diffrec", beta_fixed=True).model.beta_fixed
+    assert not configure(beta_fixed=False).model.beta_fixed

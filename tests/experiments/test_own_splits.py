@@ -12,7 +12,7 @@ from experiments.running import source
 from experiments.settings import cli, guard
 from experiments.settings.cli import as_flags
 from experiments.settings.commands import command as command_of
-from experiments.settings.config import Config
+from experiments.settings.config import configure
 
 LOG = synthetic.generate(n_users=60, n_items=30, mean_events=20, seed=6).deduplicate()
 COLUMNS = ["--user_col=who", "--item_col=sku", "--time_col=at"]
@@ -71,7 +71,7 @@ def test_the_usual_shares_are_those_of_no_flag(log):
 
 
 def test_one_spelling_of_shares_is_recorded():
-    assert Config(data="x", split_shares="80,10,10") == Config(data="x", split_shares=".8, .1, .1")
+    assert configure(data="x", split_shares="80,10,10") == configure(data="x", split_shares=".8, .1, .1")
 
 
 def test_dates_cut_where_they_say(log):
@@ -172,5 +172,5 @@ def test_a_run_on_three_files_leaves_what_every_page_reads(files, tmp_path, caps
     said = command_of(found.config, [0])
     assert "--data=train.csv" in said and "--test_data=test.csv" in said and str(tmp_path) not in said
     assert "as_given" in results_page.page([found])
-    (tmp_path / "flags").write_text(as_flags(Config(split_shares="80,0,20", data="x", split="random")))
-    assert cli.parse(["run.py", f"--flagfile={tmp_path / 'flags'}"], usage="").split_shares == "0.8,0,0.2"
+    (tmp_path / "flags").write_text(as_flags(configure(split_shares="80,0,20", data="x", split="random")))
+    assert cli.parse(["run.py", f"--flagfile={tmp_path / 'flags'}"], usage="").data.split_shares == "0.8,0,0.2"

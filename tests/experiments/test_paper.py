@@ -11,7 +11,7 @@ from experiments.running import grids
 from experiments.settings import cli, guard
 from experiments.settings.commands import command as command_of
 from experiments.settings.commands import without_seeds
-from experiments.settings.config import Config, as_json
+from experiments.settings.config import as_json, configure
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def test_every_cell_of_every_experiment_is_a_valid_command(command, experiment):
     assert code == 0, text
     lines = text.splitlines()
     configs = [cli.parse(shlex.split(line)[2:], usage="") for line in lines]
-    assert len(configs) == len(set(configs)) >= 2 and all(config.seeds == 2 for config in configs)
-    assert len({config.workdir for config in configs}) == len(configs)
+    assert len(configs) == len(set(configs)) >= 2 and all(config.run.seeds == 2 for config in configs)
+    assert len({config.run.workdir for config in configs}) == len(configs)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_cell_that_fails_does_not_take_the_others_with_it(command, tmp_path, m
     real = grids.one_run.run
 
     def run(config, console):
-        if config.w_min == 0.1 or broken == "all":
+        if config.network.recency.w_min == 0.1 or broken == "all":
             raise MemoryError("9 GiB") if broken == "memory" else ArithmeticError("the loss is nan")
         return real(config, console)
 
@@ -202,4 +202,4 @@ def test_the_page_has_means_published_numbers_and_commands(runs, tmp_path, capsy
         guard.guarded(results.main, ["results.py", str(tmp_path), f"--out={tmp_path / 'results.md'}"]) == 2
         and "holds a finished run" in capsys.readouterr().err
     )
-    assert as_json(Config())["seeds"] == 1
+    assert as_json(configure())["seeds"] == 1

@@ -102,4 +102,4 @@ def test_commands_are_short_and_make_the_same_configuration(flags, seeds, expect
     assert text == f"python -m experiments.run {expected}"
     again = cli.parse(["run.py", *shlex.split(text)[3:]], usage="")
     assert set(again.differences(as_json(config))) <= {"seed", "data"}
-    assert command({**as_json(config), "data_dir": "/somewhere"}, seeds).count("DATA") == (not config.data)
+    assert command({**as_json(config), "data_dir": "/somewhere"}, seeds).count("DATA") == (not config.data.data)

@@ -22,7 +22,7 @@ from test_run import ROOT
 from experiments import run
 from experiments.settings import guard, rendezvous, runtime
 from experiments.settings.cli import as_flags
-from experiments.settings.config import Config
+from experiments.settings.config import configure
 
 SMALL = ["--dims=[8]", "--steps=3", "--epochs=4", "--eval_every=2", "--batch_size=32", "--baselines=false"]
 
@@ -64,7 +64,7 @@ def test_compiled_programs_are_kept_for_the_next_run(command, tmp_path, monkeypa
     updated = {}
     monkeypatch.setattr(jax.config, "update", lambda name, value: updated.update({name: value}))
     assert command()[0] == 0 and updated == {}  # off unless said
-    runtime.prepare(Config(compile_cache=True))
+    runtime.prepare(configure(compile_cache=True))
     assert updated["jax_compilation_cache_dir"] == runtime.cache_folder()
 
 
@@ -173,8 +173,8 @@ def test_strangers_at_the_address_are_told_apart():
 
 
 def test_what_belongs_to_the_machine_is_recorded_in_no_flag_file():
-    flags = as_flags(Config(multihost=True, coordinator="a:1", process_id=1, process_count=2, compile_cache=True))
-    assert flags == as_flags(Config())
+    flags = as_flags(configure(multihost=True, coordinator="a:1", process_id=1, process_count=2, compile_cache=True))
+    assert flags == as_flags(configure())
 
 
 @pytest.mark.long

@@ -11,7 +11,7 @@ import pytest
 from experiments import compare, results, run, sweep
 from experiments.reporting import evidence, segments
 from experiments.settings import guard, selection
-from experiments.settings.config import Config
+from experiments.settings.config import configure
 
 TINY = ["--dataset=tiny", "--dims=[8]", "--steps=3", "--epochs=4", "--eval_every=2", "--batch_size=32"]
 MRR = [*TINY, "--select=standard:mrr@3", "--ks=1,5"]
@@ -112,8 +112,8 @@ def test_what_cannot_choose_or_be_evaluated_is_one_sentence(command, tmp_path, f
 
 def test_words():
     assert selection.parse("ndcg@10") == ("official", "ndcg@10")
-    assert selection.words(Config.select) == "validation recall@20, official protocol"
-    assert Config(ks=(5, 1, 5)).ks == (1, 5)
+    assert selection.words(configure().evaluation.select) == "validation recall@20, official protocol"
+    assert configure(ks=(5, 1, 5)).evaluation.ks == (1, 5)
 
 
 def test_a_search_is_by_the_same_metric(command, tmp_path):

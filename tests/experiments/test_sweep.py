@@ -1,7 +1,6 @@
 """A search: begins with the defaults, survives interruptions, never looks at the test part, ends in a flag file."""
 
 import csv
-import dataclasses
 import json
 import re
 
@@ -10,11 +9,13 @@ import optuna
 import pytest
 
 from diffrec_jax import api
+from diffrec_jax.models.registry import MODELS
 from experiments import run, sweep
 from experiments.running import source, sweeping
 from experiments.settings import cli, guard
-from experiments.settings.config import Config
-from experiments.settings.kinds import KINDS
+from experiments.settings.config import configure
+from experiments.settings.groups import takes_recency
+from experiments.settings.parts import LinearPathOptions
 
 EASE = ["--model=ease", "--recency=power", "--dataset=tiny"]
 TRAINED = ["--model=elsa", "--dataset=tiny", "--epochs=3", "--eval_every=1", "--tune=lr", "--dim=4"]
@@ -36,7 +37,8 @@ def command(tiny_data, tmp_path, capsys):
 @pytest.mark.parametrize("path", sorted(cli.FLAG_FILES.glob("*.flags")), ids=lambda path: path.stem)
 def test_what_is_shipped_lies_in_the_space_that_is_searched(path):
     config = cli.parse(["run.py", f"--flagfile={path}"], usage="")
-    network = dataclasses.replace(config, linear_path=0.0, linear_l2=Config.linear_l2)
+    plain = {"linear_path": 0.0, "linear_l2": LinearPathOptions.linear_l2}
+    network = config.changed(**plain) if config.linear.linear_path else config
     space = sweeping.space_of(network, frozenset(), "")
     outside = {
         n for n, value in sweeping.defaults_of(network, space).items() if value is not None and value not in space[n]
@@ -72,7 +74,7 @@ def test_a_search_goes_on_where_it_was_and_its_best_is_a_run(command, tiny_data,
     assert [row["trial"] for row in found] == ["0", "1", "3", "4"] and {row["state"] for row in found} == {"complete"}
     study = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path / 'sweep' / 'study.db'}")
     assert study.trials[3].params == study.trials[2].params  # what was interrupted came first
-    valid = source.load(Config(dataset="tiny", data_dir=str(tiny_data))).valid
+    valid = source.load(configure(dataset="tiny", data_dir=str(tiny_data))).valid
     assert all(np.array_equal(truth.items, valid.items) for truth in evaluated)  # nothing else was ever ranked for
 
     code, text = command(*EASE, "--trials=4")
@@ -84,7 +86,7 @@ def test_a_search_goes_on_where_it_was_and_its_best_is_a_run(command, tiny_data,
     flags = tmp_path / "sweep" / "best.flags"
     assert "data_dir" not in flags.read_text() and "/" not in flags.read_text().split("--model")[1]
     config = cli.parse(["run.py", f"--flagfile={flags}"], usage="")
-    assert (config.model, config.recency, config.l2) == ("ease", "power", float(best["l2"]))
+    assert (config.model_name, config.network.recency.kernel, config.network.l2) == ("ease", "power", float(best["l2"]))
     argv = ["run.py", f"--flagfile={flags}", f"--workdir={tmp_path / 'r'}", f"--data_dir={tiny_data}", "--nobaselines"]
     assert guard.guarded(run.main, argv) == 0
     result = json.loads((tmp_path / "r" / "result.json").read_text())
@@ -102,7 +104,7 @@ def test_trained_models_report_are_pruned_and_end_with_the_time(command, tiny_da
     assert code == 0 and "2 trials" in text  # the budget was spent before
 
     trial = study.ask()
-    config = Config(model="elsa", dim=4, epochs=50, eval_every=2, dataset="tiny", data_dir=str(tiny_data))
+    config = configure(model="elsa", dim=4, epochs=50, eval_every=2, dataset="tiny", data_dir=str(tiny_data))
     with pytest.raises(optuna.TrialPruned):
         sweeping.measured(config, source.load(config), trial, 0.0)  # not even time for one validation
     monkeypatch.setattr(sweeping.TrialObserver, "interrupted", lambda observer: observer.best is not None)
@@ -151,14 +153,14 @@ def test_a_model_without_a_space_is_tried_once(command, tmp_path):
     assert code == 0 and "one trial is all" in text and len(trials(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("model", KINDS)
+@pytest.mark.parametrize("model", MODELS)
 def test_every_model_is_searched_from_its_defaults(model):
-    config = Config(model=model, recency="" if model in ("diffrec", "l_diffrec", "recent_popularity") else "power")
+    config = configure(model=model, **({"recency": "power"} if takes_recency(MODELS[model]) else {}))
     space = sweeping.space_of(config, frozenset(), "")
     assert space
     assert all(value in space[name] for name, value in sweeping.defaults_of(config, space).items())
     assert not set(sweeping.space_of(config, frozenset(space), ""))
-    assert ("recency_power" in space) == (config.kernel == "power")
+    assert ("recency_power" in space) == (config.values.get("recency") == "power")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import sys
 import jax
 import pytest
 
+from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue, DiffRec
 from diffrec_jax.planning import no_tpu, programs
@@ -21,7 +22,7 @@ from experiments.settings import guard
 def test_products_equal_the_count_by_hand():
     mesh, shape = make_mesh(users=2, items=4), Shape(108_822, 94_949, 1000, 50)
     model = DiffRec(dims=(1000,), steps=5)
-    trainer = Trainer(model, Catalogue(n_items=shape.n_items, n_users=shape.n_users), 400, 0, mesh)
+    trainer = Trainer(model, Catalogue(n_items=shape.n_items, n_users=shape.n_users), mesh, 0, FitOptions())
     traced = trainer.trace(programs._csr(shape, mesh))
     by_hand = flops_per_step(model, shape.n_items)
     assert by_hand == 2 * 400 * 5 * 1000 * 94_949  # three products forth and back, but no gradient of the input

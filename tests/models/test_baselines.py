@@ -14,6 +14,7 @@ from diffrec_jax.data.rows import device_csr, take_rows
 from diffrec_jax.models import item_knn
 from diffrec_jax.models.baselines import CUTS, EASE, Popularity, RecentPopularity
 from diffrec_jax.models.item_knn import ItemKNN
+from diffrec_jax.options import search_space
 
 DAY = 86_400_000_000
 KERNELS = [Recency("linear"), Recency("power", power=3.0, w_min=0.0), Recency("exponential", half_life=4.0)]
@@ -139,13 +140,13 @@ def test_item_knn_keeps_its_memory_bounded():
 @pytest.mark.parametrize(
     "make, sentence",
     [
-        (lambda: EASE(l2=0.0), r"l2=0.0 of EASE must be positive"),
+        (lambda: EASE(l2=0.0), r"l2=0.0 must be positive"),
         (lambda: EASE(fit_weighted=True), r"no recency is given: name a kernel"),
         (lambda: EASE(forecast=5.0), r"forecast=5 looks at the order of a history, and no recency is given"),
-        (lambda: ItemKNN(neighbours=0), r"neighbours=0 of ItemKNN must be at least 1"),
-        (lambda: ItemKNN(shrink=-1.0), r"shrink=-1.0 of ItemKNN must not be negative"),
-        (lambda: ItemKNN(asymmetry=2.0), r"asymmetry=2.0 of ItemKNN must lie in \[0, 1\]"),
-        (lambda: RecentPopularity(half_life=0.0), r"half_life=0.0 days of recent popularity must be positive"),
+        (lambda: ItemKNN(neighbours=0), r"neighbours=0 must be at least 1"),
+        (lambda: ItemKNN(shrink=-1.0), r"shrink=-1.0 must not be negative"),
+        (lambda: ItemKNN(asymmetry=2.0), r"asymmetry=2.0 must lie in \[0, 1\]"),
+        (lambda: RecentPopularity(half_life=0.0), r"half_life=0.0 must be positive"),
     ],
 )
 def test_bad_hyper_parameters_are_refused(make, sentence):
@@ -159,5 +160,6 @@ def test_recent_popularity_without_times_is_refused(csr):
 
 
 def test_the_space_of_a_kernel_holds_its_defaults():
-    defaults = {field.name: field.default for field in dataclasses.fields(Recency)}
-    assert all(defaults[name] in values for name, values in Recency.SPACE.items())
+    space = search_space(Recency)
+    assert list(space) == ["w_min", "w_max", "power", "half_life"]
+    assert all(getattr(Recency(), name) in values for name, values in space.items())

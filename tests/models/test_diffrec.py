@@ -237,9 +237,9 @@ def test_padding_rows_weigh_nothing_and_write_no_history():
     "change, sentence",
     [
         ({"sampling_steps": 6, "steps": 5}, "sampling_steps=6 must lie between 0 and steps=5"),
-        ({"steps": 0}, "steps=0 leaves nothing to diffuse"),
-        ({"dims": ()}, r"dims=\[\] needs at least one hidden width"),
-        ({"mean_type": "v"}, "mean_type='v' is unknown: choose x0 or eps"),
+        ({"steps": 0}, "steps=0 must be at least 1"),
+        ({"dims": ()}, r"dims=\[\] needs at least one number, each >= 1, such as"),
+        ({"mean_type": "v"}, "mean_type='v' is unknown: choose one of x0, eps"),
         ({"mean_type": "eps", "noise_scale": 0.0}, "noise_scale=0 leaves none: use mean_type=x0"),
         ({"activation": "sine"}, "activation='sine' is unknown: choose one of tanh"),
         ({"dropout": 1.0}, r"dropout=1.0 must lie in \[0, 1\)"),

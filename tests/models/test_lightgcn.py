@@ -132,7 +132,7 @@ def test_a_user_without_training_interactions_is_a_stranger_and_a_kernel_makes_e
 
 @pytest.mark.parametrize(
     "change, sentence",
-    [({"layers": 0}, "layers=0 of LightGCN must be at least 1"), ({"lr": 0.0}, "lr=0.0 must be positive")],
+    [({"layers": 0}, "layers=0 must be at least 1"), ({"lr": 0.0}, "lr=0.0 must be positive")],
 )
 def test_bad_hyper_parameters_are_refused(change, sentence):
     with pytest.raises(ValueError, match=sentence):

@@ -15,6 +15,7 @@ from diffrec_jax.data.interactions import Interactions
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import device_csr, take_rows
 from diffrec_jax.diffusion.importance import LossHistory
+from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue, DiffRec
 from diffrec_jax.models.elsa import ELSA
@@ -98,7 +99,9 @@ def test_the_whole_state_resumes_bit_for_bit(split, one_device, tmp_path):
         model = dataclasses.replace(MODEL)
         catalogue = Catalogue(n_items=split.train.n_items, n_users=split.train.n_users)
         checkpoints = Checkpoints(folder / "checkpoints")
-        found = checkpoints.restore(Trainer(model, catalogue, 32, 3, one_device).abstract_state())
+        found = checkpoints.restore(
+            Trainer(model, catalogue, one_device, 3, FitOptions(batch_size=32)).abstract_state()
+        )
         checkpoints.close()
         return found[0]
 
@@ -116,7 +119,7 @@ def test_checkpoints_from_when_every_model_had_a_memory_are_taken_up(split, one_
     whole = api.fit(model, split.train, mesh=one_device, epochs=2, seed=3, **how)
     api.fit(model, split.train, mesh=one_device, epochs=1, seed=3, workdir=tmp_path, **how)
     catalogue = Catalogue(n_items=split.train.n_items, n_users=split.train.n_users)
-    abstract = Trainer(model, catalogue, 32, 3, one_device).abstract_state()
+    abstract = Trainer(model, catalogue, one_device, 3, FitOptions(batch_size=32)).abstract_state()
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     state, progress = checkpoints.restore(abstract)
     assert state.history is None
@@ -231,7 +234,7 @@ def test_one_program_serves_any_number_of_steps(split, one_device):
 
 
 def test_every_user_is_visited_once_in_every_epoch(one_device):
-    trainer = Trainer(MODEL, Catalogue(n_items=5, n_users=11), 4, 0, one_device)
+    trainer = Trainer(MODEL, Catalogue(n_items=5, n_users=11), one_device, 0, FitOptions(batch_size=4))
     orders = [np.asarray(trainer.order(jnp.int32(epoch))) for epoch in range(3)]
     for order in orders:
         assert order.shape == (12,) and sorted(order) == [-1, *range(11)]

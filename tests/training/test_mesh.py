@@ -14,6 +14,7 @@ from diffrec_jax.data import synthetic
 from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.rows import DeviceCSR, device_csr
 from diffrec_jax.evaluation import Evaluator, Standing
+from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.mesh import Layout, bytes_per_device, make_mesh, parse_mesh, replicated
 from diffrec_jax.models import Catalogue, DiffRec, LatentDiffRec
 from diffrec_jax.training import InterruptedRunError, Observer, Trainer
@@ -106,7 +107,7 @@ def test_only_hidden_vectors_and_lists_cross_between_devices(name, users, items)
     model = DiffRec(dims=(H,), steps=3)
     if name == "latent":
         model = LatentDiffRec(clusters=np.arange(I) % 2, in_dims=(H,), mlp_dims=(H,), steps=3)
-    trainer = Trainer(model, Catalogue(n_items=I, n_users=U), B, 0, mesh)
+    trainer = Trainer(model, Catalogue(n_items=I, n_users=U), mesh, 0, FitOptions(batch_size=B))
     rows = {"history": csr, "seen": csr, "truth": csr, "standing": Standing.of(np.arange(I), csr)}
     evaluator = Evaluator(model, **rows, mesh=mesh, ks=(K,), batch_size=B)
     evaluate = evaluator.compile(trainer.abstract_state().params)[1]
@@ -125,7 +126,7 @@ def test_only_hidden_vectors_and_lists_cross_between_devices(name, users, items)
 def test_a_device_of_eight_holds_a_quarter_at_the_size_of_amazon_book():
     model, catalogue = DiffRec(dims=(1000,), steps=5), Catalogue(n_items=94_949, n_users=108_822)
     mesh = parse_mesh("users:2,items:4")
-    one, many = (Trainer(model, catalogue, 400, 0, m) for m in (one_device(), mesh))
+    one, many = (Trainer(model, catalogue, m, 0, FitOptions()) for m in (one_device(), mesh))
 
     def on_every(*shape):
         return jax.ShapeDtypeStruct(shape, np.int32, sharding=replicated(mesh))

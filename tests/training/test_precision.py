@@ -9,6 +9,7 @@ from marks import quick
 
 from diffrec_jax.data import synthetic
 from diffrec_jax.data.rows import device_csr, take_rows
+from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue, DiffRec, LatentDiffRec
 from diffrec_jax.models.elsa import ELSA
@@ -71,10 +72,12 @@ def test_matrix_products_are_bfloat16_and_what_is_kept_is_float32(rows, name):
 def test_the_trainer_passes_it_on_and_refuses_others():
     catalogue = Catalogue(n_items=N_ITEMS, n_users=32)
     with pytest.raises(ValueError, match=r"dtype='float16' is unknown: choose one of float32, bfloat16"):
-        Trainer(MODELS["elsa"], catalogue, 16, 0, make_mesh(), dtype="float16")
+        FitOptions(dtype="float16")
     data = synthetic.generate(n_users=32, n_items=N_ITEMS, seed=1)
     mesh = make_mesh(devices=jax.devices()[:1])
-    trainer = Trainer(MODELS["diffrec"], catalogue, 16, 0, mesh, dtype="bfloat16", mu_dtype="bfloat16")
+    trainer = Trainer(
+        MODELS["diffrec"], catalogue, mesh, 0, FitOptions(batch_size=16, dtype="bfloat16", mu_dtype="bfloat16")
+    )
     assert "bf16[16,40]" in str(trainer.trace(device_csr(data.csr(), mesh=mesh)).jaxpr)
 
 

@@ -1,0 +1,194 @@
+"""The parts of a configuration that no model brings: data, evaluation, the run itself, and the machine.
+
+Each option stands once, here; those of a model stand on its class, those of training in ``diffrec_jax.fit_options``.
+"""
+
+import dataclasses
+from typing import Any
+
+from diffrec_jax.evaluation import KS
+from diffrec_jax.evaluation.metrics import PROTOCOLS, list_lengths
+from diffrec_jax.mesh import mesh_sizes
+from diffrec_jax.models.baselines import EASE
+from diffrec_jax.options import Needs, again, check, option
+from experiments.settings import own_splits, selection
+
+SPLITS = ("temporal", "leave_one_out", "global_time", "random", "diffrec")
+EVAL_HISTORIES = ("train", "train+valid")
+LOG = Needs("data", "--data=LOG")
+TITLES = Needs("titles", "--titles=FILE")
+
+
+def of_log(default: Any, help: str, **more: Any) -> Any:
+    """An option that means nothing to a named dataset."""
+    return option(default, help, **{"needs": LOG, **more})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Where the interactions come from, and how they are prepared and split."""
+
+    dataset: str = option("ml-100k", "a named dataset, or a folder in the released layout (a path, or in --data_dir)")
+    data_dir: str = option("data", "folder in which --dataset=NAME is looked for")
+    data: str = option("", "your own log instead of --dataset: a csv, tsv (.gz), .inter or Parquet file, or a folder")
+    valid_data: str = of_log("", "validation part of your own split, with --test_data", rare=True)
+    test_data: str = of_log("", "test part of your own split, whose training part is --data", rare=True)
+    user_col: str = of_log("", "user column of --data")
+    item_col: str = of_log("", "item column of --data")
+    time_col: str = of_log("", "time column of --data: unix seconds, ms or µs, or ISO 8601")
+    rating_col: str = of_log("", "rating column of --data")
+    delimiter: str = of_log("", "what divides the fields of --data, such as ';'; by its name unless given", rare=True)
+    encoding: str = of_log("", "encoding of --data and --titles, utf-8 unless given", rare=True)
+    header: bool = of_log(True, "false: --data has no header, and --user_col=0 is its first column", rare=True)
+    titles: str = of_log("", "a csv, tsv or Parquet file (with a header) of titles of the items", rare=True)
+    title_col: str = of_log("", "title column of --titles", needs=TITLES, rare=True)
+    title_item_col: str = of_log("", "column of item ids in --titles", needs=TITLES, rare=True)
+    min_rating: float | None = of_log(None, "keep events that are rated at least this")
+    duplicates: str = of_log("first", "which event of a repeated pair is kept", choices=("first", "last"))
+    k_core: int = of_log(5, "keep users and items with at least this many events, repeatedly; 0 keeps all", at_least=0)
+    min_history: int = of_log(0, "then keep users with at least this many events", at_least=0)
+    split: str = option(
+        "",
+        "how a log is split, temporal unless said; diffrec is the recipe of the released ML-1M: ratings >= 4 and its "
+        "own 10-core",
+        choices=("", *SPLITS),
+    )
+    split_shares: str = option("", "train,valid,test shares such as 80,10,10 or 80,0,20; 70,10,20 unless given")
+    split_dates: str = option("", "dates at which --split=global_time cuts: VALID,TEST, or TEST without validation")
+    data_seed: int = option(0, "seed of random splits and of noise, shared by runs of several seeds", at_least=0)
+    noise: str = option("", "train on noise: random:SHARE, natural:all or natural:similar_size")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.data and self.dataset != DataOptions.dataset:
+            raise ValueError(f"dataset={self.dataset} and data={self.data} are two sources: drop one of them")
+        if self.split == "diffrec":
+            for name in ("k_core", "min_history"):
+                if getattr(self, name) != getattr(DataOptions, name):
+                    raise ValueError(
+                        f"{name}={getattr(self, name)} means nothing to split=diffrec, which brings its own 10-core: "
+                        "drop it"
+                    )
+            if self.duplicates != DataOptions.duplicates:
+                raise ValueError(f"duplicates={self.duplicates} means nothing to split=diffrec: it keeps the first")
+        own_splits.check(self)
+        object.__setattr__(self, "split_shares", own_splits.shares_text(self.split_shares))
+        if self.data and self.noise.startswith("natural") and self.min_rating is None:
+            raise ValueError(f"noise={self.noise} adds low ratings: say --min_rating, or nothing of the log is low")
+
+    @property
+    def name(self) -> str:
+        """The name of the data, for tables and default folders."""
+        path = self.data or self.dataset
+        if self.test_data and "/" in path.rstrip("/"):  # train.csv says less than its folder
+            path = path.rstrip("/").rsplit("/", 1)[0]
+        return path.rstrip("/").rsplit("/", 1)[-1].split(".")[0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClusterOptions:
+    """The clusters of items that a latent model needs."""
+
+    item_emb: str = option(
+        "lightgcn", "item embeddings to cluster: lightgcn, svd, or a .npy file (here or in the data's folder)"
+    )
+    n_cate: int = option(2, "number of item clusters", at_least=1)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LinearPathOptions:
+    """EASE beside a network; see ``models.linear_path``."""
+
+    linear_path: float = option(
+        0.0, "share of EASE's scores that is added to the network's; about 1, or 20 to logits; 0 for none", at_least=0.0
+    )
+    linear_l2: float = again(
+        EASE, "l2", help="strength λ of that EASE", search=None, needs=Needs("linear_path", "--linear_path=0.5")
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """What is measured, and what is shown of it."""
+
+    protocol: str = option("official", "convention of the printed table; both are recorded", choices=PROTOCOLS)
+    select: str = option(
+        selection.DEFAULT, "validation metric that chooses the epoch, such as ndcg@10 or standard:ndcg@10"
+    )
+    ks: tuple[int, ...] = option(KS, "list lengths K that are evaluated and recorded, such as 1,5,20")
+    segments: str = option("", "also say metrics by user group: a table with the columns user and group")
+    eval_history: str = option("train", "what the history holds when the test part is ranked", choices=EVAL_HISTORIES)
+
+    def __post_init__(self) -> None:
+        check(self)
+        selection.parse(self.select)
+        object.__setattr__(self, "ks", list_lengths(self.ks))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The run as a whole."""
+
+    seed: int = option(0, "seed of everything random")
+    seeds: int = option(1, "number of runs, of --seed and those after it, each in its own folder", at_least=1)
+    baselines: bool = option(True, "also evaluate popularity and EASE")
+    workdir: str = option("", "the run folder; runs/<flag file or dataset>-s<seed> if empty")
+    quiet: bool = option(False, "print nothing but errors and, at the end, where the result is")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TraceOptions:
+    """A closer look at training."""
+
+    profile_steps: str = option("", "FIRST:LAST, as in 10:15: trace these training steps, for TensorBoard", rare=True)
+
+    def __post_init__(self) -> None:
+        first, _, last = self.profile_steps.partition(":")
+        if self.profile_steps and not (first.isdigit() and last.isdigit() and int(first) < int(last)):
+            raise ValueError(
+                f"profile_steps={self.profile_steps} is no FIRST:LAST such as 10:15, with FIRST before LAST"
+            )
+
+    @property
+    def steps(self) -> tuple[int, int] | None:
+        """First step to trace, and the one to stop before; None without."""
+        first, _, last = self.profile_steps.partition(":")
+        return (int(first), int(last)) if last else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MachineOptions:
+    """Devices and processes."""
+
+    mesh: str = option(
+        "", "devices: users:4,items:2 spreads rows over 4 and the catalogue over 2; rows over all unless given"
+    )
+    compile_cache: bool = option(False, "keep compiled programs for the next run, in your own cache folder")
+    multihost: bool = option(
+        False, "be one of several processes that share one run; start this command in each", rare=True
+    )
+    coordinator: str = option(
+        "", "HOST:PORT of process 0, where JAX cannot find out by itself", needs=Needs("multihost", "--multihost"),
+        rare=True,
+    )  # fmt: skip
+    process_id: int | None = option(
+        None, "number of this process, from 0", needs=Needs("multihost", "--multihost"), rare=True
+    )
+    process_count: int | None = option(None, "number of processes", needs=Needs("multihost", "--multihost"), rare=True)
+    join_timeout: int = option(
+        300, "seconds in which all processes must have come", at_least=1, needs=Needs("multihost", "--multihost"),
+        rare=True,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        check(self)
+        mesh_sizes(self.mesh)  # refuses what is no mesh
