@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from diffrec_jax.data.interactions import CSR, Interactions, merge, overlap
+from diffrec_jax.data.events import CSR, Events, merge, overlap
 from diffrec_jax.serving.vocabulary import Vocabulary
 
-Log = CSR | Interactions
+Log = CSR | Events
 
 
 def checked_log(data: Any, name: str) -> Log:
@@ -18,7 +18,7 @@ def checked_log(data: Any, name: str) -> Log:
     Raises:
       ValueError: for anything else, such as a whole split.
     """
-    if isinstance(data, CSR | Interactions):
+    if isinstance(data, CSR | Events):
         return data
     hint = ": take it apart, train, valid, test = split" if hasattr(data, "train") else ""
     raise ValueError(f"{name} is a {type(data).__name__} and must be an Interactions or a CSR{hint}")
@@ -26,7 +26,7 @@ def checked_log(data: Any, name: str) -> Log:
 
 def vocabulary_of(data: Log) -> Vocabulary:
     """The raw ids of a log; those of rows without raw ids are their numbers."""
-    if isinstance(data, Interactions):
+    if isinstance(data, Events):
         return Vocabulary(data.user_ids, data.item_ids, data.item_titles)
     return Vocabulary.numbers(data.n_users, data.n_items)
 

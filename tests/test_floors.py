@@ -1,6 +1,7 @@
 """The floors of the house, read from its imports: they point downwards, and no file is too long to read."""
 
 import ast
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,8 @@ LEVELS = {
     "testing": 7,
     "": 8,  # diffrec_jax/__init__.py, which offers what the others hold
 }
+# What the library imports of itself when it is first needed: listing models is to cost nothing.
+LATE = {"diffrec_jax.models.registry": {"diffrec_jax.models.contract"}}
 
 
 def files(package: str) -> dict[str, Path]:
@@ -33,12 +36,15 @@ def files(package: str) -> dict[str, Path]:
     return found
 
 
-def imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
-    """The modules among ``known`` that a file imports, also inside functions; not what only types need."""
+def imports(path: Path, known: dict[str, Path], *, late: bool = False) -> Iterator[str]:
+    """The modules among ``known`` that a file imports, or only those ``late``: inside functions; not what only types
+    need.
+    """
     tree = ast.parse(path.read_text())
     for node in [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]:
         node.body = []
-    for node in ast.walk(tree):
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for node in itertools.chain.from_iterable(map(ast.walk, functions if late else [tree])):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -103,6 +109,15 @@ def test_the_library_imports_downwards_and_never_the_experiments():
             if here != there and LEVELS.get(here, 0) <= LEVELS.get(there, 0) and there in LEVELS:
                 upwards.append(f"{name} -> {other}")
     assert not upwards
+
+
+def test_no_modules_of_the_library_import_each_other_in_a_circle():
+    assert not circles({name: ARROWS[name] & LIBRARY.keys() for name in LIBRARY})
+
+
+def test_the_library_imports_itself_where_a_reader_looks_for_it():
+    late = {name: set(imports(path, LIBRARY, late=True)) for name, path in LIBRARY.items()}
+    assert {name: to for name, to in late.items() if to} == LATE
 
 
 def test_circles_are_found_where_there_are_some():

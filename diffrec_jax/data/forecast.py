@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows, make_rows
 

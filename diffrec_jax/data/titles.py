@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffrec_jax.data.delimited import TextFile
-from diffrec_jax.data.interactions import Interactions
+from diffrec_jax.data.events import EventsT
 from diffrec_jax.data.naming import resolve
 
 _FLAGS = {"item": "title_item_col"}
@@ -57,7 +57,7 @@ def read_titles(
     return titles
 
 
-def with_titles(data: Interactions, titles: Mapping[Any, str] | None) -> Interactions:
+def with_titles(data: EventsT, titles: Mapping[Any, str] | None) -> EventsT:
     """The log with a title for every item: from `titles` by raw id, else the raw id itself.
 
     A whole-number id may be spelled as text in either place; spaces around it do not count.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from diffrec_jax.data.interactions import overlap
+from diffrec_jax.data.events import overlap
 from diffrec_jax.data.rows import device_csr, take_rows
 from diffrec_jax.evaluation import metrics as metrics_lib
 from diffrec_jax.evaluation import shown

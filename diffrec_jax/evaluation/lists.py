@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diffrec_jax.data.columns import encode_ids
-from diffrec_jax.data.interactions import CSR, Interactions
+from diffrec_jax.data.events import CSR, Events
 from diffrec_jax.evaluation.beyond import beyond_accuracy
 from diffrec_jax.evaluation.evaluator import KS, Evaluation
 from diffrec_jax.evaluation.metrics import list_lengths, ranking_metrics
@@ -28,12 +28,12 @@ Ids: TypeAlias = Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray
 def evaluate_lists(
     users: Ids,
     items: Ids,
-    truth: Interactions,
+    truth: Events,
     *,
     scores: Any = None,
     ranks: Any = None,
-    train: Interactions | None = None,
-    seen: CSR | Interactions | None = None,
+    train: Events | None = None,
+    seen: CSR | Events | None = None,
     ks: Sequence[int] = KS,
 ) -> Evaluation:
     """Judge lists against held-out items.
@@ -102,19 +102,17 @@ def evaluate_lists(
 def _seen(truth: Any, train: Any, seen: Any) -> CSR | None:
     """What users have already, in the numbers of ``truth``; refuses logs of other users or items."""
     for name, log in (("truth", truth), ("train", train), ("seen", seen)):
-        fits = (
-            isinstance(log, Interactions) or (name != "truth" and log is None) or (name == "seen" and type(log) is CSR)
-        )
+        fits = isinstance(log, Events) or (name != "truth" and log is None) or (name == "seen" and type(log) is CSR)
         if not fits:
             raise ValueError(f"{name} is a {type(log).__name__} and must be an Interactions, such as split.test")
-        if isinstance(log, Interactions):
+        if isinstance(log, Events):
             same = np.array_equal(log.user_ids, truth.user_ids) and np.array_equal(log.item_ids, truth.item_ids)
         else:
             same = log is None or (log.n_users, log.n_items) == (truth.n_users, truth.n_items)
         if not same:
             raise ValueError(f"{name} and truth number their users and items differently: take both from one split")
     log = train if seen is None else seen
-    return log.csr() if isinstance(log, Interactions) else log
+    return log.csr() if isinstance(log, Events) else log
 
 
 def _numbers(ids: Ids, known: np.ndarray, what: str) -> np.ndarray:
@@ -154,7 +152,7 @@ def _spelled(ids: np.ndarray) -> pa.Array:
     return pa.array(ids).cast(pa.string()) if ids.dtype.kind in "iu" else pa.array(list(map(str, ids)), pa.string())
 
 
-def _standing(truth: Interactions, train: Interactions | None) -> np.ndarray:
+def _standing(truth: Events, train: Events | None) -> np.ndarray:
     """Where each item stands among items of equal score, [I + 1]; the last one is for unknown items."""
     if train is not None:
         place = np.asarray(Standing.of(truth.item_ids, train.csr()).place)
@@ -275,7 +273,7 @@ def _metrics(row: np.ndarray, place: np.ndarray, n_truth: np.ndarray, ks: Sequen
 
 
 def _beyond(
-    item: np.ndarray, hit: np.ndarray, place: np.ndarray, held_out: CSR, train: Interactions, ks: Sequence[int]
+    item: np.ndarray, hit: np.ndarray, place: np.ndarray, held_out: CSR, train: Events, ks: Sequence[int]
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Metrics beyond accuracy, and how often each item was listed and rightly so, at each K."""
     n_items, rows = train.n_items, train.csr()

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 
 
 class Standing(struct.PyTreeNode):

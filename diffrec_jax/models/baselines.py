@@ -19,8 +19,8 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.forecast import check_forecast, cut, future_weights
-from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency, weights_of
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.data.times import MICROSECONDS_PER_DAY

@@ -12,7 +12,7 @@ scikit-learn is loaded where it is used: a second that every command and every m
 import numpy as np
 import scipy.sparse
 
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.models.cluster_vae import Clusters
 
 N_STARTS = 10

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import jax
 import optax
 
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.space import Range

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.baselines import check_fit_weighted, interaction_matrix

@@ -29,7 +29,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.contract import ClosedForm

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from diffrec_jax.data.columns import encode_times
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.times import MICROSECONDS_PER_DAY
 from diffrec_jax.serving import asked_ids
 from diffrec_jax.serving.vocabulary import Vocabulary, lists_to_codes

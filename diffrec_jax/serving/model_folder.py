@@ -29,7 +29,7 @@ from etils import epath
 
 from diffrec_jax import files
 from diffrec_jax._version import __version__
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.models.contract import Scorer
 from diffrec_jax.models.registry import HOMES, load_class

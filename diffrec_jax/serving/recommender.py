@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from diffrec_jax.data.interactions import merge
+from diffrec_jax.data.events import merge
 from diffrec_jax.evaluation.standing import Standing
 from diffrec_jax.serving import asked_ids, choices, explain, pairs, shown
 from diffrec_jax.serving import histories as histories_lib
