@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 DOORS, ROOMS = 14, 4  # at most
 LINES = 350  # of a file, at most
+SCREEN = 80  # lines of a function of the library, at most
 FLOORS = {"settings": 0, "reporting": 1, "running": 2, "benchmarks": 3, "": 3}  # of experiments; "": the doors
 # Of the library: an import leads to a lower number, or stays in its room. Files beside the rooms are at the bottom,
 # but for those that tie rooms together.
@@ -129,3 +130,13 @@ def test_circles_are_found_where_there_are_some():
 def test_every_file_can_be_read_in_a_sitting(package):
     lengths = {name: len(path.read_text().splitlines()) for name, path in files(package).items()}
     assert not {name: length for name, length in lengths.items() if length > LINES}
+
+
+def test_every_function_of_the_library_can_be_seen_at_once():
+    long = {
+        f"{name}.{node.name}"
+        for name, path in LIBRARY.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.lineno >= SCREEN
+    }
+    assert long <= {"diffrec_jax.api.fit", "diffrec_jax.training.loop.fit"}
