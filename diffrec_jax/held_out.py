@@ -1,8 +1,7 @@
 """Logs in the numbers of the training data, and what of them may be recommended."""
 
 import functools
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from diffrec_jax.serving.vocabulary import Vocabulary
 Log = CSR | Events
 
 
-def checked_log(data: Any, name: str) -> Log:
+def checked_log(data: object, name: str) -> Log:
     """``data``, if it is a log.
 
     Raises:
@@ -51,7 +50,13 @@ def numbered(vocabulary: Vocabulary, data: Log, name: str) -> CSR:
     return CSR.from_pairs(users, items, n_users=n_users, n_items=n_items, times=data.times)
 
 
-def _renumbered(codes: np.ndarray, ids: np.ndarray, ours: np.ndarray, look_up: Any, what: str) -> np.ndarray:
+def _renumbered(
+    codes: np.ndarray,
+    ids: np.ndarray,
+    ours: np.ndarray,
+    look_up: Callable[[np.ndarray], tuple[np.ndarray, list[object]]],
+    what: str,
+) -> np.ndarray:
     if len(ids) == len(ours) and np.array_equal(ids, ours):
         return codes
     found: np.ndarray = look_up(ids)[0][codes]

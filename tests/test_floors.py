@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 DOORS, ROOMS = 14, 4  # at most
 LINES = 350  # of a file, at most
+UNTYPED = 50  # parameters and returns of the library that may be Any
 SCREEN = 80  # lines of a function of the library, at most
 FLOORS = {"settings": 0, "reporting": 1, "running": 2, "benchmarks": 3, "": 3}  # of experiments; "": the doors
 # Of the library: an import leads to a lower number, or stays in its room. Files beside the rooms are at the bottom,
@@ -140,3 +142,33 @@ def test_every_function_of_the_library_can_be_seen_at_once():
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.lineno >= SCREEN
     }
     assert long <= {"diffrec_jax.api.fit", "diffrec_jax.training.loop.fit"}
+
+
+def untyped(path: Path) -> Iterator[str]:
+    """The parameters and returns of a file's functions whose annotation is, or contains, ``Any``.
+
+    Names for trees of arrays (``types.PyTree``, and ``Params``, ``Prepared`` and ``Memory`` in ``models.contract``)
+    are not counted: Python has no type for them.
+    """
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            every = node.args
+            given = [*every.posonlyargs, *every.args, *every.kwonlyargs, every.vararg, every.kwarg]
+            annotated = {each.arg: each.annotation for each in given if each is not None} | {"return": node.returns}
+            for name, annotation in annotated.items():
+                text = "" if annotation is None else ast.unparse(annotation)
+                if re.search(r"\bAny\b", text):
+                    yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {name}: {text}"
+
+
+def test_signatures_of_the_library_say_what_they_take_and_give():
+    found = [line for path in LIBRARY.values() for line in untyped(path)]
+    assert len(found) <= UNTYPED, "\n".join(found)
+    assert not [line for line in found if line.startswith(("diffrec_jax/diffusion", "diffrec_jax/evaluation"))]
+
+
+def test_untyped_signatures_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    file = tmp_path / "a.py"
+    file.write_text("def f(a: Any, b: 'list[Any] | None', c: Anyone, *d: int, e=1, **g: Any) -> dict[str, Any]: ...\n")
+    assert [line.split(": ")[1] for line in untyped(file)] == ["a", "b", "g", "return"]

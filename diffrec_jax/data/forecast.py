@@ -13,7 +13,7 @@ history at several places that lie evenly, instead of random ones. Source: ours;
 reconstruct itself.
 """
 
-from typing import Any
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,18 @@ import numpy as np
 from diffrec_jax.data.events import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows, make_rows
+
+
+class Forecasts(Protocol):
+    """A model that may be trained on futures."""
+
+    @property
+    def forecast(self) -> float:
+        """The half-life of the futures, in interactions; 0 reconstructs rows."""
+
+    @property
+    def training_recency(self) -> Recency | None:
+        """The kernel of the rows it is trained on."""
 
 
 def check_forecast(forecast: float, recency: Recency | None) -> None:
@@ -36,7 +48,7 @@ def check_forecast(forecast: float, recency: Recency | None) -> None:
         )
 
 
-def shown_and_asked(model: Any, rows: Rows, key: jax.Array) -> tuple[Rows, Rows | None]:
+def shown_and_asked(model: Forecasts, rows: Rows, key: jax.Array) -> tuple[Rows, Rows | None]:
     """What a training batch shows a model, and what it is to predict: None where that is the same, without forecast.
 
     ``model`` has ``forecast`` and ``training_recency``; see ``past_and_future`` for the rest.
@@ -85,4 +97,5 @@ def cut(csr: CSR, share: float) -> tuple[CSR, CSR]:
 def future_weights(future: CSR, half_life: float) -> np.ndarray:
     """Eq. 2 for the futures that ``cut`` gives: ``[N]`` float32, 1 for the first of each."""
     ahead = np.arange(len(future.indices)) - np.repeat(future.indptr[:-1], future.lengths())
-    return np.exp2(-ahead / half_life).astype(np.float32)
+    weights: np.ndarray = np.exp2(-ahead / half_life).astype(np.float32)
+    return weights

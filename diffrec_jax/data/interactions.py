@@ -6,16 +6,14 @@ which know `Events` only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from diffrec_jax.data import preprocess, readers, splits
 from diffrec_jax.data.events import CSR, Events, FilterReport, checksum, merge, overlap
+from diffrec_jax.data.objects import Values
 from diffrec_jax.data.splits import Split
+from diffrec_jax.data.titles import Titles
 
 __all__ = ["CSR", "Events", "FilterReport", "Interactions", "Split", "checksum", "merge", "overlap"]
 
@@ -34,12 +32,12 @@ class Interactions(Events):
     @classmethod
     def from_arrays(
         cls,
-        users: Sequence[Any] | np.ndarray,
-        items: Sequence[Any] | np.ndarray,
+        users: Values,
+        items: Values,
         *,
-        times: Any = None,
-        ratings: Any = None,
-        item_titles: Mapping[Any, str] | None = None,
+        times: Values | None = None,
+        ratings: Values | None = None,
+        item_titles: Titles | None = None,
     ) -> Interactions:
         """From raw ids (strings or integers), optional times (unix s/ms/us, ISO 8601, datetime64) and ratings."""
         return cls.of(readers.from_arrays(users, items, times=times, ratings=ratings, item_titles=item_titles))
@@ -77,7 +75,7 @@ class Interactions(Events):
     @classmethod
     def from_frame(
         cls,
-        frame: Any,
+        frame: object,
         *,
         user: str | None = None,
         item: str | None = None,

@@ -12,9 +12,8 @@ text files have no types, so there a column of nothing but whole numbers holds w
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,10 +23,10 @@ from diffrec_jax.data.columns import encode_ids, encode_ratings, encode_times, t
 from diffrec_jax.data.delimited import TEXT_SUFFIXES, TextFile
 from diffrec_jax.data.events import Events
 from diffrec_jax.data.naming import Names, listed, resolve
-from diffrec_jax.data.objects import as_column, frame_columns
+from diffrec_jax.data.objects import Values, as_column, frame_columns
 from diffrec_jax.data.preprocess import keep_events
 from diffrec_jax.data.released import is_released, read_released
-from diffrec_jax.data.titles import read_titles, with_titles
+from diffrec_jax.data.titles import Titles, read_titles, with_titles
 
 __all__ = [
     "from_arrays",
@@ -174,7 +173,7 @@ def read_parquet(
 
 
 def from_frame(
-    frame: Any,
+    frame: object,
     *,
     user: str | None = None,
     item: str | None = None,
@@ -193,12 +192,12 @@ def from_frame(
 
 
 def from_arrays(
-    users: Sequence[Any] | np.ndarray,
-    items: Sequence[Any] | np.ndarray,
+    users: Values,
+    items: Values,
     *,
-    times: Any = None,
-    ratings: Any = None,
-    item_titles: Mapping[Any, str] | None = None,
+    times: Values | None = None,
+    ratings: Values | None = None,
+    item_titles: Titles | None = None,
 ) -> Events:
     """Equally long arrays or lists of raw ids, and optional times and ratings; titles by raw item id."""
     given = {"user": users, "item": items, "time": times, "rating": ratings}

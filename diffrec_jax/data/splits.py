@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -117,7 +116,7 @@ def global_time(
     train: float = 0.7,
     valid: float = 0.1,
     test: float = 0.2,
-    cuts: Sequence[Any] | None = None,
+    cuts: Sequence[object] | None = None,
     name: str = "log",
 ) -> Split:
     """Two moments for everybody, placed so that the shares of events come out as near as ties in time allow.
@@ -274,7 +273,8 @@ def _parts(users: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     starts = np.cumsum(np.bincount(users, minlength=bounds.shape[1]))
     starts = np.concatenate([[0], starts[:-1]])
     position = np.arange(len(users)) - starts[users]
-    return (position >= bounds[0][users]).astype(np.int8) + (position >= bounds[1][users])
+    part: np.ndarray = (position >= bounds[0][users]).astype(np.int8) + (position >= bounds[1][users])
+    return part
 
 
 def _order(data: Events) -> np.ndarray | None:

@@ -22,12 +22,11 @@ import functools
 import itertools
 import zlib
 from collections.abc import Sequence
-from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.denoiser import ACTIVATIONS
@@ -220,7 +219,7 @@ class ClusterVAE(nn.Module):
         kernels = jax.scipy.linalg.block_diag(*(kernel for kernel, _ in last))
         return jnp.concatenate([kernels, jnp.concatenate([bias for _, bias in last])[None, :]]).T
 
-    def _needed(self, layers: Sequence[Any], width: int) -> int:
+    def _needed(self, layers: Sequence[tuple[jax.Array, jax.Array]], width: int) -> int:
         """How many columns of the first layer the mean depends on: half of them if it is the only layer."""
         return width if len(layers) == 1 else layers[0][0].shape[1]
 

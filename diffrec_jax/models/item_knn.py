@@ -16,7 +16,7 @@ Letters: U users, I items, K neighbours, B rows, L longest history.
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from diffrec_jax.data.events import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.baselines import check_fit_weighted, interaction_matrix
-from diffrec_jax.models.contract import ClosedForm, Params
+from diffrec_jax.models.contract import ClosedForm, Params, Prepared
 from diffrec_jax.space import Choice, Range, Real, Whole
 
 PRODUCTS_AT_ONCE = 2**24  # at most about so many entries of XᵀX in memory; 12 bytes each, and as many again to sort
@@ -103,7 +103,7 @@ class ItemKNN(ClosedForm):
         row = jnp.arange(n_items)[:, None]
         return jnp.zeros((n_items, n_items)).at[row, params["items"]].set(params["similarity"], mode="drop")
 
-    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
         """The votes of Eq. 2, ``[B, I]``, one position of all histories at a time."""
         if tables is not None:
             return rows.product(tables)
@@ -118,7 +118,8 @@ class ItemKNN(ClosedForm):
             return votes.at[row, liked].add(weight * similarity, mode="drop")
 
         zeros = jnp.zeros((n_rows, n_items), params["similarity"].dtype)
-        return jax.lax.fori_loop(0, jnp.max(rows.lengths, initial=0), body, zeros)
+        scores: jax.Array = jax.lax.fori_loop(0, jnp.max(rows.lengths, initial=0), body, zeros)
+        return scores
 
 
 def _largest(similarity: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:

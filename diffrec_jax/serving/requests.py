@@ -3,8 +3,9 @@
 What is too much, unknown or contradictory is refused with 4xx and one sentence.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from fastapi import HTTPException
@@ -18,7 +19,7 @@ from diffrec_jax.serving.vocabulary import EXACT_IN_JAVASCRIPT
 LONGEST_ID = 512
 
 
-def _whole(id_: Any) -> Any:
+def _whole(id_: object) -> object:
     """An id that came as a float, such as 12.0, as the whole number it is; refuses what is no id."""
     if isinstance(id_, float) and id_.is_integer() and abs(id_) <= EXACT_IN_JAVASCRIPT:
         return int(id_)
@@ -79,7 +80,7 @@ class SimilarRequest(BaseModel):
 def question(recommender: Recommender, request: RecommendRequest, limits: Limits) -> Question:
     """What a request asks; refuses what is too much or unknown."""
     at_most(request.k, limits.k, "k")
-    unknown: dict[str, list[Any]] = {}
+    unknown: dict[str, list[object]] = {}
     numbers: dict[str, np.ndarray | None] = {"candidates": None, "exclude": None}
     for name, what in (("candidates", "candidates"), ("exclude", "items to exclude")):
         ids = getattr(request, name)
@@ -125,7 +126,7 @@ def _asked(recommender: Recommender, request: Person, limits: Limits) -> Asked:
     return asked
 
 
-def _known(recommender: Recommender, ids: list[Any]) -> tuple[np.ndarray, list[Any]]:
+def _known(recommender: Recommender, ids: Sequence[object]) -> tuple[np.ndarray, list[object]]:
     """Numbers of the known items, and the unknown ids, each once."""
     numbers, unknown = recommender.vocabulary.items(ids)
     return numbers[numbers >= 0], list(dict.fromkeys(unknown))

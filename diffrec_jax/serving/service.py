@@ -6,7 +6,7 @@ nobody: bodies, histories, lists and queues have limits, and no request can make
 
 import json
 from importlib import resources
-from typing import Annotated, Any
+from typing import Annotated, TypeAlias
 
 import numpy as np
 from fastapi import FastAPI, HTTPException, Query, Request, Response
@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from diffrec_jax._version import __version__
-from diffrec_jax.serving.answers import answer, item_document
+from diffrec_jax.serving.answers import Answer, answer, item_document
 from diffrec_jax.serving.batcher import MicroBatcher, OverloadedError
 from diffrec_jax.serving.edge import Edge
 from diffrec_jax.serving.measures import Measures
@@ -36,6 +36,7 @@ from diffrec_jax.serving.requests import (
 __all__ = ["Limits", "create_app", "warm_up"]
 
 PATHS = ("/", "/recommend", "/score", "/similar", "/search", "/health", "/metrics", "/docs", "/openapi.json")
+Batcher: TypeAlias = MicroBatcher[Question, Answer]
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 
 
@@ -44,7 +45,7 @@ class Json(Response):
 
     media_type = "application/json"
 
-    def render(self, content: Any) -> bytes:
+    def render(self, content: object) -> bytes:
         """Encode."""
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
@@ -59,7 +60,7 @@ def create_app(recommender: Recommender, limits: Limits | None = None) -> FastAP
     limits = Limits() if limits is None else limits
     app = FastAPI(title="diffrec_jax", version=__version__, description="Recommendations from a trained model.")
     measures = Measures()
-    batcher = MicroBatcher[Question, dict[str, Any]](
+    batcher = Batcher(
         lambda questions: answer(recommender, questions),
         max_batch=limits.batch,
         max_waiting=limits.waiting,
@@ -78,9 +79,7 @@ def create_app(recommender: Recommender, limits: Limits | None = None) -> FastAP
     return app
 
 
-def _offer_answers(
-    app: FastAPI, recommender: Recommender, batcher: MicroBatcher[Question, dict[str, Any]], limits: Limits
-) -> None:
+def _offer_answers(app: FastAPI, recommender: Recommender, batcher: Batcher, limits: Limits) -> None:
     """The paths that answer with items."""
 
     @app.post("/recommend", response_class=Json)
@@ -102,10 +101,9 @@ def _offer_answers(
             raise HTTPException(404, f"item {shown(request.item)} is not in the model")
         found = await batcher.run(lambda: recommender.similar_items([request.item], request.k))
         numbers = recommender.vocabulary.items(found["similar"])[0].tolist()
-        items = [
-            {**item_document(recommender, n), "score": score, "rank": rank}
-            for rank, (n, score) in enumerate(zip(numbers, found["score"].tolist()), 1)
-        ]
+        items = [item_document(recommender, n) for n in numbers]
+        for rank, (item, score) in enumerate(zip(items, found["score"].tolist()), 1):
+            item["score"], item["rank"] = score, rank
         return Json({"items": items})
 
     @app.get("/search", response_class=Json)
@@ -117,9 +115,7 @@ def _offer_answers(
         return Json({"items": [item_document(recommender, n) for n in recommender.vocabulary.search(q, limit=limit)]})
 
 
-def _offer_state(
-    app: FastAPI, recommender: Recommender, batcher: MicroBatcher[Question, dict[str, Any]], measures: Measures
-) -> None:
+def _offer_state(app: FastAPI, recommender: Recommender, batcher: Batcher, measures: Measures) -> None:
     """The paths that say how the service is, and its page."""
 
     @app.get("/health", response_class=Json)
