@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # under their own names: these are public
     from diffrec_jax.api import Fitted as Fitted
     from diffrec_jax.api import evaluate as evaluate
     from diffrec_jax.api import fit as fit
-    from diffrec_jax.data.interactions import CSR as CSR
+    from diffrec_jax.data.events import CSR as CSR
     from diffrec_jax.data.interactions import Interactions as Interactions
     from diffrec_jax.data.recency import Recency as Recency
     from diffrec_jax.evaluation import evaluate_lists as evaluate_lists
@@ -40,8 +40,8 @@ if TYPE_CHECKING:  # under their own names: these are public
     from diffrec_jax.serving import load as load
 
 _HOMES = {
-    "CSR": "data.interactions",
     "FitOptions": "fit_options",
+    "CSR": "data.events",
     "Fitted": "api",
     "Interactions": "data.interactions",
     "Recency": "data.recency",

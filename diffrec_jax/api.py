@@ -13,7 +13,7 @@ from etils import epath
 from jax.sharding import Mesh
 from rich.console import Console
 
-from diffrec_jax.data.interactions import CSR, Interactions, checksum, merge
+from diffrec_jax.data.events import CSR, Events, checksum, merge
 from diffrec_jax.data.rows import device_csr
 from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
 from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS, list_lengths, parse_metric
@@ -85,8 +85,8 @@ class Fitted:
 
 def fit(
     model: Scorer,
-    train: CSR | Interactions,
-    valid: CSR | Interactions | None = None,
+    train: CSR | Events,
+    valid: CSR | Events | None = None,
     *,
     options: FitOptions | None = None,
     workdir: str | Path | None = None,
@@ -248,9 +248,9 @@ def _validated(selection: tuple[str, str], ks: Sequence[int]) -> tuple[int, ...]
 
 def evaluate(
     fitted: Fitted,
-    truth: CSR | Interactions,
+    truth: CSR | Events,
     *,
-    seen: CSR | Interactions | Sequence[CSR | Interactions] | None = None,
+    seen: CSR | Events | Sequence[CSR | Events] | None = None,
     with_valid: bool = False,
     seed: int = 0,
     ks: Sequence[int] = KS,

@@ -11,40 +11,41 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from etils import epath
 
+from diffrec_jax.types import PathLike
 
-def is_remote(path: Any) -> bool:
+
+def is_remote(path: PathLike) -> bool:
     """Whether the path is that of an object store, which has no renaming and no locks, and writes files whole."""
     return "://" in os.fspath(path)
 
 
-def absolute(path: Any) -> epath.Path:
+def absolute(path: PathLike) -> epath.Path:
     """The path from the root; one on a remote store is so already."""
     return epath.Path(path) if is_remote(path) else epath.Path(Path(path).absolute())
 
 
-def write_atomically(path: Any, content: str | bytes) -> None:
+def write_atomically(path: PathLike, content: str | bytes) -> None:
     """Write a file so that a reader, or a process that comes after a crash, sees the old content or the new.
 
     Raises:
       OSError: if it cannot be written, with the path and what to do; the old content is still there.
     """
-    path = epath.Path(path)
+    place = epath.Path(path)
     data = content.encode() if isinstance(content, str) else content
     with explained(path):
         if is_remote(path):
-            path.write_bytes(data)
+            place.write_bytes(data)
             return
-        temporary = path.with_name(f".{path.name}.new")
+        temporary = place.with_name(f".{place.name}.new")
         try:
             with open(temporary, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, place)
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -52,7 +53,7 @@ def write_atomically(path: Any, content: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(path: Any) -> Iterator[Path]:
+def new_folder(path: PathLike) -> Iterator[Path]:
     """A local folder to write into; at the end it becomes ``path``, in place of an earlier one.
 
     On a remote store the files are put there one after the other, in the order they were written in.
@@ -60,13 +61,12 @@ def new_folder(path: Any) -> Iterator[Path]:
     Raises:
       OSError: if it cannot be written, with the path and what to do; an earlier folder is still there.
     """
-    path = epath.Path(path)
     with explained(path):
         if is_remote(path):
             with tempfile.TemporaryDirectory() as temporary:
                 yield Path(temporary)
                 for file in sorted(Path(temporary).iterdir(), key=lambda file: file.stat().st_mtime_ns):
-                    (path / file.name).write_bytes(file.read_bytes())
+                    (epath.Path(path) / file.name).write_bytes(file.read_bytes())
             return
         place = Path(path)
         temporary_path, old = (place.with_name(f".{place.name}.{word}") for word in ("new", "old"))
@@ -85,7 +85,7 @@ def new_folder(path: Any) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def explained(path: Any) -> Iterator[None]:
+def explained(path: PathLike) -> Iterator[None]:
     """Turn a failure to write into one sentence about ``path``: what is the matter and what to do."""
     try:
         yield
@@ -95,7 +95,7 @@ def explained(path: Any) -> Iterator[None]:
         raise OSError(cannot_write(path, error.errno)) from error
 
 
-def cannot_write(path: Any, number: int) -> str:
+def cannot_write(path: PathLike, number: int) -> str:
     """The sentence for one of the numbers of ``errno``."""
     remedies = {
         errno.ENOSPC: "make room",

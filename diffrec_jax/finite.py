@@ -6,11 +6,13 @@ are made ``rankable`` before they are sorted: NaN becomes +inf, and the head of 
 Letters: B users, I items, K list length.
 """
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from diffrec_jax.types import PyTree
 
 ADVICE = "lower the learning rate, or look at the data and the hyper-parameters, and train it again"
 
@@ -27,7 +29,7 @@ class NonFiniteScoresError(ArithmeticError):
 
 
 @jax.jit
-def _finite(tree: Any) -> jax.Array:
+def _finite(tree: PyTree) -> jax.Array:
     found = jnp.ones((), bool)
     for leaf in jax.tree.leaves(tree):
         if jnp.issubdtype(leaf.dtype, jnp.inexact):
@@ -35,12 +37,12 @@ def _finite(tree: Any) -> jax.Array:
     return found
 
 
-def all_finite(tree: Any) -> bool:
+def all_finite(tree: PyTree) -> bool:
     """Whether every number of the arrays of a tree is finite; one pass over them, on their devices."""
     return bool(_finite(tree))
 
 
-def check_parameters(params: Any, model: Any) -> None:
+def check_parameters(params: PyTree, model: object) -> None:
     """Refuse parameters that are not finite.
 
     Args:
@@ -66,11 +68,13 @@ def unranked(values: Array, n_left: Array | None = None) -> Array:
       values: ``[B, K]`` of ``top_k`` of ``rankable`` scores, best first.
       n_left: ``[B]`` int, how many items were not masked; given, a list without any number is seen too.
     """
-    bad = values[:, 0] == jnp.inf
-    return bad if n_left is None else bad | ((values[:, 0] == -jnp.inf) & (n_left > 0))
+    bad: Array = values[:, 0] == jnp.inf
+    if n_left is not None:
+        bad = bad | ((values[:, 0] == -jnp.inf) & (n_left > 0))
+    return bad
 
 
-def check_scores(bad: np.ndarray, model: Any) -> None:
+def check_scores(bad: np.ndarray, model: object) -> None:
     """Refuse lists by scores that are no numbers.
 
     Args:
@@ -88,5 +92,5 @@ def check_scores(bad: np.ndarray, model: Any) -> None:
         )
 
 
-def _name(model: Any) -> str:
+def _name(model: object) -> str:
     return model if isinstance(model, str) else type(model).__name__

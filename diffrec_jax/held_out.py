@@ -1,24 +1,23 @@
 """Logs in the numbers of the training data, and what of them may be recommended."""
 
 import functools
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from diffrec_jax.data.interactions import CSR, Interactions, merge, overlap
+from diffrec_jax.data.events import CSR, Events, merge, overlap
 from diffrec_jax.serving.vocabulary import Vocabulary
 
-Log = CSR | Interactions
+Log = CSR | Events
 
 
-def checked_log(data: Any, name: str) -> Log:
+def checked_log(data: object, name: str) -> Log:
     """``data``, if it is a log.
 
     Raises:
       ValueError: for anything else, such as a whole split.
     """
-    if isinstance(data, CSR | Interactions):
+    if isinstance(data, CSR | Events):
         return data
     hint = ": take it apart, train, valid, test = split" if hasattr(data, "train") else ""
     raise ValueError(f"{name} is a {type(data).__name__} and must be an Interactions or a CSR{hint}")
@@ -26,7 +25,7 @@ def checked_log(data: Any, name: str) -> Log:
 
 def vocabulary_of(data: Log) -> Vocabulary:
     """The raw ids of a log; those of rows without raw ids are their numbers."""
-    if isinstance(data, Interactions):
+    if isinstance(data, Events):
         return Vocabulary(data.user_ids, data.item_ids, data.item_titles)
     return Vocabulary.numbers(data.n_users, data.n_items)
 
@@ -51,7 +50,13 @@ def numbered(vocabulary: Vocabulary, data: Log, name: str) -> CSR:
     return CSR.from_pairs(users, items, n_users=n_users, n_items=n_items, times=data.times)
 
 
-def _renumbered(codes: np.ndarray, ids: np.ndarray, ours: np.ndarray, look_up: Any, what: str) -> np.ndarray:
+def _renumbered(
+    codes: np.ndarray,
+    ids: np.ndarray,
+    ours: np.ndarray,
+    look_up: Callable[[np.ndarray], tuple[np.ndarray, list[object]]],
+    what: str,
+) -> np.ndarray:
     if len(ids) == len(ours) and np.array_equal(ids, ours):
         return codes
     found: np.ndarray = look_up(ids)[0][codes]

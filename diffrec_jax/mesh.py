@@ -6,16 +6,18 @@ replicated. The mesh is passed, never set globally, and its axis types are state
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.tree_util import KeyPath
+
+from diffrec_jax.types import HasShape, PyTree
 
 
-def make_mesh(*, users: int | None = None, items: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+def make_mesh(*, users: int | None = None, items: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh of ``users × items`` devices.
 
     Args:
@@ -36,7 +38,7 @@ def make_mesh(*, users: int | None = None, items: int = 1, devices: Sequence[Any
     return jax.make_mesh((users, items), ("users", "items"), devices=devices, axis_types=(AxisType.Auto,) * 2)
 
 
-def parse_mesh(text: str, *, devices: Sequence[Any] | None = None) -> Mesh:
+def parse_mesh(text: str, *, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh of ``users:4,items:2``; an axis that is not named takes what the other leaves, and "" is all ``users``.
 
     Raises:
@@ -71,7 +73,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch_size_on(mesh: Mesh, batch_size: int) -> int:
     """The batch size, rounded up so that every device holds the same number of rows; the extra rows are padding."""
-    users = mesh.shape["users"]
+    users: int = mesh.shape["users"]
     return -(-batch_size // users) * users
 
 
@@ -92,32 +94,33 @@ class Layout:
     mesh: Mesh
     axes: Mapping[str, int]
 
-    def pad(self, tree: Any) -> Any:
+    def pad(self, tree: PyTree) -> PyTree:
         """Zeros behind the catalogue's axes, up to a multiple of the shards."""
 
-        def padded(path: Any, leaf: Any) -> Any:
+        def padded(path: KeyPath[Hashable], leaf: jax.Array) -> jax.Array:
             axis = self._axis(path, leaf)
             missing = 0 if axis is None else -leaf.shape[axis] % self.mesh.shape["items"]
             return jnp.pad(leaf, [(0, missing if i == axis else 0) for i in range(leaf.ndim)]) if missing else leaf
 
         return jax.tree_util.tree_map_with_path(padded, tree)
 
-    def cut(self, tree: Any, like: Any) -> Any:
+    def cut(self, tree: PyTree, like: PyTree) -> PyTree:
         """What a model sees of a stored tree: arrays of the shapes of ``like``."""
 
         if self.mesh.shape["items"] == 1:
             return tree
 
-        def cut(leaf: Any, shape: Any, sharding: NamedSharding) -> Any:
+        def cut(leaf: jax.Array, shape: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.Array:
             leaf = leaf if leaf.shape == shape.shape else leaf[tuple(slice(n) for n in shape.shape)]
-            return jax.lax.with_sharding_constraint(leaf, sharding)
+            placed: jax.Array = jax.lax.with_sharding_constraint(leaf, sharding)
+            return placed
 
         return jax.tree.map(cut, tree, like, self.shardings(tree))
 
-    def shardings(self, tree: Any) -> Any:
+    def shardings(self, tree: PyTree) -> PyTree:
         """The sharding of each array of a stored tree."""
 
-        def sharding(path: Any, leaf: Any) -> NamedSharding:
+        def sharding(path: KeyPath[Hashable], leaf: HasShape) -> NamedSharding:
             axis = self._axis(path, leaf)
             if axis is None or leaf.shape[axis] % self.mesh.shape["items"]:
                 return replicated(self.mesh)
@@ -125,7 +128,7 @@ class Layout:
 
         return jax.tree_util.tree_map_with_path(sharding, tree)
 
-    def abstract(self, tree: Any) -> Any:
+    def abstract(self, tree: PyTree) -> PyTree:
         """Shapes and shardings of a stored tree."""
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -133,18 +136,18 @@ class Layout:
             self.shardings(tree),
         )
 
-    def place(self, tree: Any) -> Any:
+    def place(self, tree: PyTree) -> PyTree:
         """Store a tree on the devices; one that is stored already stays as it is."""
         tree = self.pad(tree)
         return jax.tree.map(jax.device_put, tree, self.shardings(tree))
 
-    def collect(self, tree: Any, like: Any) -> Any:
+    def collect(self, tree: PyTree, like: PyTree) -> PyTree:
         """What a model sees of a stored tree, whole on every device."""
         if self.mesh.shape["items"] == 1:
             return tree
         return jax.jit(lambda tree: self.cut(tree, like), out_shardings=replicated(self.mesh))(tree)
 
-    def _axis(self, path: Any, leaf: Any) -> int | None:
+    def _axis(self, path: KeyPath[Hashable], leaf: HasShape) -> int | None:
         """The catalogue's axis of one array; None if it has none, or there is one shard."""
         if self.mesh.shape["items"] == 1:
             return None
@@ -153,7 +156,7 @@ class Layout:
         return axis if axis is not None and axis < leaf.ndim else None
 
 
-def bytes_per_device(tree: Any) -> int:
+def bytes_per_device(tree: PyTree) -> int:
     """What the arrays of a tree (or their abstract form) take on one device."""
     leaves = jax.tree.leaves(tree)
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)

@@ -19,10 +19,11 @@ import functools
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from diffrec_jax.space import Range
 
+Value = TypeVar("Value")  # a field is typed as what it holds
 PLAIN = (bool, int, float, str)
 
 
@@ -110,12 +111,12 @@ class Option:
         return f"be {'at least' if self.above is None else 'above'} {low:g}"
 
 
-def option(default: Any, help: str, **more: Any) -> Any:
+def option(default: Value, help: str, **more: Any) -> Value:
     """A field of a frozen dataclass that is an option: its default, its help, and what ``Option`` may hold."""
     return dataclasses.field(default=default, metadata={"option": Option(help=help, **more)})
 
 
-def internal(default: Any) -> Any:
+def internal(default: Value) -> Value:
     """A field that is no option: nobody sets it by a flag."""
     return dataclasses.field(default=default, metadata={"option": None})
 

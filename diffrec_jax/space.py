@@ -16,7 +16,7 @@ class Real:
     high: float
     log: bool = False
 
-    def __contains__(self, value: Any) -> bool:
+    def __contains__(self, value: object) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
 
@@ -28,7 +28,7 @@ class Whole:
     high: int
     log: bool = False
 
-    def __contains__(self, value: Any) -> bool:
+    def __contains__(self, value: object) -> bool:
         return isinstance(value, int) and self.low <= value <= self.high
 
 
@@ -38,7 +38,7 @@ class Choice:
 
     of: tuple[Any, ...]
 
-    def __contains__(self, value: Any) -> bool:
+    def __contains__(self, value: object) -> bool:
         return value in self.of
 
 

@@ -10,10 +10,10 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import diffrec_jax
 from diffrec_jax.serving import export
+from diffrec_jax.serving.card import Results
 from experiments.settings import guard
 
 
@@ -48,7 +48,7 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def recorded_results(workdir: Path) -> dict[str, Any] | None:
+def recorded_results(workdir: Path) -> Results | None:
     """What the run found; None if it isn't finished."""
     file = workdir / "result.json"
     return json.loads(file.read_text()) if file.is_file() else None

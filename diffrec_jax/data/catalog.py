@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffrec_jax.data import public, released, splits, synthetic
+from diffrec_jax.data.events import Events
 from diffrec_jax.data.fetch import DatasetUnavailable, Source, cache_folder, obtain, verified
 from diffrec_jax.data.interactions import Interactions
 from diffrec_jax.data.preprocess import prepare
@@ -33,7 +34,7 @@ class Entry:
     terms: str
     where: str
     sources: tuple[Source, ...] = ()
-    reader: Callable[[Path], Interactions] | None = None
+    reader: Callable[[Path], Events] | None = None
     rating: float | None = None
     core: int = 0
     preparation: str = "as released"
@@ -142,7 +143,7 @@ def read(name: str, *, data_dir: str | Path = ".", cache_dir: str | Path | None 
             f"valid_list.npy and test_list.npy into {(Path(data_dir) / name).resolve()}."
         )
     path, source = obtain(entry.sources, cache_dir=cache_dir)
-    data = entry.reader(path)
+    data = Interactions.of(entry.reader(path))
     origin = f"{entry.title}, from {source.url or 'the package ' + source.package}; terms: {entry.terms}"
     return replace(data, notes=(origin, *data.notes))
 

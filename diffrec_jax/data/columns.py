@@ -9,7 +9,6 @@ written integer of 64 bits becomes integer ids, so that `12` in a csv and 12 in 
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -94,7 +93,7 @@ def encode_times(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, str]:
     return micros, " ".join(filter(None, (f"times ({name}): {how}; {span}.", doubts)))
 
 
-def times_array(values: Any) -> Any:
+def times_array(values: object) -> object:
     """Times that came as a list or an array, in Arrow, and any others as they are; raises `ValueError` for what cannot
     be times.
     """
@@ -127,7 +126,7 @@ def encode_ratings(column: pa.ChunkedArray, name: str) -> np.ndarray:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
 
 def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
@@ -150,7 +149,9 @@ def _one_dictionary(column: pa.ChunkedArray) -> bool:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return any(
+        is_kind(kind) for is_kind in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    )
 
 
 def _whole_numbers(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:

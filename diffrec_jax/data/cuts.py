@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +11,7 @@ from diffrec_jax.data.columns import encode_times
 from diffrec_jax.data.times import describe_time
 
 
-def cut_moments(cuts: Sequence[Any]) -> list[int]:
+def cut_moments(cuts: Sequence[object]) -> list[int]:
     """One or two moments as unix microseconds, in order: ISO 8601 text (without a zone: UTC), datetimes, unix times.
 
     Raises `ValueError` for another number of them, for what is no time, and for a second one that is not later.

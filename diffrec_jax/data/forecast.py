@@ -13,20 +13,20 @@ history at several places that lie evenly, instead of random ones. Source: ours;
 reconstruct itself.
 """
 
-from typing import Any
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.recency import RECENCY, Recency
 from diffrec_jax.data.rows import Rows, make_rows
 from diffrec_jax.options import option
 from diffrec_jax.space import Choice
 
 
-def weighted_fit(default: bool) -> Any:
+def weighted_fit(default: bool) -> bool:
     """The option ``fit_weighted`` of a model with a recency kernel."""
     return option(
         default,
@@ -36,7 +36,7 @@ def weighted_fit(default: bool) -> Any:
     )
 
 
-def future() -> Any:
+def future() -> float:
     """The option ``forecast`` of a model with a recency kernel."""
     return option(
         0.0,
@@ -44,6 +44,18 @@ def future() -> Any:
         search=Choice((0.0, 3.0, 10.0, 30.0)),
         needs=RECENCY,
     )
+
+
+class Forecasts(Protocol):
+    """A model that may be trained on futures."""
+
+    @property
+    def forecast(self) -> float:
+        """The half-life of the futures, in interactions; 0 reconstructs rows."""
+
+    @property
+    def training_recency(self) -> Recency | None:
+        """The kernel of the rows it is trained on."""
 
 
 def check_forecast(forecast: float, recency: Recency | None) -> None:
@@ -58,7 +70,7 @@ def check_forecast(forecast: float, recency: Recency | None) -> None:
         )
 
 
-def shown_and_asked(model: Any, rows: Rows, key: jax.Array) -> tuple[Rows, Rows | None]:
+def shown_and_asked(model: Forecasts, rows: Rows, key: jax.Array) -> tuple[Rows, Rows | None]:
     """What a training batch shows a model, and what it is to predict: None where that is the same, without forecast.
 
     ``model`` has ``forecast`` and ``training_recency``; see ``past_and_future`` for the rest.
@@ -107,4 +119,5 @@ def cut(csr: CSR, share: float) -> tuple[CSR, CSR]:
 def future_weights(future: CSR, half_life: float) -> np.ndarray:
     """Eq. 2 for the futures that ``cut`` gives: ``[N]`` float32, 1 for the first of each."""
     ahead = np.arange(len(future.indices)) - np.repeat(future.indptr[:-1], future.lengths())
-    return np.exp2(-ahead / half_life).astype(np.float32)
+    weights: np.ndarray = np.exp2(-ahead / half_life).astype(np.float32)
+    return weights

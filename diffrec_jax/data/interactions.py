@@ -1,247 +1,46 @@
-"""Interactions: who met what, when, and how it was rated; and the row view of it that models read.
+"""Interactions: a log of events with everything people do to one before they train on it, as methods.
 
-Two containers hold everything between a log file and the device:
-
-* `Interactions`: one event per entry, coded ids beside the vocabularies that turn them back into the ids people use;
-* `CSR`: the same events grouped by user, in time order, as two int32 arrays.
-
-Letters: `N` events, `U` users, `I` items. Times are unix **microseconds** (int64). Nothing here is ever of size U x I.
+The methods are a thin front: reading is done in `readers`, preparation in `preprocess`, cutting in `splits`, all of
+which know `Events` only.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from diffrec_jax.data import preprocess, readers, splits
+from diffrec_jax.data.events import CSR, Events, FilterReport, checksum, merge, overlap
+from diffrec_jax.data.objects import Values
+from diffrec_jax.data.splits import Split
+from diffrec_jax.data.titles import Titles
 
-from diffrec_jax.data.order import first_occurrences, id_order, n_shared, pair_keys, row_order
-
-if TYPE_CHECKING:
-    from diffrec_jax.data.splits import Split
-
-INT32_MAX = np.iinfo(np.int32).max
-
-
-@dataclass(frozen=True)
-class FilterReport:
-    """What one preparation step did: events, users and items before and after."""
-
-    name: str
-    rows_before: int
-    rows_after: int
-    users_before: int
-    users_after: int
-    items_before: int
-    items_after: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.name}: {self.rows_before:,} -> {self.rows_after:,} events, "
-            f"{self.users_before:,} -> {self.users_after:,} users, {self.items_before:,} -> {self.items_after:,} items"
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class CSR:
-    """Events grouped by user; a user's events in time order, equal times by item (file order where there are no times).
-
-    An item appears at most once in a row: the first of repeated events is kept.
-    """
-
-    indptr: np.ndarray  # int32 [U + 1]
-    indices: np.ndarray  # int32 [N]
-    n_items: int
-    times: np.ndarray | None = None  # int64 [N], microseconds, aligned with `indices`
-
-    @property
-    def n_users(self) -> int:
-        """Number of rows, users without events included."""
-        return len(self.indptr) - 1
-
-    @property
-    def n_interactions(self) -> int:
-        """Number of stored events."""
-        return len(self.indices)
-
-    def lengths(self) -> np.ndarray:
-        """Events per user, int32 [U]."""
-        return np.diff(self.indptr)
-
-    def users(self) -> np.ndarray:
-        """The user of every stored event, int32 [N]."""
-        return np.repeat(np.arange(self.n_users, dtype=np.int32), self.lengths())
-
-    @classmethod
-    def from_pairs(
-        cls,
-        users: np.ndarray,
-        items: np.ndarray,
-        *,
-        n_users: int,
-        n_items: int,
-        times: np.ndarray | None = None,
-    ) -> CSR:
-        """Group events by user, each user's in time order and equal times by item (without times: in file order).
-
-        Raises `ValueError` for ids outside `[0, n_users)` or `[0, n_items)`, and for more than 2^31 - 1 events.
-        """
-        users, items = np.asarray(users), np.asarray(items)
-        if users.shape != items.shape or users.ndim != 1:
-            raise ValueError(f"users and items must be flat and equally long: {users.shape} and {items.shape}.")
-        _check_range("user", users, n_users)
-        _check_range("item", items, n_items)
-        if len(users) > INT32_MAX:
-            raise ValueError(f"{len(users):,} events do not fit int32 row offsets (at most {INT32_MAX:,}).")
-        users, items = users.astype(np.int32, copy=False), items.astype(np.int32, copy=False)
-        order = row_order(users, items, times)
-        if order is not None:
-            users, items = users[order], items[order]
-            times = None if times is None else times[order]
-        keep = first_occurrences(users, items, n_items)
-        if keep is not None:
-            users, items = users[keep], items[keep]
-            times = None if times is None else times[keep]
-        indptr = np.zeros(n_users + 1, np.int32)
-        np.cumsum(np.bincount(users, minlength=n_users), out=indptr[1:])
-        return cls(indptr, items, n_items, None if times is None else np.asarray(times, np.int64))
-
-
-def checksum(rows: CSR | None) -> str:
-    """Tells whether two row views hold the same events; 16 hexadecimal digits, or '-' for None."""
-    if rows is None:
-        return "-"
-    digest = hashlib.sha256(str(rows.n_items).encode())
-    for array in (rows.indptr, rows.indices, rows.times):
-        digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def overlap(a: CSR, b: CSR) -> int:
-    """How many of `b`'s (user, item) pairs are in `a` too."""
-    few, many = (pair_keys(rows.users(), rows.indices, rows.n_items) for rows in (b, a))
-    return n_shared(np.sort(many), np.sort(few))
-
-
-def merge(a: CSR, b: CSR) -> CSR:
-    """Per user `a`'s events, then `b`'s, in time order (stable) if both know times; repeated items once, the first.
-
-    Used to fold validation into a test history. Raises `ValueError` if the two do not share users and items.
-    """
-    if a.n_users != b.n_users or a.n_items != b.n_items:
-        raise ValueError(
-            f"cannot merge rows of {a.n_users:,} users x {a.n_items:,} items with {b.n_users:,} x {b.n_items:,}: "
-            "both sides must share one vocabulary."
-        )
-    times = np.concatenate([a.times, b.times]) if a.times is not None and b.times is not None else None
-    return CSR.from_pairs(
-        np.concatenate([a.users(), b.users()]),
-        np.concatenate([a.indices, b.indices]),
-        n_users=a.n_users,
-        n_items=a.n_items,
-        times=times,
-    )
+__all__ = ["CSR", "Events", "FilterReport", "Interactions", "Split", "checksum", "merge", "overlap"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Interactions:
-    """A log of events in file order, with integer codes inside and raw ids outside.
+class Interactions(Events):
+    """Events, read by `from_…`, prepared by methods that each return a new log, and cut by `split_by_time`."""
 
-    `users[n]` and `items[n]` index `user_ids` and `item_ids`, which hold what the person's files hold: strings
-    (object arrays of `str`) or int64. The vocabularies are always in ascending order, so that no number depends on the
-    order of rows; a log that is made with others is renumbered. `provenance` lists the filters that were applied,
-    `notes` what a person should know about how the log was read (recognised time unit, dropped rows, …); both are
-    shown where a log is (`repr`).
-    """
-
-    users: np.ndarray  # int32 [N]
-    items: np.ndarray  # int32 [N]
-    user_ids: np.ndarray  # [U] raw ids
-    item_ids: np.ndarray  # [I] raw ids
-    times: np.ndarray | None = None  # int64 [N], unix microseconds
-    ratings: np.ndarray | None = None  # float32 [N]
-    item_titles: np.ndarray | None = None  # [I] str
-    provenance: tuple[FilterReport, ...] = ()
-    notes: tuple[str, ...] = ()
-    distinct: bool = False  # known to hold every (user, item) pair at most once
-
-    def __post_init__(self) -> None:
-        for name, values in (("items", self.items), ("times", self.times), ("ratings", self.ratings)):
-            if values is not None and len(values) != len(self.users):
-                raise ValueError(f"{name} has {len(values):,} entries for {len(self.users):,} events; they must agree.")
-        if self.item_titles is not None and len(self.item_titles) != len(self.item_ids):
-            raise ValueError(f"{len(self.item_titles):,} titles for {len(self.item_ids):,} items; they must agree.")
-        _check_range("user", self.users, self.n_users)
-        _check_range("item", self.items, self.n_items)
-        for role in ("user", "item"):
-            self._renumber(role)
-
-    def _renumber(self, role: str) -> None:
-        """Bring one vocabulary into ascending order, and the codes with it."""
-        ids = getattr(self, f"{role}_ids")
-        order = id_order(ids, role)
-        if order is None:
-            return
-        number = np.empty(len(order), np.int32)
-        number[order] = np.arange(len(order), dtype=np.int32)
-        changed = {f"{role}_ids": ids[order], f"{role}s": number[getattr(self, f"{role}s")]}
-        if role == "item" and self.item_titles is not None:
-            changed["item_titles"] = self.item_titles[order]
-        for name, values in changed.items():
-            object.__setattr__(self, name, values)
-
-    def __len__(self) -> int:
-        return len(self.users)
-
-    def __str__(self) -> str:
-        return f"{len(self):,} events of {self.n_users:,} users and {self.n_items:,} items"
-
-    def __repr__(self) -> str:
-        return "\n  ".join((f"Interactions: {self}", *self.notes, *map(str, self.provenance)))
-
-    @property
-    def n_users(self) -> int:
-        """Size of the user vocabulary."""
-        return len(self.user_ids)
-
-    @property
-    def n_items(self) -> int:
-        """Size of the item vocabulary."""
-        return len(self.item_ids)
-
-    def csr(self) -> CSR:
-        """The events grouped by user, each user's in time order, repeated items once."""
-        return CSR.from_pairs(self.users, self.items, n_users=self.n_users, n_items=self.n_items, times=self.times)
-
-    def select(self, rows: np.ndarray) -> Interactions:
-        """The events at `rows` (mask or indices), in that order; the vocabularies stay as they are."""
-        return replace(
-            self,
-            users=self.users[rows],
-            items=self.items[rows],
-            times=None if self.times is None else self.times[rows],
-            ratings=None if self.ratings is None else self.ratings[rows],
-        )
+    @classmethod
+    def of(cls, events: Events) -> Interactions:
+        """The same events, with these methods."""
+        return events if isinstance(events, cls) else cls(**{f.name: getattr(events, f.name) for f in fields(events)})
 
     # Readers ---------------------------------------------------------------------------------------------------------
 
     @classmethod
     def from_arrays(
         cls,
-        users: Sequence[Any] | np.ndarray,
-        items: Sequence[Any] | np.ndarray,
+        users: Values,
+        items: Values,
         *,
-        times: Any = None,
-        ratings: Any = None,
-        item_titles: Mapping[Any, str] | None = None,
+        times: Values | None = None,
+        ratings: Values | None = None,
+        item_titles: Titles | None = None,
     ) -> Interactions:
         """From raw ids (strings or integers), optional times (unix s/ms/us, ISO 8601, datetime64) and ratings."""
-        from diffrec_jax.data import readers
-
-        return readers.from_arrays(users, items, times=times, ratings=ratings, item_titles=item_titles)
+        return cls.of(readers.from_arrays(users, items, times=times, ratings=ratings, item_titles=item_titles))
 
     @classmethod
     def from_csv(
@@ -257,10 +56,8 @@ class Interactions:
         header: bool = True,
     ) -> Interactions:
         """From a csv or tsv file (.gz too); see `readers.read_csv`, also for files without a header."""
-        from diffrec_jax.data import readers
-
         columns = {"user": user, "item": item, "time": time, "rating": rating}
-        return readers.read_csv(path, **columns, delimiter=delimiter, encoding=encoding, header=header)
+        return cls.of(readers.read_csv(path, **columns, delimiter=delimiter, encoding=encoding, header=header))
 
     @classmethod
     def from_parquet(
@@ -273,14 +70,12 @@ class Interactions:
         rating: str | None = None,
     ) -> Interactions:
         """From a Parquet file, a folder of them, or hive partitions; see `readers.read_parquet`."""
-        from diffrec_jax.data import readers
-
-        return readers.read_parquet(path, user=user, item=item, time=time, rating=rating)
+        return cls.of(readers.read_parquet(path, user=user, item=item, time=time, rating=rating))
 
     @classmethod
     def from_frame(
         cls,
-        frame: Any,
+        frame: object,
         *,
         user: str | None = None,
         item: str | None = None,
@@ -288,46 +83,26 @@ class Interactions:
         rating: str | None = None,
     ) -> Interactions:
         """From a pandas, polars or PyArrow table, or anything with the Arrow interface; see `readers.from_frame`."""
-        from diffrec_jax.data import readers
-
-        return readers.from_frame(frame, user=user, item=item, time=time, rating=rating)
+        return cls.of(readers.from_frame(frame, user=user, item=item, time=time, rating=rating))
 
     # Preparation: each returns a new log and appends its report to `provenance` --------------------------------------
 
     def min_rating(self, threshold: float) -> Interactions:
         """Keep events rated at least `threshold`."""
-        from diffrec_jax.data import preprocess
-
         return preprocess.min_rating(self, threshold)
 
     def deduplicate(self, keep: str = "first") -> Interactions:
         """Keep the first or last event of every (user, item) pair."""
-        from diffrec_jax.data import preprocess
-
         return preprocess.deduplicate(self, keep)
 
     def k_core(self, k: int) -> Interactions:
         """Drop users and items with fewer than `k` events until none is left."""
-        from diffrec_jax.data import preprocess
-
         return preprocess.k_core(self, k)
 
     def min_history(self, n: int) -> Interactions:
         """Drop users with fewer than `n` events, once."""
-        from diffrec_jax.data import preprocess
-
         return preprocess.min_history(self, n)
 
     def split_by_time(self, train: float = 0.7, valid: float = 0.1, test: float = 0.2) -> Split:
         """Per user in time order: first share to train, next to valid, last to test; see `splits.temporal`."""
-        from diffrec_jax.data import splits
-
         return splits.temporal(self, train=train, valid=valid, test=test)
-
-
-def _check_range(what: str, ids: np.ndarray, size: int) -> None:
-    if not len(ids):
-        return
-    low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= size:
-        raise ValueError(f"{what} ids must lie in [0, {size:,}); found {low if low < 0 else high:,}.")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffrec_jax.data.interactions import Interactions
+from diffrec_jax.data.events import Events
 from diffrec_jax.data.order import n_shared, pair_keys
 
 LEAKS_FUTURE = (
@@ -52,7 +52,7 @@ class Leakage:
         return f"Leakage check: {'; '.join(found)}."
 
 
-def check(train: Interactions, valid: Interactions, test: Interactions) -> Leakage:
+def check(train: Events, valid: Events, test: Events) -> Leakage:
     """Compare three logs over one vocabulary; sorts keys and scans times, nothing quadratic."""
     keys = [np.sort(pair_keys(log.users, log.items, log.n_items)) for log in (train, valid, test)]
     user_seen = np.bincount(train.users, minlength=train.n_users) > 0
@@ -80,7 +80,7 @@ def check(train: Interactions, valid: Interactions, test: Interactions) -> Leaka
     )
 
 
-def _spans(log: Interactions) -> tuple[np.ndarray, np.ndarray]:
+def _spans(log: Events) -> tuple[np.ndarray, np.ndarray]:
     """Each user's first and last time, int64 [U]; users without events span (largest, smallest)."""
     limits = np.iinfo(np.int64)
     first, last = np.full(log.n_users, limits.max), np.full(log.n_users, limits.min)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from diffrec_jax.data.interactions import Interactions
+from diffrec_jax.data.events import Events
 from diffrec_jax.data.order import pair_keys, row_order
 from diffrec_jax.data.splits import Split, leakage_report, shared_vocabulary
 
@@ -20,7 +20,7 @@ VARIANTS = ("all", "similar_size")
 TIMELY = ("temporal", "leave_one_out")  # rules that keep the order of each user
 
 
-def apply(spec: str, split: Split, *, ratings: Interactions | None = None, threshold: float = 4.0, seed: int) -> Split:
+def apply(spec: str, split: Split, *, ratings: Events | None = None, threshold: float = 4.0, seed: int) -> Split:
     """Noise by its name on the command line: `random:0.3`, `natural:all`, `natural:similar_size`.
 
     `ratings` is the unfiltered log that `split` was made of; natural noise needs it.
@@ -43,7 +43,7 @@ def apply(spec: str, split: Split, *, ratings: Interactions | None = None, thres
     )
 
 
-def natural(split: Split, ratings: Interactions, *, variant: str = "all", threshold: float = 4.0, seed: int) -> Split:
+def natural(split: Split, ratings: Events, *, variant: str = "all", threshold: float = 4.0, seed: int) -> Split:
     """Low ratings enter train and valid; the item vocabulary grows by items only met that way.
 
     Where the split promises an order in time, only low ratings that keep the promise enter (none after the user's first
@@ -171,7 +171,7 @@ def draw_unknown(known: np.ndarray, need: np.ndarray, n_items: int, rng: np.rand
     return np.sort(taken)
 
 
-def _pool(split: Split, ratings: Interactions, threshold: float) -> tuple[Interactions, np.ndarray, np.ndarray]:
+def _pool(split: Split, ratings: Events, threshold: float) -> tuple[Events, np.ndarray, np.ndarray]:
     """The events that may be trained on, over the grown vocabulary; which of them are clean, bool [N]; and the codes of
     the split's items in that vocabulary, int32 [I].
     """
@@ -241,7 +241,7 @@ def _position(users: np.ndarray) -> np.ndarray:
     return np.arange(len(users)) - np.repeat(starts, np.diff(np.append(starts, len(users))))
 
 
-def _in_row_order(log: Interactions) -> Interactions:
+def _in_row_order(log: Events) -> Events:
     order = row_order(log.users, log.items, log.times)
     return log if order is None else log.select(order)
 

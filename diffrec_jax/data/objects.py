@@ -6,12 +6,13 @@ Only the columns that are asked for are converted, so that what nobody reads can
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence, Set
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Set
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
+Values: TypeAlias = "Iterable[object]"  # one for each event: a list, an array, a series or an Arrow column
 Column = Callable[[str], pa.ChunkedArray]
 _TROUBLE = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
@@ -88,7 +89,7 @@ def _stream(frame: Any, name: str | None) -> pa.Table:
         raise ValueError(f"{what} cannot be read ({error}); ids must be all text or all whole numbers.") from error
 
 
-def _as_text(values: Sequence[Any]) -> pa.Array | None:
+def _as_text(values: Iterable[object]) -> pa.Array | None:
     """Whole numbers of any size, or uuids, as text; None for anything else."""
     for kind in (int, uuid.UUID):
         if all(value is None or (isinstance(value, kind) and not isinstance(value, bool)) for value in values):

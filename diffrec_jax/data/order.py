@@ -76,7 +76,8 @@ def _by_user_and_time(users: np.ndarray, times: np.ndarray) -> tuple[np.ndarray,
 
 def pair_keys(users: np.ndarray, items: np.ndarray, n_items: int) -> np.ndarray:
     """One int64 per event that is equal exactly for equal (user, item) pairs, [N]."""
-    return users.astype(np.int64) * n_items + items
+    keys: np.ndarray = users.astype(np.int64) * n_items + items
+    return keys
 
 
 def n_shared(a: np.ndarray, b: np.ndarray) -> int:

@@ -1,8 +1,8 @@
 """Preparation of a log before it is split: thresholds, duplicates, k-core, minimum history.
 
-Every function takes `Interactions` and returns a new one with unused users and items removed from the vocabularies,
-events in their old order, and one `FilterReport` appended to `provenance`. A filter that would leave nothing raises
-`ValueError` naming itself.
+Every function takes `Events` and returns new ones of the same class, with unused users and items removed from the
+vocabularies, events in their old order, and one `FilterReport` appended to `provenance`. A filter that would leave
+nothing raises `ValueError` naming itself.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from diffrec_jax.data.interactions import FilterReport, Interactions
+from diffrec_jax.data.events import Events, EventsT, FilterReport
 from diffrec_jax.data.order import first_occurrences
 
 
-def min_rating(data: Interactions, threshold: float) -> Interactions:
+def min_rating(data: EventsT, threshold: float) -> EventsT:
     """Keep events rated at least `threshold` (the paper's clean sets: 4 of 5). Needs ratings."""
     if data.ratings is None:
         raise ValueError(
@@ -25,7 +25,7 @@ def min_rating(data: Interactions, threshold: float) -> Interactions:
     return keep_events(data, data.ratings >= threshold, f"min_rating({threshold:g})")
 
 
-def deduplicate(data: Interactions, keep: str = "first") -> Interactions:
+def deduplicate(data: EventsT, keep: str = "first") -> EventsT:
     """Keep one event per (user, item) pair: the `first` or the `last` in time, of one moment the best rated; without
     times in file order.
     """
@@ -36,19 +36,19 @@ def deduplicate(data: Interactions, keep: str = "first") -> Interactions:
     return replace(keep_events(data, mask, f"deduplicate({keep})"), distinct=True)
 
 
-def without_repeats(data: Interactions) -> Interactions:
+def without_repeats(data: EventsT) -> EventsT:
     """The log as rows hold it: `deduplicate()` where a pair is repeated, else the log itself."""
     if data.distinct:
         return data
     return replace(data, distinct=True) if _once(data) is None else deduplicate(data)
 
 
-def _once(data: Interactions, keep: str = "first") -> np.ndarray | None:
+def _once(data: Events, keep: str = "first") -> np.ndarray | None:
     """One event per pair, bool [N]; None where no pair is repeated."""
     return first_occurrences(data.users, data.items, data.n_items, data.times, data.ratings, keep=keep)
 
 
-def k_core(data: Interactions, k: int) -> Interactions:
+def k_core(data: EventsT, k: int) -> EventsT:
     """Drop users and items with fewer than `k` partners, again and again, until every one left has at least `k`.
 
     A repeated pair counts once, as rows hold it once: preparing in Python and on the command line is the same.
@@ -69,7 +69,7 @@ def k_core(data: Interactions, k: int) -> Interactions:
     return keep_events(data, mask, f"k_core({k})")
 
 
-def min_history(data: Interactions, n: int) -> Interactions:
+def min_history(data: EventsT, n: int) -> EventsT:
     """Drop users with fewer than `n` items, once (items may fall below any count); a repeated pair counts once."""
     if n < 1:
         raise ValueError(f"min_history({n}): n must be at least 1 (1 keeps everything).")
@@ -79,13 +79,13 @@ def min_history(data: Interactions, n: int) -> Interactions:
 
 
 def prepare(
-    data: Interactions,
+    data: EventsT,
     *,
     rating: float | None = None,
     duplicates: str | None = "first",
     core: int = 0,
     history: int = 0,
-) -> Interactions:
+) -> EventsT:
     """The usual chain in its usual order: rating threshold and duplicates, k-core, minimum history.
 
     With 'last', duplicates go before the threshold: a rating that was taken back is not kept for having been high once.
@@ -98,7 +98,7 @@ def prepare(
       core: k of the k-core; 0 or 1 for none.
       history: minimum events per user after everything else; 0 or 1 for none.
     """
-    steps: list[Callable[[Interactions], Interactions]] = []
+    steps: list[Callable[[EventsT], EventsT]] = []
     if rating is not None:
         steps.append(lambda d: min_rating(d, rating))
     if duplicates is not None:
@@ -112,7 +112,7 @@ def prepare(
     return data
 
 
-def keep_events(data: Interactions, mask: np.ndarray, name: str) -> Interactions:
+def keep_events(data: EventsT, mask: np.ndarray, name: str) -> EventsT:
     """Keep the events where `mask` [N] is true, shrink the vocabularies to what is used, report it as `name`."""
     if not mask.any():
         raise ValueError(
@@ -141,5 +141,5 @@ def _compact(codes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return (np.cumsum(used, dtype=np.int64) - 1).astype(np.int32), np.flatnonzero(used)
 
 
-def _history_of(data: Interactions) -> str:
+def _history_of(data: Events) -> str:
     return f" (before it: {'; '.join(map(str, data.provenance))})" if data.provenance else ""

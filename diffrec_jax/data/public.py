@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.csv
 
 from diffrec_jax.data import readers
-from diffrec_jax.data.interactions import Interactions
+from diffrec_jax.data.events import Events
 
 
-def read_ml100k(path: Path) -> Interactions:
+def read_ml100k(path: Path) -> Events:
     """ML-100K out of GroupLens' zip or RecBole's wheel (read as a zip, never installed), with titles."""
     with _archive(path) as archive:
         if path.suffix == ".whl":
@@ -36,7 +36,7 @@ def read_ml100k(path: Path) -> Interactions:
     return _rated(log, titles)
 
 
-def read_ml1m(path: Path) -> Interactions:
+def read_ml1m(path: Path) -> Events:
     """ML-1M out of GroupLens' zip: `::` between fields, latin-1 titles."""
     with _archive(path) as archive:
         log = _table(archive.read("ml-1m/ratings.dat").replace(b"::", b"\t"), delimiter="\t", header=False)
@@ -44,7 +44,7 @@ def read_ml1m(path: Path) -> Interactions:
     return _rated(log, {f[0]: tidy_title(f[1]) for f in (line.split("::") for line in lines if line)})
 
 
-def read_ml20m(path: Path) -> Interactions:
+def read_ml20m(path: Path) -> Events:
     """ML-20M out of GroupLens' zip: csv with headers."""
     with _archive(path) as archive:
         readers.check_memory(archive.getinfo("ml-20m/ratings.csv").file_size * 5, path)
@@ -54,7 +54,7 @@ def read_ml20m(path: Path) -> Interactions:
     return _rated(log, titles)
 
 
-def read_gowalla(path: Path) -> Interactions:
+def read_gowalla(path: Path) -> Events:
     """SNAP's Gowalla check-ins: user, ISO 8601 time, latitude, longitude, place; no header."""
     names = ("user", "time", "latitude", "longitude", "venue")
     data = readers.read_csv(path, user="user", item="venue", time="time", delimiter="\t", columns=names)
@@ -64,7 +64,7 @@ def read_gowalla(path: Path) -> Interactions:
 READERS = {"ml-100k": read_ml100k, "ml-1m": read_ml1m, "ml-20m": read_ml20m}
 
 
-def canonical_order(data: Interactions) -> Interactions:
+def canonical_order(data: Events) -> Events:
     """The log sorted by time, then user id, then item id, with vocabularies sorted by id."""
     by_user, by_item = np.argsort(data.user_ids, kind="stable"), np.argsort(data.item_ids, kind="stable")
     user_rank, item_rank = np.empty(len(by_user), np.int32), np.empty(len(by_item), np.int32)
@@ -112,7 +112,7 @@ def _table(raw: bytes, *, delimiter: str, header: bool = True) -> pa.Table:
     )
 
 
-def _rated(table: pa.Table, titles: Mapping[object, str]) -> Interactions:
+def _rated(table: pa.Table, titles: Mapping[object, str]) -> Events:
     """User, item, rating, time columns in that order, plus titles by item id."""
     names = table.column_names[:4]
     data = readers.from_frame(table, user=names[0], item=names[1], rating=names[2], time=names[3])

@@ -1,4 +1,4 @@
-"""Readers: csv, tsv, Parquet, RecBole `.inter`, data frames and arrays -> `Interactions`.
+"""Readers: csv, tsv, Parquet, RecBole `.inter`, data frames and arrays -> `Events`.
 
 PyArrow does all parsing. Columns are named by the caller; the user and item column may be left out where exactly one
 column bears a usual name. Times and ratings are read only if named (RecBole's typed header names them itself). Rows
@@ -12,9 +12,8 @@ text files have no types, so there a column of nothing but whole numbers holds w
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,12 +21,12 @@ import pyarrow.dataset
 
 from diffrec_jax.data.columns import encode_ids, encode_ratings, encode_times, times_array
 from diffrec_jax.data.delimited import TEXT_SUFFIXES, TextFile
-from diffrec_jax.data.interactions import Interactions
+from diffrec_jax.data.events import Events
 from diffrec_jax.data.naming import Names, listed, resolve
-from diffrec_jax.data.objects import as_column, frame_columns
+from diffrec_jax.data.objects import Values, as_column, frame_columns
 from diffrec_jax.data.preprocess import keep_events
 from diffrec_jax.data.released import is_released, read_released
-from diffrec_jax.data.titles import read_titles, with_titles
+from diffrec_jax.data.titles import Titles, read_titles, with_titles
 
 __all__ = [
     "from_arrays",
@@ -52,7 +51,7 @@ def read_log(
     delimiter: str | None = None,
     encoding: str | None = None,
     header: bool = True,
-) -> Interactions:
+) -> Events:
     """A log of any kind, by its name: `.csv .tsv .txt` (`.gz` too), `.inter`, `.parquet`, a Parquet folder.
 
     Columns are named as in `read_csv`, as are `delimiter`, `encoding` and `header`, which are for text files. With a
@@ -96,7 +95,7 @@ def read_csv(
     encoding: str | None = None,
     columns: Sequence[str] | None = None,
     header: bool = True,
-) -> Interactions:
+) -> Events:
     """A delimited text file; `.gz` is unpacked while reading. What quotes mean is told in `delimited`.
 
     Args:
@@ -125,7 +124,7 @@ def read_inter(
     rating: str | None = None,
     delimiter: str | None = None,
     encoding: str | None = None,
-) -> Interactions:
+) -> Events:
     """A RecBole `.inter` file: tab-separated, its header naming `user_id:token`, `item_id:token` and other fields.
 
     Columns may be named with or without their type. Those left out are `user_id` and `item_id` (or the one with a usual
@@ -159,7 +158,7 @@ def read_parquet(
     item: str | None = None,
     time: str | None = None,
     rating: str | None = None,
-) -> Interactions:
+) -> Events:
     """A Parquet file, a folder of them (in name order), or hive partitions (`day=…/`); columns as in `read_csv`."""
     path = _existing(path)
     try:
@@ -174,13 +173,13 @@ def read_parquet(
 
 
 def from_frame(
-    frame: Any,
+    frame: object,
     *,
     user: str | None = None,
     item: str | None = None,
     time: str | None = None,
     rating: str | None = None,
-) -> Interactions:
+) -> Events:
     """Any data frame with the Arrow C stream interface (pandas, polars, PyArrow, …); columns as in `read_csv`.
 
     Only the columns asked for are converted.
@@ -193,13 +192,13 @@ def from_frame(
 
 
 def from_arrays(
-    users: Sequence[Any] | np.ndarray,
-    items: Sequence[Any] | np.ndarray,
+    users: Values,
+    items: Values,
     *,
-    times: Any = None,
-    ratings: Any = None,
-    item_titles: Mapping[Any, str] | None = None,
-) -> Interactions:
+    times: Values | None = None,
+    ratings: Values | None = None,
+    item_titles: Titles | None = None,
+) -> Events:
     """Equally long arrays or lists of raw ids, and optional times and ratings; titles by raw item id."""
     given = {"user": users, "item": items, "time": times, "rating": ratings}
     columns = {
@@ -228,7 +227,7 @@ def check_memory(needed: int, path: str | Path) -> None:
         )
 
 
-def _read_text(file: TextFile, names: Names, *, optional: tuple[str, ...] = ()) -> Interactions:
+def _read_text(file: TextFile, names: Names, *, optional: tuple[str, ...] = ()) -> Events:
     check_memory(file.path.stat().st_size * (5 if file.path.suffix == ".gz" else 1) * 2, file.path)
     table, notes = file.read(list(dict.fromkeys(names.values())))
     return _build(table.column, names, typed=False, optional=optional, notes=notes)
@@ -241,7 +240,7 @@ def _build(
     typed: bool,
     optional: tuple[str, ...] = (),
     notes: Sequence[str] = (),
-) -> Interactions:
+) -> Events:
     """Encode the named columns one after the other; rows without user or item go, with a report.
 
     Of the `optional` roles, what cannot be read is left out with a note.
@@ -265,8 +264,8 @@ def _build(
         raise ValueError(f"the log has columns {listed(names.values())} but no rows.")
     whole = (users >= 0) & (items >= 0)
     if whole.all():
-        return Interactions(users, items, user_ids, item_ids, times, ratings, notes=tuple(notes))
-    padded = Interactions(  # code 0 stands in for a missing id until its row is dropped
+        return Events(users, items, user_ids, item_ids, times, ratings, notes=tuple(notes))
+    padded = Events(  # code 0 stands in for a missing id until its row is dropped
         np.maximum(users, 0),
         np.maximum(items, 0),
         _not_empty(user_ids),

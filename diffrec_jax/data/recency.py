@@ -13,12 +13,12 @@ trained on rows of ones, and weighs only the histories that it scores.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.times import MICROSECONDS_PER_DAY
 from diffrec_jax.options import Needs, check, option
 from diffrec_jax.space import Real
@@ -89,14 +89,14 @@ class Recency:
         if self.kernel == "exponential":
             if age is None:
                 raise ValueError("recency=exponential needs timestamps, which this data lacks: use linear or power")
-            share: Any = jnp.exp2(-jnp.maximum(age, 0.0) / self.half_life)
+            share = jnp.exp2(-jnp.maximum(age, 0.0) / self.half_life)
         else:
-            share = position / jnp.maximum(lengths - 1, 1)
+            share = jnp.asarray(position / jnp.maximum(lengths - 1, 1))
             share = share if self.kernel == "linear" else share**self.power
         return self.w_min + (self.w_max - self.w_min) * share
 
 
-def weights_of(csr: Any, recency: Recency | None) -> np.ndarray:
+def weights_of(csr: CSR, recency: Recency | None) -> np.ndarray:
     """The weight of every interaction of a host ``CSR``, ``[N]`` float32; 1 without a kernel.
 
     Raises:

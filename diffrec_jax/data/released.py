@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffrec_jax.data.interactions import INT32_MAX, Interactions
+from diffrec_jax.data.events import INT32_MAX, Events
 from diffrec_jax.data.order import first_occurrences, pair_keys
 from diffrec_jax.data.splits import Split, leakage_report
 
@@ -55,7 +55,7 @@ def read_released(folder: str | Path) -> Split:
     return replace(split, notes=(*notes, *extra, str(leakage_report(split))))
 
 
-def _read_lists(folder: Path) -> tuple[dict[str, Interactions], tuple[str, ...]]:
+def _read_lists(folder: Path) -> tuple[dict[str, Events], tuple[str, ...]]:
     """The three logs over one vocabulary, and sentences about what the files hold."""
     if not folder.is_dir():
         raise FileNotFoundError(
@@ -91,11 +91,11 @@ def _read_lists(folder: Path) -> tuple[dict[str, Interactions], tuple[str, ...]]
                 f"{part}_list.npy repeats {int((~firsts).sum()):,} of its {len(users):,} pairs; each is used once."
             )
             users, items = users[firsts], items[firsts]
-        parts[part] = Interactions(users, items, user_ids, item_ids)
+        parts[part] = Events(users, items, user_ids, item_ids)
     return parts, tuple(notes)
 
 
-def _overlap(a: Interactions, b: Interactions) -> int:
+def _overlap(a: Events, b: Events) -> int:
     """Number of (user, item) pairs of `b` that `a` holds too; both must share one vocabulary."""
     return int(np.isin(pair_keys(b.users, b.items, b.n_items), pair_keys(a.users, a.items, a.n_items)).sum())
 

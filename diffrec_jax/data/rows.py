@@ -8,7 +8,6 @@ Letters: B rows, I items, U users, N interactions, L longest history, H columns 
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.times import MICROSECONDS_PER_DAY
 from diffrec_jax.mesh import replicated
@@ -66,7 +66,7 @@ class Rows(struct.PyTreeNode):
         return jnp.sum(jnp.where(counted, values, 0.0)) / jnp.maximum(jnp.sum(counted), 1)
 
 
-def device_csr(csr: Any, *, mesh: Mesh | None = None) -> DeviceCSR:
+def device_csr(csr: CSR, *, mesh: Mesh | None = None) -> DeviceCSR:
     """Put a host ``CSR`` on the device(s), replicated over the mesh.
 
     Args:
@@ -160,7 +160,13 @@ def _by_shard(function: Callable[..., jax.Array], rows: Rows, *matrices: jax.Arr
 
 
 def _scatter(
-    items: jax.Array, weights: jax.Array, lengths: jax.Array, *, axis: str | None, first_item: Any, width: int
+    items: jax.Array,
+    weights: jax.Array,
+    lengths: jax.Array,
+    *,
+    axis: str | None,
+    first_item: int | jax.Array,
+    width: int,
 ) -> jax.Array:
     """Dense ``[B, width]`` of the items ``first_item … first_item + width - 1``."""
     del lengths, axis
@@ -177,7 +183,7 @@ def _gather_product(
     matrix: jax.Array,
     *,
     axis: str | None,
-    first_item: Any,
+    first_item: int | jax.Array,
     width: int,
 ) -> jax.Array:
     """``dense @ matrix`` as a sum of gathered rows, one position of all histories at a time."""
@@ -187,8 +193,10 @@ def _gather_product(
     def body(j: jax.Array, out: jax.Array) -> jax.Array:
         item = jax.lax.dynamic_index_in_dim(column, j, axis=1, keepdims=False)
         weight = jax.lax.dynamic_index_in_dim(weights, j, axis=1, keepdims=True)
-        return out + weight * matrix.at[item].get(mode="clip")
+        added: jax.Array = out + weight * matrix.at[item].get(mode="clip")
+        return added
 
     zeros = jnp.zeros((items.shape[0], matrix.shape[1]), matrix.dtype)
     out = jax.lax.fori_loop(0, jnp.max(lengths, initial=0), body, zeros)
-    return out if axis is None else jax.lax.psum(out, axis)
+    product: jax.Array = out if axis is None else jax.lax.psum(out, axis)
+    return product

@@ -18,13 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from diffrec_jax.data import preprocess
 from diffrec_jax.data.cuts import cut_moments, parts_at
-from diffrec_jax.data.interactions import Interactions
+from diffrec_jax.data.events import Events
 from diffrec_jax.data.leakage import LEAKS_FUTURE, Leakage, check
 from diffrec_jax.data.order import pair_keys, row_order
 from diffrec_jax.data.preprocess import without_repeats
@@ -35,14 +34,14 @@ class Split:
     """Three logs over one vocabulary; unpacks as `train, valid, test = split`."""
 
     name: str  # of the dataset
-    train: Interactions
-    valid: Interactions
-    test: Interactions
+    train: Events
+    valid: Events
+    test: Events
     rule: str  # 'temporal', 'leave_one_out', 'global_time', 'random', 'diffrec', 'released', 'as_given'
     guarantee: str  # one sentence
     notes: tuple[str, ...] = ()  # what a person should read: source, filters, warnings, the leakage check
 
-    def __iter__(self) -> Iterator[Interactions]:
+    def __iter__(self) -> Iterator[Events]:
         return iter((self.train, self.valid, self.test))
 
     @property
@@ -76,9 +75,7 @@ def leakage_report(split: Split) -> Leakage:
     return check(split.train, split.valid, split.test)
 
 
-def temporal(
-    data: Interactions, *, train: float = 0.7, valid: float = 0.1, test: float = 0.2, name: str = "log"
-) -> Split:
+def temporal(data: Events, *, train: float = 0.7, valid: float = 0.1, test: float = 0.2, name: str = "log") -> Split:
     """Per user in time order: the first `train` share, then `valid`, then `test` (cuts rounded half up).
 
     Users with fewer than three events keep all of them in train.
@@ -96,7 +93,7 @@ def temporal(
     )
 
 
-def leave_one_out(data: Interactions, *, name: str = "log") -> Split:
+def leave_one_out(data: Events, *, name: str = "log") -> Split:
     """Per user the last event to test, the one before to valid, the rest to train; under three events: all to train."""
     data = without_repeats(data)
     lengths = np.bincount(data.users, minlength=data.n_users)
@@ -114,12 +111,12 @@ def leave_one_out(data: Interactions, *, name: str = "log") -> Split:
 
 
 def global_time(
-    data: Interactions,
+    data: Events,
     *,
     train: float = 0.7,
     valid: float = 0.1,
     test: float = 0.2,
-    cuts: Sequence[Any] | None = None,
+    cuts: Sequence[object] | None = None,
     name: str = "log",
 ) -> Split:
     """Two moments for everybody, placed so that the shares of events come out as near as ties in time allow.
@@ -151,7 +148,7 @@ def global_time(
     return _by_time(data, part, name)
 
 
-def _by_time(data: Interactions, part: np.ndarray, name: str, *, extra: tuple[str, ...] = ()) -> Split:
+def _by_time(data: Events, part: np.ndarray, name: str, *, extra: tuple[str, ...] = ()) -> Split:
     """The split whose part of event `n` is `part[n]`, by moments that hold for everybody."""
     order = _order(data)
     return _assemble(
@@ -166,7 +163,7 @@ def _by_time(data: Interactions, part: np.ndarray, name: str, *, extra: tuple[st
 
 
 def random(
-    data: Interactions,
+    data: Events,
     *,
     train: float = 0.7,
     valid: float = 0.1,
@@ -195,7 +192,7 @@ def random(
     )
 
 
-def diffrec(data: Interactions, *, rating: float | None = 4.0, core: int = 10, name: str = "log") -> Split:
+def diffrec(data: Events, *, rating: float | None = 4.0, core: int = 10, name: str = "log") -> Split:
     """The recipe of the released ML-1M: ratings >= 4, 10-core, then per user in time order three slices.
 
     Of `n` events `int(0.7 n) + 1` go to train (float64: n = 90 gives 62 + 1), the last `ceil(0.2 n) - 1` to **valid**
@@ -218,7 +215,7 @@ def diffrec(data: Interactions, *, rating: float | None = 4.0, core: int = 10, n
     )
 
 
-def as_given(train: Interactions, valid: Interactions | None, test: Interactions, *, name: str = "log") -> Split:
+def as_given(train: Events, valid: Events | None, test: Events, *, name: str = "log") -> Split:
     """Three logs cut by somebody else, brought to one vocabulary by their raw ids.
 
     Where one holds whole numbers and another text, all ids become text: 12 and `12` are one id. Without a validation
@@ -262,7 +259,7 @@ def _shares(shares: Sequence[float]) -> tuple[float, float, float]:
     return train, valid, test
 
 
-def _share_bounds(data: Interactions, shares: Sequence[float]) -> np.ndarray:
+def _share_bounds(data: Events, shares: Sequence[float]) -> np.ndarray:
     """Per user the first position of valid and of test, int64 [2, U]."""
     train, valid, _ = _shares(shares)
     n = np.bincount(data.users, minlength=data.n_users)
@@ -276,15 +273,16 @@ def _parts(users: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     starts = np.cumsum(np.bincount(users, minlength=bounds.shape[1]))
     starts = np.concatenate([[0], starts[:-1]])
     position = np.arange(len(users)) - starts[users]
-    return (position >= bounds[0][users]).astype(np.int8) + (position >= bounds[1][users])
+    part: np.ndarray = (position >= bounds[0][users]).astype(np.int8) + (position >= bounds[1][users])
+    return part
 
 
-def _order(data: Interactions) -> np.ndarray | None:
+def _order(data: Events) -> np.ndarray | None:
     return row_order(data.users, data.items, data.times)
 
 
 def _per_user(
-    data: Interactions,
+    data: Events,
     bounds: np.ndarray,
     *,
     name: str,
@@ -302,7 +300,7 @@ def _per_user(
     )
 
 
-def _short_users(data: Interactions) -> tuple[str, ...]:
+def _short_users(data: Events) -> tuple[str, ...]:
     few = int((np.bincount(data.users, minlength=data.n_users) < 3).sum())
     if not few:
         return ()
@@ -310,7 +308,7 @@ def _short_users(data: Interactions) -> tuple[str, ...]:
 
 
 def _assemble(
-    data: Interactions,
+    data: Events,
     order: np.ndarray | None,
     part: np.ndarray,
     *,

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffrec_jax.data.delimited import TextFile
-from diffrec_jax.data.interactions import Interactions
+from diffrec_jax.data.events import EventsT
 from diffrec_jax.data.naming import resolve
+from diffrec_jax.types import RawId
 
+Titles: TypeAlias = Mapping[str, str] | Mapping[int, str] | Mapping[RawId, str]  # by raw item id
 _FLAGS = {"item": "title_item_col"}
 
 
@@ -57,7 +59,7 @@ def read_titles(
     return titles
 
 
-def with_titles(data: Interactions, titles: Mapping[Any, str] | None) -> Interactions:
+def with_titles(data: EventsT, titles: Titles | None) -> EventsT:
     """The log with a title for every item: from `titles` by raw id, else the raw id itself.
 
     A whole-number id may be spelled as text in either place; spaces around it do not count.
@@ -73,7 +75,7 @@ def with_titles(data: Interactions, titles: Mapping[Any, str] | None) -> Interac
     return replace(data, item_titles=np.array(names, object), notes=notes)
 
 
-def _spelled(id_: Any) -> str:
+def _spelled(id_: object) -> str:
     """An id as text; whole floats, which frames make of numbers with gaps, as whole numbers."""
     if isinstance(id_, float) and id_.is_integer():
         return str(int(id_))

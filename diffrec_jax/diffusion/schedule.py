@@ -47,7 +47,8 @@ class Schedule:
     @property
     def sqrt_alphas_cumprod(self) -> np.ndarray:
         """``√alphabar_t``: the share of x_0 in x_t."""
-        return np.sqrt(self.alphas_cumprod)
+        kept: np.ndarray = np.sqrt(self.alphas_cumprod)
+        return kept
 
     @property
     def sqrt_one_minus_alphas_cumprod(self) -> np.ndarray:
@@ -131,7 +132,8 @@ def _betas(name: str, steps: int, low: float, high: float) -> np.ndarray:
             return np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2
 
         t = np.arange(steps)
-        return np.minimum(1.0 - signal((t + 1) / steps) / signal(t / steps), MAX_BETA)
+        capped: np.ndarray = np.minimum(1.0 - signal((t + 1) / steps) / signal(t / steps), MAX_BETA)
+        return capped
     return 1.0 / (steps - np.arange(steps) + 1.0)  # binomial
 
 

@@ -3,15 +3,16 @@
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.stages import Compiled
 
-from diffrec_jax.data.interactions import overlap
-from diffrec_jax.data.rows import device_csr, take_rows
+from diffrec_jax.data.events import CSR, overlap
+from diffrec_jax.data.rows import DeviceCSR, device_csr, take_rows
 from diffrec_jax.evaluation import metrics as metrics_lib
 from diffrec_jax.evaluation import shown
 from diffrec_jax.evaluation.beyond import ListCounts, beyond_accuracy
@@ -19,12 +20,14 @@ from diffrec_jax.evaluation.ranking import hits, mask_seen, top_k
 from diffrec_jax.evaluation.standing import Standing
 from diffrec_jax.finite import check_scores, rankable, unranked
 from diffrec_jax.mesh import Layout, replicated
-from diffrec_jax.models.contract import Catalogue, Scorer
+from diffrec_jax.models.contract import Catalogue, Params, Prepared, Scorer
+from diffrec_jax.types import PyTree
 
 KS = (10, 20, 50, 100)
 TIED = "tied@"  # a column beside the metrics, while they are on the device
 UNRANKED = "unranked"  # likewise: whose scores are no numbers
 MANY_TIES = 0.01  # share of lists decided by ties that a person is told of
+Judged: TypeAlias = tuple[dict[str, jax.Array], ListCounts | None]  # of one batch of users
 AHEAD = 8  # batches given to the device beyond the one it works on, so that an evaluation can be given up
 
 
@@ -46,13 +49,13 @@ class Evaluation:
     notes: tuple[str, ...] = ()  # what a person should read
 
     def __str__(self) -> str:
-        return "\n".join((shown.evaluation_text(self.means(), **self._sizes()), *self.notes))
+        sizes = (self.n_users, len(self.users))
+        return "\n".join((shown.evaluation_text(self.means(), *sizes, beyond=self.beyond), *self.notes))
 
     def _repr_html_(self) -> str:
-        return shown.evaluation_html(self.means(), **self._sizes()) + "".join(f"<p>{note}.</p>" for note in self.notes)
-
-    def _sizes(self) -> dict[str, Any]:
-        return {"n_users": self.n_users, "n_truth": len(self.users), "beyond": self.beyond}
+        sizes = (self.n_users, len(self.users))
+        table = shown.evaluation_html(self.means(), *sizes, beyond=self.beyond)
+        return table + "".join(f"<p>{note}.</p>" for note in self.notes)
 
     def mean(self, protocol: metrics_lib.Protocol) -> dict[str, float]:
         """Averages by one of the two conventions of ``metrics``."""
@@ -74,9 +77,9 @@ class Evaluator:
         self,
         model: Scorer,
         *,
-        history: Any,
-        seen: Any,
-        truth: Any,
+        history: CSR,
+        seen: CSR,
+        truth: CSR,
         standing: Standing,
         mesh: Mesh,
         seed: int = 0,
@@ -115,10 +118,10 @@ class Evaluator:
         self._catalogue = Catalogue(n_items=truth.n_items, n_users=truth.n_users)
         self._truth = np.bincount(truth.indices, minlength=truth.n_items).astype(np.int32)
         self.masked = overlap(seen, truth)
-        self._compiled: tuple[Any, Any, Any] | None = None
+        self._compiled: tuple[Compiled, Compiled, Compiled] | None = None
         self.compile_seconds = 0.0
 
-    def __call__(self, params: Any, *, between_batches: Callable[[], None] = lambda: None) -> Evaluation:
+    def __call__(self, params: Params, *, between_batches: Callable[[], None] = lambda: None) -> Evaluation:
         """Rank the catalogue for every user with truth.
 
         Args:
@@ -179,7 +182,7 @@ class Evaluator:
             )
         return tuple(notes)
 
-    def compile(self, params: Any) -> tuple[Any, Any, Any]:
+    def compile(self, params: Params) -> tuple[Compiled, Compiled, Compiled]:
         """The programs, for parameters (or their abstract form); those of a ``Model`` may lie on the mesh already.
         Compiled once."""
         if self._compiled is None:
@@ -191,10 +194,10 @@ class Evaluator:
             abstract = self.layout.abstract(jax.eval_shape(self.layout.pad, params))
             tables = self.layout.abstract(jax.eval_shape(self.layout.pad, seen_tables))
 
-            def prepare(params: Any) -> Any:
+            def prepare(params: Params) -> Prepared:
                 return self.layout.pad(self.model.prepare(self.layout.cut(params, seen)))
 
-            def evaluate(params: Any, tables: Any, *rest: Any) -> Any:
+            def evaluate(params: Params, tables: Prepared, *rest: PyTree) -> Judged:
                 return self._evaluate(self.layout.cut(params, seen), self.layout.cut(tables, seen_tables), *rest)
 
             counts, shardings = self._no_counts(), self.layout.shardings(tables)
@@ -210,16 +213,16 @@ class Evaluator:
 
     def _evaluate(
         self,
-        params: Any,
-        tables: Any,
+        params: Params,
+        tables: Prepared,
         key: jax.Array,
         users: jax.Array,
-        counts: Any,
+        counts: ListCounts | None,
         standing: Standing,
-        history: Any,
-        seen: Any,
-        truth: Any,
-    ) -> tuple[dict[str, jax.Array], ListCounts | None]:
+        history: DeviceCSR,
+        seen: DeviceCSR,
+        truth: DeviceCSR,
+    ) -> Judged:
         """Metrics of one batch of users, and the counts with its lists added."""
         rows = take_rows(history, users, recency=self.model.recency, mesh=self.mesh)
         scores = self.model.scores(params, rows, key=key, tables=tables)
@@ -239,7 +242,9 @@ class Evaluator:
         found = hits(items, held_out) & listed
         if counts is not None:  # lists are short: every device counts all of them
             real = listed & (users >= 0)[:, None]
-            everywhere = jax.lax.with_sharding_constraint((items, found, real), replicated(self.mesh))
+            everywhere: tuple[jax.Array, jax.Array, jax.Array] = jax.lax.with_sharding_constraint(
+                (items, found, real), replicated(self.mesh)
+            )
             counts = counts.add(*everywhere, self.ks)
         found = jnp.pad(found, ((0, 0), (0, longest - k)))
         columns = metrics_lib.ranking_metrics(found, held_out.lengths, self.ks)
@@ -249,7 +254,8 @@ class Evaluator:
         if not self.beyond:
             return None
         create = jax.jit(ListCounts.create, static_argnums=(0, 1), out_shardings=replicated(self.mesh))
-        return create(self.ks, self._catalogue.n_items)
+        nothing: ListCounts = create(self.ks, self._catalogue.n_items)
+        return nothing
 
     def _summarise(
         self, counts: ListCounts | None, standing: Standing

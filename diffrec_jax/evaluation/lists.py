@@ -15,25 +15,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diffrec_jax.data.columns import encode_ids
-from diffrec_jax.data.interactions import CSR, Interactions
+from diffrec_jax.data.events import CSR, Events
 from diffrec_jax.evaluation.beyond import beyond_accuracy
 from diffrec_jax.evaluation.evaluator import KS, Evaluation
 from diffrec_jax.evaluation.metrics import list_lengths, ranking_metrics
 from diffrec_jax.evaluation.standing import Standing, tie_keys
 
 AT_ONCE = 2**16  # users whose hits [users, K] are judged together
-Ids: TypeAlias = Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray
+Ids: TypeAlias = Sequence[object] | np.ndarray | pa.Array | pa.ChunkedArray
 
 
 def evaluate_lists(
     users: Ids,
     items: Ids,
-    truth: Interactions,
+    truth: Events,
     *,
-    scores: Any = None,
-    ranks: Any = None,
-    train: Interactions | None = None,
-    seen: CSR | Interactions | None = None,
+    scores: Ids | None = None,
+    ranks: Ids | None = None,
+    train: Events | None = None,
+    seen: CSR | Events | None = None,
     ks: Sequence[int] = KS,
 ) -> Evaluation:
     """Judge lists against held-out items.
@@ -99,22 +99,20 @@ def evaluate_lists(
     )
 
 
-def _seen(truth: Any, train: Any, seen: Any) -> CSR | None:
+def _seen(truth: Events, train: Events | None, seen: CSR | Events | None) -> CSR | None:
     """What users have already, in the numbers of ``truth``; refuses logs of other users or items."""
     for name, log in (("truth", truth), ("train", train), ("seen", seen)):
-        fits = (
-            isinstance(log, Interactions) or (name != "truth" and log is None) or (name == "seen" and type(log) is CSR)
-        )
+        fits = isinstance(log, Events) or (name != "truth" and log is None) or (name == "seen" and type(log) is CSR)
         if not fits:
             raise ValueError(f"{name} is a {type(log).__name__} and must be an Interactions, such as split.test")
-        if isinstance(log, Interactions):
+        if isinstance(log, Events):
             same = np.array_equal(log.user_ids, truth.user_ids) and np.array_equal(log.item_ids, truth.item_ids)
         else:
             same = log is None or (log.n_users, log.n_items) == (truth.n_users, truth.n_items)
         if not same:
             raise ValueError(f"{name} and truth number their users and items differently: take both from one split")
     log = train if seen is None else seen
-    return log.csr() if isinstance(log, Interactions) else log
+    return log.csr() if isinstance(log, Events) else log
 
 
 def _numbers(ids: Ids, known: np.ndarray, what: str) -> np.ndarray:
@@ -127,10 +125,11 @@ def _numbers(ids: Ids, known: np.ndarray, what: str) -> np.ndarray:
         row = int(np.argmax(codes < 0))
         raise ValueError(f"line {row + 1:,} of the lists has no {what}: every line needs a user and an item")
     place = pc.fill_null(pc.index_in(_spelled(raw), value_set=_spelled(known)), -1)
-    return np.asarray(place).astype(np.int32)[codes]
+    numbers: np.ndarray = np.asarray(place).astype(np.int32)[codes]
+    return numbers
 
 
-def _column(values: Any, what: str) -> pa.ChunkedArray:
+def _column(values: Ids, what: str) -> pa.ChunkedArray:
     """A column as Arrow has it: of a list, an array, or a column of a data frame."""
     if isinstance(values, pa.ChunkedArray):
         return values
@@ -154,7 +153,7 @@ def _spelled(ids: np.ndarray) -> pa.Array:
     return pa.array(ids).cast(pa.string()) if ids.dtype.kind in "iu" else pa.array(list(map(str, ids)), pa.string())
 
 
-def _standing(truth: Interactions, train: Interactions | None) -> np.ndarray:
+def _standing(truth: Events, train: Events | None) -> np.ndarray:
     """Where each item stands among items of equal score, [I + 1]; the last one is for unknown items."""
     if train is not None:
         place = np.asarray(Standing.of(truth.item_ids, train.csr()).place)
@@ -164,7 +163,9 @@ def _standing(truth: Interactions, train: Interactions | None) -> np.ndarray:
     return np.append(place, np.int32(truth.n_items))
 
 
-def _order(user: np.ndarray, standing: np.ndarray, scores: Any, ranks: Any) -> tuple[np.ndarray, list[str]]:
+def _order(
+    user: np.ndarray, standing: np.ndarray, scores: Ids | None, ranks: Ids | None
+) -> tuple[np.ndarray, list[str]]:
     """The lines in the order of users, and of each user's list."""
     if scores is None and ranks is None:
         return np.argsort(user, kind="stable"), []
@@ -181,7 +182,7 @@ def _order(user: np.ndarray, standing: np.ndarray, scores: Any, ranks: Any) -> t
     return order, [f"{count:,} lists hold equal scores: a fixed key of the item ids decided there"]
 
 
-def _finite(values: Any, what: str, n: int) -> np.ndarray:
+def _finite(values: Ids, what: str, n: int) -> np.ndarray:
     try:
         column = _column(values, what)
         column = pc.utf8_trim_whitespace(column) if pa.types.is_string(column.type) else column
@@ -227,14 +228,16 @@ def _places(user: np.ndarray) -> np.ndarray:
 
 def _keys(users: np.ndarray, items: np.ndarray, n_items: int) -> np.ndarray:
     """One int64 per (user, item) pair."""
-    return users.astype(np.int64) * (n_items + 1) + items
+    keys: np.ndarray = users.astype(np.int64) * (n_items + 1) + items
+    return keys
 
 
 def _repeated(key: np.ndarray, of_known: np.ndarray) -> np.ndarray:
     """Which lines [N] name an item that their list had before."""
     first = np.zeros(len(key), bool)
     first[np.unique(key, return_index=True)[1]] = True
-    return ~first & of_known
+    again: np.ndarray = ~first & of_known
+    return again
 
 
 def _odd(again: np.ndarray, had: np.ndarray, row: np.ndarray, n: int, ks: Sequence[int]) -> list[str]:
@@ -275,7 +278,7 @@ def _metrics(row: np.ndarray, place: np.ndarray, n_truth: np.ndarray, ks: Sequen
 
 
 def _beyond(
-    item: np.ndarray, hit: np.ndarray, place: np.ndarray, held_out: CSR, train: Interactions, ks: Sequence[int]
+    item: np.ndarray, hit: np.ndarray, place: np.ndarray, held_out: CSR, train: Events, ks: Sequence[int]
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Metrics beyond accuracy, and how often each item was listed and rightly so, at each K."""
     n_items, rows = train.n_items, train.csr()

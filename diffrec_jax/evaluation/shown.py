@@ -8,7 +8,7 @@ DIVIDE = "official divides by all {all} users, standard by the {truth} users wit
 
 
 def evaluation_text(
-    means: Mapping[str, Mapping[str, float]], *, n_users: int, n_truth: int, beyond: Mapping[str, float] | None = None
+    means: Mapping[str, Mapping[str, float]], n_users: int, n_truth: int, *, beyond: Mapping[str, float] | None = None
 ) -> str:
     """A table in plain text.
 
@@ -25,7 +25,7 @@ def evaluation_text(
 
 
 def evaluation_html(
-    means: Mapping[str, Mapping[str, float]], *, n_users: int, n_truth: int, beyond: Mapping[str, float] | None = None
+    means: Mapping[str, Mapping[str, float]], n_users: int, n_truth: int, *, beyond: Mapping[str, float] | None = None
 ) -> str:
     """The same as HTML; arguments as above."""
     below = _below(n_users, n_truth, beyond or {})

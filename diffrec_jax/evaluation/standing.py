@@ -10,6 +10,7 @@ Letters: B rows, I items, U users.
 """
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 
 
 class Standing(struct.PyTreeNode):
@@ -47,8 +48,10 @@ class Standing(struct.PyTreeNode):
         return jnp.where((lengths == 0)[:, None], self.share, scores)
 
 
-def tie_keys(ids: Any) -> np.ndarray:
+def tie_keys(ids: Iterable[object]) -> np.ndarray:
     """The keys of rule 3, ``[I]`` uint64."""
-    texts = (str(id_).encode("utf-8", "surrogatepass") for id_ in np.asarray(ids).tolist())
+    texts = (
+        str(id_).encode("utf-8", "surrogatepass") for id_ in (ids.tolist() if isinstance(ids, np.ndarray) else ids)
+    )
     digests = b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts)
     return np.frombuffer(digests, ">u8").astype(np.uint64)

@@ -10,7 +10,6 @@ Letters: U users, I items, N interactions, B rows.
 
 import dataclasses
 import itertools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +17,12 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.forecast import check_forecast, cut, future, future_weights, weighted_fit
-from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency, weights_of
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.data.times import MICROSECONDS_PER_DAY
-from diffrec_jax.models.contract import ClosedForm, Params
+from diffrec_jax.models.contract import ClosedForm, Params, Prepared
 from diffrec_jax.options import check, option
 from diffrec_jax.space import Real
 
@@ -58,7 +57,7 @@ class Popularity(ClosedForm):
         counts = np.bincount(train.indices, weights_of(train, self.recency), minlength=train.n_items)
         return jnp.asarray(counts, jnp.float32)
 
-    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
         """The counts, for every row: ``[B, I]``."""
         return jnp.broadcast_to(params, (rows.items.shape[0], params.shape[0]))
 
@@ -89,7 +88,7 @@ class RecentPopularity(ClosedForm):
         age = (train.times.max(initial=np.iinfo(np.int64).min) - train.times) / MICROSECONDS_PER_DAY
         return jnp.asarray(np.bincount(train.indices, np.exp2(-age / self.half_life), train.n_items), jnp.float32)
 
-    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
         """The counts, for every row: ``[B, I]``."""
         return jnp.broadcast_to(params, (rows.items.shape[0], params.shape[0]))
 
@@ -173,12 +172,12 @@ class EASE(ClosedForm):
         found[np.diag_indices(train.n_items)] = 0.0
         return jnp.asarray(found.astype(np.float32))
 
-    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
         """``X · B``: ``[B, I]``, by gathering the rows of the history."""
         return rows.product(params)
 
 
-def _add(total: np.ndarray, product: Any) -> None:
+def _add(total: np.ndarray, product: scipy.sparse.sparray) -> None:
     """``total += product``, a sparse one, by columns: without a dense copy of it."""
     product = product.tocsc()
     for j, (start, end) in enumerate(itertools.pairwise(product.indptr)):

@@ -22,17 +22,16 @@ import functools
 import itertools
 import zlib
 from collections.abc import Sequence
-from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.denoiser import ACTIVATIONS
 from diffrec_jax.options import option
-from diffrec_jax.space import Real
+from diffrec_jax.space import Range, Real
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -222,7 +221,7 @@ class ClusterVAE(nn.Module):
         kernels = jax.scipy.linalg.block_diag(*(kernel for kernel, _ in last))
         return jnp.concatenate([kernels, jnp.concatenate([bias for _, bias in last])[None, :]]).T
 
-    def _needed(self, layers: Sequence[Any], width: int) -> int:
+    def _needed(self, layers: Sequence[tuple[jax.Array, jax.Array]], width: int) -> int:
         """How many columns of the first layer the mean depends on: half of them if it is the only layer."""
         return width if len(layers) == 1 else layers[0][0].shape[1]
 
@@ -232,15 +231,15 @@ def reparameterise(mean: jax.Array, log_variance: jax.Array, noise: jax.Array) -
     return (mean + noise * jnp.exp(0.5 * log_variance)).astype(mean.dtype)
 
 
-def kl_weight() -> Any:
+def kl_weight() -> float:
     """The option ``vae_anneal_cap`` of a model whose loss holds a KL term."""
     return option(0.3, "final weight of the KL term", at_least=0.0, search=Real(0.0, 1.0))
 
 
-def kl_steps(**more: Any) -> Any:
+def kl_steps(search: Range | None = None) -> int:
     """The option ``vae_anneal_steps`` of a model whose loss holds a KL term."""
     return option(
-        200, "steps in which that weight would rise to 1; --vae_anneal_cap stops it earlier", at_least=0, **more
+        200, "steps in which that weight would rise to 1; --vae_anneal_cap stops it earlier", at_least=0, search=search
     )
 
 

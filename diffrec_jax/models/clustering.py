@@ -12,7 +12,7 @@ scikit-learn is loaded where it is used: a second that every command and every m
 import numpy as np
 import scipy.sparse
 
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.models.cluster_vae import Clusters
 
 N_STARTS = 10
@@ -83,4 +83,5 @@ def svd_embeddings(train: CSR, *, dim: int = 64, seed: int = 0) -> np.ndarray:
 
     ones = np.ones(train.n_interactions, np.float32)
     matrix = scipy.sparse.csr_matrix((ones, train.indices, train.indptr), shape=(train.n_users, train.n_items))
-    return TruncatedSVD(dim, random_state=seed).fit_transform(matrix.T).astype(np.float32)
+    found: np.ndarray = TruncatedSVD(dim, random_state=seed).fit_transform(matrix.T).astype(np.float32)
+    return found

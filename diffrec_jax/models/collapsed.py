@@ -21,10 +21,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from diffrec_jax.diffusion.process import MeanType, reverse_coefficients
 from diffrec_jax.diffusion.schedule import Schedule
+from diffrec_jax.models.contract import Params
 from diffrec_jax.models.denoiser import Denoiser
 
 
@@ -56,7 +58,7 @@ class UserVectors(NamedTuple):
     a: float
 
 
-def prepare(params: Any, *, norm: bool) -> Tables:
+def prepare(params: Params, *, norm: bool) -> Tables:
     """The products of Eq. 3, and for a normalised input those of its norm. ``params`` are a ``Denoiser``'s."""
     w_in, w_out, b_out = (params["params"][name] for name in ("in_items", "out_items", "out_bias"))
     return Tables(
@@ -69,7 +71,7 @@ def prepare(params: Any, *, norm: bool) -> Tables:
 
 
 def reverse_collapsed(
-    schedule: Schedule, denoiser: Denoiser, params: Any, tables: Tables, start: Start, *, mean_type: MeanType
+    schedule: Schedule, denoiser: Denoiser, params: Params, tables: Tables, start: Start, *, mean_type: MeanType
 ) -> UserVectors:
     """Run all T reverse steps in R^H (Eq. 2 and 3); equals the dense loop within float32 rounding."""
     k1, k2 = reverse_coefficients(schedule, mean_type)
@@ -78,7 +80,7 @@ def reverse_collapsed(
         s_after.append(float(k1[t] + k2[t] * s_after[-1]))
         a_after.append(float(k2[t] * a_after[-1]))
 
-    def table(values: Any) -> jax.Array:
+    def table(values: np.ndarray | list[float]) -> jax.Array:
         return jnp.asarray(values, start.p.dtype)
 
     scan_over = {
@@ -89,7 +91,7 @@ def reverse_collapsed(
         "a": table(a_after[:-1]),
     }
 
-    def step(carry: tuple[jax.Array, jax.Array], now: dict[str, jax.Array]) -> tuple[Any, None]:
+    def step(carry: tuple[jax.Array, jax.Array], now: dict[str, jax.Array]) -> tuple[tuple[jax.Array, jax.Array], None]:
         p, u = carry
         scaled = p / _norm(tables, start, u, now["s"], now["a"])[:, None] if denoiser.norm else p
         h: Any = denoiser.apply(params, scaled, now["t"][None], method="inner")  # one embedding serves all rows

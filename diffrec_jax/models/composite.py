@@ -8,7 +8,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
 
-from diffrec_jax.data.interactions import CSR
+import numpy as np
+
+from diffrec_jax.data.events import CSR
 from diffrec_jax.models.contract import Model, Params, Scorer
 
 
@@ -53,7 +55,7 @@ class Composite(Scorer):
         """Whether a part does."""
         return any(part.needs_clusters for part in self.parts.values())
 
-    def with_clusters(self, clusters: Any) -> Self:
+    def with_clusters(self, clusters: np.ndarray) -> Self:
         """The model whose parts have these clusters, where they need any."""
         changed: dict[str, Any] = {name: part.with_clusters(clusters) for name, part in self.parts.items()}
         return dataclasses.replace(self, **changed)  # type: ignore[type-var]

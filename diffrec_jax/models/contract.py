@@ -11,18 +11,21 @@ Letters: B rows of a batch, I items, V width of a vector.
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self, TypeAlias
 
 import jax
+import numpy as np
 import optax
 
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.fit_options import FitOptions
+from diffrec_jax.types import PyTree
 
-Params = Any  # a pytree of arrays
-Memory = Any  # a pytree of arrays, or None
+Params: TypeAlias = PyTree
+Prepared: TypeAlias = PyTree  # what ``Scorer.prepare`` gives; None where there is nothing to prepare
+Memory: TypeAlias = PyTree  # what ``Model.init_memory`` gives, and every loss after it; None for a model without
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +61,12 @@ class Scorer(abc.ABC):
 
     # ranking
 
-    def prepare(self, params: Params) -> Any:
+    def prepare(self, params: Params) -> Prepared:
         """Compute once per set of parameters what every batch of ``scores`` needs; a pytree of arrays, or None."""
         return None
 
     @abc.abstractmethod
-    def scores(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array, tables: Prepared = None) -> jax.Array:
         """Scores ``[B, I]``; ``tables`` is what ``prepare`` gave, computed on the spot if None."""
 
     @property
@@ -71,7 +74,7 @@ class Scorer(abc.ABC):
         """Whether the scores are ``user_vectors @ item_vectors.T``, so that any vector index serves them."""
         return False
 
-    def user_vectors(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
+    def user_vectors(self, params: Params, rows: Rows, *, key: jax.Array, tables: Prepared = None) -> jax.Array:
         """Vectors ``[B, V]``; the last column is the factor of the item's bias, the same for every user."""
         raise ValueError(f"{type(self).__name__}, as configured, has no user vectors: its scores are no inner product")
 
@@ -128,7 +131,7 @@ class Scorer(abc.ABC):
         """Whether it needs the cluster of each item before it has parameters."""
         return False
 
-    def with_clusters(self, clusters: Any) -> Self:
+    def with_clusters(self, clusters: np.ndarray) -> Self:
         """The model with these clusters of items, where it needs any."""
         return self
 
@@ -217,7 +220,7 @@ def lacking(kind: type) -> tuple[str, ...]:
     return tuple(sorted(name for name in wanted.__abstractmethods__ if not hasattr(kind, name)))
 
 
-def check_model(model: Any) -> None:
+def check_model(model: object) -> None:
     """Refuse what is no model.
 
     Raises:

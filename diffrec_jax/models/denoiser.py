@@ -87,7 +87,8 @@ class Denoiser(nn.Module):
 
         def first(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
             std = (2.0 / (self.size + self.emb_size + widths[0])) ** 0.5  # fans of the concatenated layer
-            return std * jax.random.normal(key, shape)
+            drawn: jax.Array = std * jax.random.normal(key, shape)
+            return drawn
 
         self.emb = nn.Dense(self.emb_size, kernel_init=weight, bias_init=bias)
         self.in_items = self.param("in_items", first, (self.size, widths[0]))

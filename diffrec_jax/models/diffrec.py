@@ -13,7 +13,7 @@ popularity in what is added to the scores, such as a linear path.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.diffusion.objective import denoising_loss
 from diffrec_jax.diffusion.process import corrupt, reverse
 from diffrec_jax.models import collapsed
-from diffrec_jax.models.contract import Catalogue, LossAux, Params
+from diffrec_jax.models.contract import Catalogue, LossAux, Params, Prepared
 from diffrec_jax.models.denoiser import ACTIVATIONS, Denoiser
 from diffrec_jax.models.diffusion_settings import DiffusionSettings
 from diffrec_jax.models.user_noise import normal_per_user
@@ -105,8 +105,7 @@ class DiffRec(DiffusionSettings):
         denoiser = self.denoiser(rows.n_items)
 
         def denoise(x_t: jax.Array, t: jax.Array) -> jax.Array:
-            output: Any = denoiser.apply(params, x_t, t, dropout_key=dropout_key)
-            return output
+            return cast(jax.Array, denoiser.apply(params, x_t, t, dropout_key=dropout_key))
 
         losses = denoising_loss(
             self.schedule, denoise, x0, t, noise, mean_type=self.mean_type, reweight=self.reweight, target=target
@@ -114,7 +113,7 @@ class DiffRec(DiffusionSettings):
         real = rows.users >= 0
         return rows.mean(losses * sampling_weight), LossAux(importance.record(memory, t, losses, real))
 
-    def prepare(self, params: Params) -> Any:
+    def prepare(self, params: Params) -> Prepared:
         """The H×H products of the collapsed reverse process; None where the dense loop is needed."""
         if self.sampling_noise:
             return None
@@ -127,7 +126,7 @@ class DiffRec(DiffusionSettings):
             nothing = nothing._replace(out=jnp.zeros((1, w_out.shape[0])), bias=jnp.zeros(1), norm2=jnp.zeros(1))
         return tables.replace(empty=self._run_back(params, tables, nothing, n_items=w_in.shape[0]).u[0])
 
-    def scores(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array, tables: Prepared = None) -> jax.Array:
         """Scores ``[B, I]``: the reconstructed row of each user (paper, Algorithm 2).
 
         Noise, where asked for, is drawn per user id, so that it depends neither on the batch nor on its padding.
@@ -136,17 +135,17 @@ class DiffRec(DiffusionSettings):
             return self.scores_by_dense_loop(params, rows, key)
         found, x_T = self._user_vectors(params, rows, key, tables)
         p = params["params"]
-        scores = jnp.matmul(found.u, p["out_items"]) + found.s * p["out_bias"]
-        if found.a == 0.0:
-            return scores
-        return scores + found.a * (rows.dense() if x_T is None else x_T)
+        scores: jax.Array = jnp.matmul(found.u, p["out_items"]) + found.s * p["out_bias"]
+        if found.a != 0.0:
+            scores += found.a * (rows.dense() if x_T is None else x_T)
+        return scores
 
     @property
     def factored(self) -> bool:
         """True where the reverse process ends in the network's x0 prediction: then nothing of x_T is left in it."""
         return self.mean_type == "x0" and not self.sampling_noise
 
-    def user_vectors(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
+    def user_vectors(self, params: Params, rows: Rows, *, key: jax.Array, tables: Prepared = None) -> jax.Array:
         """``[h_0, 1]``, ``[B, H + 1]``: the last hidden layer of the last step, less its guidance."""
         u, s, _ = self._user_vectors(params, rows, key, tables)[0]
         return jnp.concatenate([u, jnp.full((u.shape[0], 1), s, u.dtype)], axis=1)
@@ -157,7 +156,7 @@ class DiffRec(DiffusionSettings):
         return jnp.concatenate([p["out_items"], p["out_bias"][None, :]]).T
 
     def _user_vectors(
-        self, params: Params, rows: Rows, key: jax.Array, tables: Any
+        self, params: Params, rows: Rows, key: jax.Array, tables: Prepared
     ) -> tuple[collapsed.UserVectors, jax.Array | None]:
         """The collapsed loop; also the corrupted rows ``[B, I]`` where there was corruption."""
         p = params["params"]
@@ -191,8 +190,7 @@ class DiffRec(DiffusionSettings):
         noise_key = jax.random.fold_in(key, 1)
 
         def denoise(x_t: jax.Array, t: jax.Array) -> jax.Array:
-            output: Any = denoiser.apply(params, x_t, t)
-            return output
+            return cast(jax.Array, denoiser.apply(params, x_t, t))
 
         def sampling_noise(t: jax.Array) -> jax.Array:
             return normal_per_user(jax.random.fold_in(noise_key, t), rows.users, rows.n_items)

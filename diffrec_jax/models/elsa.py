@@ -17,7 +17,6 @@ Letters: B rows, I items, D factors.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +25,7 @@ import optax
 from diffrec_jax.data.forecast import weighted_fit
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
-from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Params
+from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Params, Prepared
 from diffrec_jax.models.denoiser import l2_normalise
 from diffrec_jax.options import check, option
 from diffrec_jax.space import Real, Whole
@@ -75,7 +74,7 @@ class ELSA(Model):
         """``{"factors": A}``, ``[I, D]``: the factors, each of length 1."""
         return {"factors": l2_normalise(params["items"])}
 
-    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
         """``x · A · Aᵀ``, ``[B, I]``."""
         factors = (self.prepare(params) if tables is None else tables)["factors"]
         return jnp.matmul(rows.product(factors), factors.T)
@@ -86,7 +85,7 @@ class ELSA(Model):
         return True
 
     def user_vectors(
-        self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None
+        self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None
     ) -> jax.Array:
         """``[x · A, 1]``, ``[B, D + 1]``."""
         factors = (self.prepare(params) if tables is None else tables)["factors"]

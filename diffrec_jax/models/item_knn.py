@@ -16,19 +16,18 @@ Letters: U users, I items, K neighbours, B rows, L longest history.
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.forecast import weighted_fit
-from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.baselines import check_fit_weighted, interaction_matrix
-from diffrec_jax.models.contract import ClosedForm, Params
+from diffrec_jax.models.contract import ClosedForm, Params, Prepared
 from diffrec_jax.options import check, option
 from diffrec_jax.space import Real, Whole
 
@@ -97,7 +96,7 @@ class ItemKNN(ClosedForm):
         row = jnp.arange(n_items)[:, None]
         return jnp.zeros((n_items, n_items)).at[row, params["items"]].set(params["similarity"], mode="drop")
 
-    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
         """The votes of Eq. 2, ``[B, I]``, one position of all histories at a time."""
         if tables is not None:
             return rows.product(tables)
@@ -112,7 +111,8 @@ class ItemKNN(ClosedForm):
             return votes.at[row, liked].add(weight * similarity, mode="drop")
 
         zeros = jnp.zeros((n_rows, n_items), params["similarity"].dtype)
-        return jax.lax.fori_loop(0, jnp.max(rows.lengths, initial=0), body, zeros)
+        scores: jax.Array = jax.lax.fori_loop(0, jnp.max(rows.lengths, initial=0), body, zeros)
+        return scores
 
 
 def _largest(similarity: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:

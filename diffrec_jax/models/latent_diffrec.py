@@ -19,7 +19,7 @@ Letters: B rows, I items, C clusters, Z latent width, T diffusion steps.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -43,12 +43,13 @@ from diffrec_jax.models.cluster_vae import (
     reparameterise,
     split,
 )
-from diffrec_jax.models.contract import Catalogue, LossAux, Params
+from diffrec_jax.models.contract import Catalogue, LossAux, Params, Prepared
 from diffrec_jax.models.denoiser import ACTIVATIONS, Denoiser, dropout
 from diffrec_jax.models.diffusion_settings import DiffusionSettings
 from diffrec_jax.models.user_noise import normal_per_user
 from diffrec_jax.options import again, internal, option
 from diffrec_jax.space import Choice, Real
+from diffrec_jax.types import PyTree
 
 WIDTHS: dict[str, Any] = {"at_least": 1, "nonempty": True, "hint": "such as [300]"}
 
@@ -252,7 +253,7 @@ class LatentDiffRec(DiffusionSettings):
         share = 1.0 - epoch / self.anneal_steps if self.anneal_steps else 1.0
         return jnp.maximum(self.lamda * share, self.anneal_cap)
 
-    def prepare(self, params: Params) -> dict[str, Any]:
+    def prepare(self, params: Params) -> Prepared:
         """The first matrices as far as the means need them; the last ones side by side, their columns in item order."""
         last = self.item_vectors(params).T
         return {
@@ -261,21 +262,22 @@ class LatentDiffRec(DiffusionSettings):
             "last_bias": last[-1],
         }
 
-    def scores(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array, tables: Prepared = None) -> jax.Array:
         """Logits ``[B, I]`` of each user: encoder means, reverse process on latents, decoder.
 
         The rows are never dense: their products with the first matrices are gathered. Noise is drawn per user id.
         """
         tables = self.prepare(params) if tables is None else tables
         hidden = self.user_vectors(params, rows, key=key, tables=tables)[:, :-1]
-        return jnp.matmul(hidden, tables["last_kernel"]) + tables["last_bias"]
+        scores: jax.Array = jnp.matmul(hidden, tables["last_kernel"]) + tables["last_bias"]
+        return scores
 
     @property
     def factored(self) -> bool:
         """Always: the last map of the decoder is linear."""
         return True
 
-    def user_vectors(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
+    def user_vectors(self, params: Params, rows: Rows, *, key: jax.Array, tables: Prepared = None) -> jax.Array:
         """``[h, 1]``, ``[B, H + 1]``: what the decoder's last matrices are multiplied with, cluster after cluster."""
         tables = self.prepare(params) if tables is None else tables
         z = self._latents(params, rows, key, tables)
@@ -284,9 +286,10 @@ class LatentDiffRec(DiffusionSettings):
 
     def item_vectors(self, params: Params) -> jax.Array:
         """The decoder's last columns and biases, ``[I, H + 1]``; zero at what belongs to other clusters."""
-        return self._apply(params["autoencoder"], method="output_vectors")[self._clusters.place[:-1]]
+        vectors: jax.Array = self._apply(params["autoencoder"], method="output_vectors")[self._clusters.place[:-1]]
+        return vectors
 
-    def _latents(self, params: Params, rows: Rows, key: jax.Array, tables: Any) -> jax.Array:
+    def _latents(self, params: Params, rows: Rows, key: jax.Array, tables: Prepared) -> jax.Array:
         """ẑ_0 ``[B, Z]``: encoder means, then the reverse process."""
         rows = self._clusters.in_order(rows)
         products = [part.product(kernel) for part, kernel in zip(self._clusters.cut(rows), tables["first_kernels"])]
@@ -320,8 +323,7 @@ class LatentDiffRec(DiffusionSettings):
         return parts, parts if self.out_dims else [x.dense() if isinstance(x, Rows) else x]
 
     def _denoise(self, params: Params, dropout_key: jax.Array | None = None) -> Denoise:
-        apply: Any = functools.partial(self.denoiser.apply, params["denoiser"], dropout_key=dropout_key)
-        return apply
+        return cast(Denoise, functools.partial(self.denoiser.apply, params["denoiser"], dropout_key=dropout_key))
 
-    def _apply(self, params: Params, *args: Any, method: str) -> Any:
+    def _apply(self, params: Params, *args: PyTree, method: str) -> PyTree:
         return self.autoencoder.apply(params, *args, method=method)

@@ -21,7 +21,7 @@ Letters: U users, I items, N interactions, D embedding width, K layers, B rows o
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +29,10 @@ import numpy as np
 import optax
 from flax import struct
 
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
-from diffrec_jax.models.contract import ClosedForm
+from diffrec_jax.models.contract import ClosedForm, Prepared
 from diffrec_jax.options import check, internal, option
 from diffrec_jax.space import Real, Whole
 
@@ -74,7 +74,10 @@ class NeighbourLists(struct.PyTreeNode):
                 neighbour = jax.lax.dynamic_index_in_dim(lists, j, keepdims=False)
                 return total + x.at[neighbour].get(mode="promise_in_bounds")
 
-            return jax.lax.fori_loop(0, lists.shape[0], body, jnp.zeros((lists.shape[1], x.shape[1]), x.dtype))
+            added: jax.Array = jax.lax.fori_loop(
+                0, lists.shape[0], body, jnp.zeros((lists.shape[1], x.shape[1]), x.dtype)
+            )
+            return added
 
         sums = jnp.concatenate([group_sum(lists) for lists in self.groups])
         return sums.at[self.place].get(mode="promise_in_bounds")
@@ -114,7 +117,8 @@ class Graph(struct.PyTreeNode):
             return jnp.where(right, middle + 1, low), jnp.where(right, high, middle)
 
         low, _ = jax.lax.fori_loop(0, 32, halve, (low, end))
-        return (low < end) & (self.items.at[low].get(mode="clip") == items)
+        found: jax.Array = (low < end) & (self.items.at[low].get(mode="clip") == items)
+        return found
 
 
 Embeddings = dict[str, jax.Array]  # {"users": [U, D], "items": [I, D]}
@@ -133,7 +137,8 @@ def propagate(graph: Graph, embeddings: Embeddings, *, layers: int) -> Embedding
         return now, jax.tree.map(jnp.add, total, now)
 
     _, total = jax.lax.fori_loop(0, layers, layer, (embeddings, embeddings))
-    return jax.tree.map(lambda x: x / (layers + 1), total)
+    mean: Embeddings = jax.tree.map(lambda x: x / (layers + 1), total)
+    return mean
 
 
 def bpr_loss(smoothed: Embeddings, users: jax.Array, items: jax.Array, others: jax.Array, real: jax.Array) -> jax.Array:
@@ -196,7 +201,7 @@ class LightGCN(ClosedForm):
         }
         optimizer = optax.adam(self.lr)
 
-        def step(n: jax.Array, carry: tuple[Embeddings, Any]) -> tuple[Embeddings, Any]:
+        def step(n: jax.Array, carry: tuple[Embeddings, optax.OptState]) -> tuple[Embeddings, optax.OptState]:
             embeddings, state = carry
             edge_key, item_key = jax.random.split(jax.random.fold_in(key, n))
             edge = jax.random.randint(edge_key, (B,), 0, N)
@@ -212,7 +217,9 @@ class LightGCN(ClosedForm):
         embeddings, _ = jax.lax.fori_loop(0, self.updates, step, (embeddings, optimizer.init(embeddings)))
         return propagate(graph, embeddings, layers=self.layers)
 
-    def scores(self, params: Embeddings, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
+    def scores(
+        self, params: Embeddings, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None
+    ) -> jax.Array:
         """``F_u · F_i``, ``[B, I]``. A user without training interactions is the sum of the items of their history, if
         any; with a recency kernel everybody is. Known users are what training made of them, whatever the history."""
         return jnp.matmul(self._users(params, rows), params["items"].T)
@@ -223,7 +230,7 @@ class LightGCN(ClosedForm):
         return True
 
     def user_vectors(
-        self, params: Embeddings, rows: Rows, *, key: jax.Array | None = None, tables: Any = None
+        self, params: Embeddings, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None
     ) -> jax.Array:
         """``[F_u, 1]``, ``[B, D + 1]``."""
         return jnp.pad(self._users(params, rows), ((0, 0), (0, 1)), constant_values=1.0)

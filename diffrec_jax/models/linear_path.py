@@ -11,7 +11,6 @@ Source: ours. B costs 4·I² bytes; ``EASE.check_size`` refuses a catalogue that
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 
@@ -19,7 +18,7 @@ from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.baselines import EASE
 from diffrec_jax.models.composite import Composite
-from diffrec_jax.models.contract import Model, Params
+from diffrec_jax.models.contract import Model, Params, Prepared
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,11 +51,11 @@ class LinearPath(Composite):
         """The kernel of both."""
         return self.network.recency
 
-    def prepare(self, params: Params) -> Any:
+    def prepare(self, params: Params) -> Prepared:
         """What the network prepares."""
         return self.network.prepare(params["network"])
 
-    def scores(self, params: Params, rows: Rows, *, key: jax.Array, tables: Any = None) -> jax.Array:
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array, tables: Prepared = None) -> jax.Array:
         """Eq. 1, ``[B, I]``."""
         return self.network.scores(params["network"], rows, key=key, tables=tables) + self.weight * self.linear.scores(
             params["linear"], rows

@@ -19,7 +19,7 @@ Letters: B rows, I items, Z latent width, H width of the last hidden layer.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -30,10 +30,11 @@ from diffrec_jax.data.forecast import check_forecast, future, shown_and_asked, w
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.cluster_vae import kl_divergence, kl_steps, kl_weight, multinomial_nll, reparameterise
-from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Params
+from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Params, Prepared
 from diffrec_jax.models.denoiser import ACTIVATIONS, dropout, l2_normalise
 from diffrec_jax.options import again, check, option
 from diffrec_jax.space import Choice, Real, Whole
+from diffrec_jax.types import PyTree
 
 
 class Autoencoder(nn.Module):
@@ -139,16 +140,18 @@ class Multinomial(Model):
         p = params["params"]
         rows = _directions(rows)
         x = rows.replace(weights=dropout(dropout_key, rows.weights, rate=self.dropout)).dense()
-        return self._apply(params, rows.n_items, jnp.matmul(x, p["in_items"]), method="encode")
+        encoded: jax.Array = self._apply(params, rows.n_items, jnp.matmul(x, p["in_items"]), method="encode")
+        return encoded
 
     def nll(self, params: Params, z: jax.Array, rows: Rows) -> jax.Array:
         """``-Σ x · log softmax(decoder(z))``, ``[B]``."""
         return multinomial_nll([self._apply(params, rows.n_items, z, method="decode")], [rows.dense()])
 
-    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
         """Logits ``[B, I]`` of each user."""
         p = params["params"]
-        return jnp.matmul(self._hidden(params, rows), p["out_items"]) + p["out_bias"]
+        scores: jax.Array = jnp.matmul(self._hidden(params, rows), p["out_items"]) + p["out_bias"]
+        return scores
 
     @property
     def factored(self) -> bool:
@@ -156,7 +159,7 @@ class Multinomial(Model):
         return True
 
     def user_vectors(
-        self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None
+        self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None
     ) -> jax.Array:
         """``[h, 1]``, ``[B, H + 1]``: the last hidden layer."""
         return jnp.pad(self._hidden(params, rows), ((0, 0), (0, 1)), constant_values=1.0)
@@ -174,9 +177,10 @@ class Multinomial(Model):
             z = z if self.variational else ACTIVATIONS[self.activation](z)
         else:
             z = self._apply(params, rows.n_items, product, method="encode")[:, :Z]
-        return self._apply(params, rows.n_items, z, method="hidden")
+        hidden: jax.Array = self._apply(params, rows.n_items, z, method="hidden")
+        return hidden
 
-    def _apply(self, params: Params, n_items: int, *args: Any, method: str) -> Any:
+    def _apply(self, params: Params, n_items: int, *args: PyTree, method: str) -> PyTree:
         return self.network(n_items).apply(params, *args, method=method)
 
 

@@ -10,10 +10,11 @@ import math
 import os
 import re
 from collections import defaultdict
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import jax.stages
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -22,7 +23,7 @@ from diffrec_jax.evaluation import mask_seen, top_k
 from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.mesh import Layout, batch_size_on, make_mesh, replicated
 from diffrec_jax.models import Catalogue
-from diffrec_jax.models.contract import Model
+from diffrec_jax.models.contract import Model, Params, Prepared
 from diffrec_jax.planning import no_tpu
 from diffrec_jax.training import Trainer
 
@@ -108,7 +109,7 @@ def generation_of(topology: str) -> Generation:
     return GENERATIONS[name]
 
 
-def devices_of(topology: str) -> list[Any]:
+def devices_of(topology: str) -> list[jax.Device]:
     """One device per chip of a topology, none of which is here.
 
     Raises:
@@ -143,7 +144,7 @@ def score_cost(model: Model, shape: Shape, batch_size: int, mesh: Mesh) -> Cost:
     seen_tables = jax.eval_shape(model.prepare, seen)
     batch = batch_size_on(mesh, batch_size)
 
-    def lists(params: Any, tables: Any, csr: DeviceCSR, users: jax.Array) -> Any:
+    def lists(params: Params, tables: Prepared, csr: DeviceCSR, users: jax.Array) -> tuple[jax.Array, jax.Array]:
         rows = take_rows(csr, users, recency=model.recency, mesh=mesh)
         params, tables = layout.cut(params, seen), layout.cut(tables, seen_tables)
         scores = model.scores(params, rows, key=jax.random.key(0), tables=tables)
@@ -154,7 +155,7 @@ def score_cost(model: Model, shape: Shape, batch_size: int, mesh: Mesh) -> Cost:
     return _cost(jax.jit(lists).trace(*abstract, _csr(shape, mesh), users), mesh)
 
 
-def mesh_of(devices: list[Any], *, items: int) -> Mesh:
+def mesh_of(devices: list[jax.Device], *, items: int) -> Mesh:
     """The mesh that spreads the catalogue over ``items`` of the devices and rows over the rest."""
     return make_mesh(items=items, devices=devices)
 
@@ -165,13 +166,13 @@ def is_too_large(error: Exception) -> bool:
 
 
 def _csr(shape: Shape, mesh: Mesh) -> DeviceCSR:
-    def numbers(n: int) -> Any:
-        return jax.ShapeDtypeStruct((n,), jnp.int32, sharding=replicated(mesh))
+    def numbers(n: int) -> jax.Array:
+        return cast(jax.Array, jax.ShapeDtypeStruct((n,), jnp.int32, sharding=replicated(mesh)))
 
     return DeviceCSR(numbers(shape.n_users + 1), numbers(shape.n_interactions), None, shape.n_items, shape.longest)
 
 
-def _cost(traced: Any, mesh: Mesh) -> Cost:
+def _cost(traced: jax.stages.Traced, mesh: Mesh) -> Cost:
     program = traced.lower().compile()
     memory, count = program.memory_analysis(), program.cost_analysis()
     results = memory.output_size_in_bytes - memory.alias_size_in_bytes

@@ -4,8 +4,8 @@ Lists of all questions come from one call of ``Ranker.top_k``, explanations from
 of given items from one of ``pairs.scores_of_pairs``; only questions with candidates of their own are ranked one by one.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import NotRequired, TypeAlias, TypedDict
 
 import numpy as np
 
@@ -13,22 +13,43 @@ from diffrec_jax.serving import explain, pairs
 from diffrec_jax.serving.histories import Histories
 from diffrec_jax.serving.questions import Question
 from diffrec_jax.serving.recommender import Recommender
+from diffrec_jax.types import RawId
 
 REASONS = 3
+Found: TypeAlias = tuple[np.ndarray, np.ndarray]  # scores [k] and item numbers [k] of one list; -1 ends it
 
 
-def answer(recommender: Recommender, questions: Sequence[Question]) -> list[dict[str, Any] | Exception]:
+class Item(TypedDict):
+    """An item of an answer, as JSON."""
+
+    item: RawId
+    title: NotRequired[str]  # where there are titles
+    score: NotRequired[float]
+    rank: NotRequired[int]  # from 1
+    effect: NotRequired[float]  # on the score of what it explains
+    because: NotRequired["list[Item]"]  # the items that explain it, if that was asked
+
+
+class Answer(TypedDict):
+    """What one question is told, as JSON."""
+
+    items: list[Item]
+    by: str  # "model", or "popularity" for want of a history
+    notes: list[str]  # what a person should read
+
+
+def answer(recommender: Recommender, questions: Sequence[Question]) -> list[Answer | Exception]:
     """The answers as JSON values: ``items`` (with ``because`` if asked for), ``by`` and ``notes``."""
     scored = [i for i, question in enumerate(questions) if question.wanted is not None]
     listed = [i for i, question in enumerate(questions) if question.wanted is None]
-    answers: dict[int, dict[str, Any] | Exception] = {}
+    answers: dict[int, Answer | Exception] = {}
     answers |= zip(scored, _scores(recommender, [questions[i] for i in scored]))
     answers |= zip(listed, _lists(recommender, [questions[i] for i in listed]))
     return [answers[i] for i in range(len(questions))]
 
 
-def _lists(recommender: Recommender, questions: Sequence[Question]) -> list[dict[str, Any]]:
-    lists: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(questions)
+def _lists(recommender: Recommender, questions: Sequence[Question]) -> list[Answer]:
+    lists: dict[int, Found] = {}
     together = [i for i, question in enumerate(questions) if question.candidates is None]
     if together:
         k = max(questions[i].k for i in together)
@@ -45,19 +66,19 @@ def _lists(recommender: Recommender, questions: Sequence[Question]) -> list[dict
             found = recommender.ranker.top_k(question.asked.histories, question.k, hidden=hidden, allowed=allowed)
             lists[i] = found[0][0], found[1][0]
     reasons = _reasons(recommender, questions, lists)
-    return [_document(recommender, q, found, reasons.get(i)) for i, (q, found) in enumerate(zip(questions, lists))]
+    return [_document(recommender, question, lists[i], reasons.get(i)) for i, question in enumerate(questions)]
 
 
-def item_document(recommender: Recommender, item: int) -> dict[str, Any]:
+def item_document(recommender: Recommender, item: int) -> Item:
     """An item as JSON: its raw id, and its title if there are titles."""
     vocabulary = recommender.vocabulary
-    document: dict[str, Any] = {"item": vocabulary.in_json(item)}
+    document: Item = {"item": vocabulary.in_json(item)}
     if vocabulary.item_titles is not None:
         document["title"] = str(vocabulary.item_titles[item])
     return document
 
 
-def _scores(recommender: Recommender, questions: Sequence[Question]) -> list[dict[str, Any]]:
+def _scores(recommender: Recommender, questions: Sequence[Question]) -> list[Answer]:
     """Scores of the items that each question names, in its order."""
     if not questions:
         return []
@@ -68,15 +89,17 @@ def _scores(recommender: Recommender, questions: Sequence[Question]) -> list[dic
     scores = pairs.scores_of_pairs(recommender.ranker.listed_scores_at, histories, rows, np.concatenate(wanted))
     documents = []
     for question, items, found in zip(questions, wanted, np.split(scores, np.cumsum(lengths)[:-1])):
-        named = zip(items.tolist(), found.tolist())
-        named_scores = [{**item_document(recommender, item), "score": score} for item, score in named]
+        named_scores = []
+        for item, score in zip(items.tolist(), found.tolist()):
+            named_scores.append(item_document(recommender, item))
+            named_scores[-1]["score"] = score
         documents.append(_answer(recommender, question, named_scores))
     return documents
 
 
 def _reasons(
-    recommender: Recommender, questions: Sequence[Question], lists: Sequence[Any]
-) -> dict[int, dict[int, list[dict[str, Any]]]]:
+    recommender: Recommender, questions: Sequence[Question], lists: Mapping[int, Found]
+) -> dict[int, dict[int, list[Item]]]:
     """For every question that asks why: item number -> the history items that carry it."""
     asking = [i for i, question in enumerate(questions) if question.explain]
     if not asking:
@@ -86,7 +109,7 @@ def _reasons(
         chosen[row, : len(lists[i][1])] = lists[i][1]
     histories = Histories.concatenate([questions[i].asked.histories for i in asking])
     columns = explain.effects(recommender.ranker, histories, chosen)
-    found: dict[int, dict[int, list[dict[str, Any]]]] = {i: {} for i in asking}
+    found: dict[int, dict[int, list[Item]]] = {i: {} for i in asking}
     for entry in np.flatnonzero(columns["rank"] <= REASONS):
         reason = item_document(recommender, int(columns["because"][entry]))
         reason["effect"] = float(columns["effect"][entry])
@@ -95,20 +118,21 @@ def _reasons(
 
 
 def _document(
-    recommender: Recommender, question: Question, found: Any, reasons: dict[int, list[dict[str, Any]]] | None
-) -> dict[str, Any]:
+    recommender: Recommender, question: Question, found: Found, reasons: dict[int, list[Item]] | None
+) -> Answer:
     scores, numbers = found
     items = []
     for rank, (item, score) in enumerate(zip(numbers.tolist(), scores.tolist()), 1):
         if item < 0:
             break
-        document = {**item_document(recommender, item), "score": score, "rank": rank}
+        document = item_document(recommender, item)
+        document["score"], document["rank"] = score, rank
         if reasons is not None:
             document["because"] = reasons.get(item, [])
         items.append(document)
     return _answer(recommender, question, items)
 
 
-def _answer(recommender: Recommender, question: Question, items: list[dict[str, Any]]) -> dict[str, Any]:
+def _answer(recommender: Recommender, question: Question, items: list[Item]) -> Answer:
     notes = question.notes(recommender.vocabulary, len(items))
     return {"items": items, "by": "popularity" if question.cold else "model", "notes": notes}

@@ -8,7 +8,7 @@ refused in one sentence, so that a mistake never looks like an id that the model
 import decimal
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TypeAlias
 
 import narwhals
 import numpy as np
@@ -16,10 +16,11 @@ import pyarrow as pa
 
 EXACT_AS_FLOAT = 2**53  # float64 holds every whole number up to here
 NESTED = {"histories": "lists of item ids", "history_times": "lists of times"}
-Find = Callable[[list[Any]], tuple[np.ndarray, list[Any]]]  # ``Vocabulary.users`` or ``Vocabulary.items``
+Ids: TypeAlias = Iterable[object]  # a list, an array, a column of any data frame
+Find = Callable[[list[object]], tuple[np.ndarray, list[object]]]  # ``Vocabulary.users`` or ``Vocabulary.items``
 
 
-def look_up(find: Find, given: Any, name: str) -> tuple[np.ndarray, list[Any]]:
+def look_up(find: Find, given: object, name: str) -> tuple[np.ndarray, list[object]]:
     """Numbers of ids in any container.
 
     Args:
@@ -45,7 +46,7 @@ def look_up(find: Find, given: Any, name: str) -> tuple[np.ndarray, list[Any]]:
     return numbers[encoded.indices.to_numpy(zero_copy_only=False)], unknown
 
 
-def opened(given: Any, name: str) -> "list[Any] | pa.Array":
+def opened(given: object, name: str) -> list[object] | pa.Array:
     """The elements of a container, in order: a list, or an Arrow array; a set is sorted.
 
     Raises:
@@ -68,7 +69,7 @@ def opened(given: Any, name: str) -> "list[Any] | pa.Array":
     raise ValueError(f"{name} is of type {type(given).__name__}, and must be a list of {_content(name)}")
 
 
-def lists(given: Any, name: str) -> list[Any]:
+def lists(given: object, name: str) -> list[list[object]]:
     """Several lists of ids, one for each person, from a list of containers, a matrix or a column of lists.
 
     Raises:
@@ -95,7 +96,7 @@ def lists(given: Any, name: str) -> list[Any]:
     return out
 
 
-def per_person(given: Any, name: str) -> tuple[Any, bool]:
+def per_person(given: object, name: str) -> tuple[list[object] | pa.Array, bool]:
     """What may be one list for everybody or one for each person: the elements, and whether they are lists.
 
     Raises:
@@ -110,7 +111,7 @@ def per_person(given: Any, name: str) -> tuple[Any, bool]:
     return column, bool(nested) and all(nested)
 
 
-def plain(ids: list[Any], name: str) -> list[Any]:
+def plain(ids: list[object], name: str) -> list[object]:
     """Ids as text and whole numbers; None and what is not a number stay, and are unknown to every model.
 
     Raises:
@@ -119,18 +120,21 @@ def plain(ids: list[Any], name: str) -> list[Any]:
     return ids if set(map(type, ids)) <= {str, int} else [_plain(id_, name) for id_ in ids]
 
 
-def listed(column: "list[Any] | pa.Array") -> list[Any]:
+def listed(column: list[object] | pa.Array) -> list[object]:
     """A list of what ``opened`` gave; moments of nanoseconds lose what is below a microsecond."""
     if isinstance(column, list):
         return column
+    values: list[object]
     if pa.types.is_timestamp(column.type):
-        return column.cast(pa.timestamp("us", column.type.tz), safe=False).to_pylist()
-    if pa.types.is_integer(column.type) and not column.null_count:
-        return column.to_numpy(zero_copy_only=False).tolist()
-    return column.to_pylist()
+        values = column.cast(pa.timestamp("us", column.type.tz), safe=False).to_pylist()
+    elif pa.types.is_integer(column.type) and not column.null_count:
+        values = column.to_numpy(zero_copy_only=False).tolist()
+    else:
+        values = column.to_pylist()
+    return values
 
 
-def holds_ids(given: Any) -> bool:
+def holds_ids(given: object) -> bool:
     """Whether this is a container of ids rather than an id."""
     scalar = isinstance(given, str | bytes | np.generic | pa.Scalar | Mapping)
     return not scalar and (hasattr(given, "__len__") or hasattr(given, "__iter__")) and getattr(given, "ndim", 1) > 0
@@ -145,7 +149,7 @@ def _content(name: str) -> str:
     return NESTED.get(name, f"{kind_of_ids(name)} ids")
 
 
-def _plain(id_: Any, name: str) -> Any:
+def _plain(id_: object, name: str) -> object:
     if isinstance(id_, pa.Scalar):
         id_ = id_.as_py()
     elif isinstance(id_, np.ndarray) and not id_.ndim:
@@ -178,7 +182,7 @@ def _plain(id_: Any, name: str) -> Any:
     )
 
 
-def _array(given: Any, name: str) -> "pa.Array | list[Any] | None":
+def _array(given: object, name: str) -> pa.Array | list[object] | None:
     """A column of any library as Arrow (or a list, where it mixes types); None for what is no column."""
     if isinstance(given, pa.Array | pa.ChunkedArray):
         return given
@@ -205,7 +209,7 @@ def _array(given: Any, name: str) -> "pa.Array | list[Any] | None":
     return _of_numpy(np.asarray(given), name) if hasattr(given, "__array__") else None
 
 
-def _of_numpy(array: np.ndarray, name: str) -> "pa.Array | list[Any]":
+def _of_numpy(array: np.ndarray, name: str) -> pa.Array | list[object]:
     if not array.ndim:
         raise ValueError(f"{name}={array.item()!r} must be a list of {kind_of_ids(name)} ids")
     if array.ndim > 1 or array.dtype.kind in "OV":
@@ -237,16 +241,16 @@ def _checked(column: "pa.Array | pa.ChunkedArray", name: str) -> pa.Array:
 
 
 def _is_nested(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return any(is_kind(kind) for is_kind in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
 
 
-def _no_list(name: str, i: int, given: Any) -> str:
+def _no_list(name: str, i: int, given: object) -> str:
     if name == "histories":
         order = " (a set has no order: give the oldest item first)" if isinstance(given, set | frozenset) else ""
         return f"history {i} is {_shown(given)}, and must be a list of item ids, such as ['sku12', 'sku99']{order}"
     return f"{name}[{i}] is {_shown(given)}, and must be a list, one for each person"
 
 
-def _shown(given: Any) -> str:
+def _shown(given: object) -> str:
     text = " ".join(repr(given).split())
     return text if len(text) <= 80 else text[:77] + "..."

@@ -9,7 +9,9 @@ import asyncio
 import collections
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
+
+from diffrec_jax.types import Carried
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
@@ -64,7 +66,7 @@ class MicroBatcher(Generic[Question, Answer]):
             self._worker = asyncio.create_task(self._work())
         return await future
 
-    async def run(self, function: Callable[[], Any]) -> Any:
+    async def run(self, function: Callable[[], Carried]) -> Carried:
         """Run something else on the device's thread, in turn."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 

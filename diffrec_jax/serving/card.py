@@ -2,9 +2,20 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeAlias, TypedDict
 
 from diffrec_jax.serving.model_folder import ModelFolder, hyper_parameters
+
+Averages: TypeAlias = Mapping[str, Mapping[str, float]]  # protocol -> metric -> number
+
+
+class Results(TypedDict, total=False):
+    """What of a run's ``result.json`` a card reports."""
+
+    test: Averages
+    baselines: Mapping[str, Averages]  # by the name of the model
+    eval_history: str
+
 
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "mrr@10")
 
@@ -57,7 +68,7 @@ any index for maximum inner product serves this model. Row n of `items.parquet` 
 
 
 def model_card(
-    content: ModelFolder, *, kind: str, folder: str, results: Mapping[str, Any] | None = None, **loading: Any
+    content: ModelFolder, *, kind: str, folder: str, results: Results | None = None, **loading: str | int
 ) -> str:
     """The text of a ``README.md``.
 
@@ -114,7 +125,7 @@ def _data(content: ModelFolder) -> str:
     return "\n".join([*lines, *(f"- {note}" for note in about.get("notes", []))])
 
 
-def _numbers(results: Mapping[str, Any] | None) -> str:
+def _numbers(results: Results | None) -> str:
     if not results or not results.get("test"):
         return "No evaluation is recorded."
     measured = [name for protocol in results["test"].values() for name in protocol]

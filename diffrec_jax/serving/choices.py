@@ -18,10 +18,10 @@ class Choice:
     hidden: Histories | None  # items that must not appear, of each person
     allowed: np.ndarray | None = None  # [I] bool, the only items that may appear
     own: Histories | None = None  # the only items that may appear, of each person, without the hidden ones
-    unknown: tuple[Any, ...] = ()  # ids that are no item
+    unknown: tuple[object, ...] = ()  # ids that are no item
 
 
-def choose(vocabulary: Vocabulary, asked: Asked, *, exclude_seen: bool, candidates: Any, exclude: Any) -> Choice:
+def choose(vocabulary: Vocabulary, asked: Asked, *, exclude_seen: bool, candidates: object, exclude: object) -> Choice:
     """Read what a caller passes.
 
     Args:
@@ -35,7 +35,7 @@ def choose(vocabulary: Vocabulary, asked: Asked, *, exclude_seen: bool, candidat
       ValueError: for what is no list of ids, or another number of lists than people.
     """
     hidden = asked.seen if exclude_seen else None
-    allowed, own, unknown = None, None, list[Any]()
+    allowed, own, unknown = None, None, list[object]()
     if candidates is not None:
         rows, items, missing = items_for(vocabulary, asked, candidates, "candidates")
         unknown += missing
@@ -59,8 +59,8 @@ def choose(vocabulary: Vocabulary, asked: Asked, *, exclude_seen: bool, candidat
 
 
 def items_for(
-    vocabulary: Vocabulary, asked: Asked, given: Any, name: str
-) -> tuple[np.ndarray | None, np.ndarray, list[Any]]:
+    vocabulary: Vocabulary, asked: Asked, given: object, name: str
+) -> tuple[np.ndarray | None, np.ndarray, list[object]]:
     """Known items for everybody, or of each person.
 
     Returns:
@@ -79,8 +79,8 @@ def items_for(
 
 
 def numbers_of(
-    vocabulary: Vocabulary, lists: Sequence[list[Any]], name: str
-) -> tuple[np.ndarray, np.ndarray, list[Any]]:
+    vocabulary: Vocabulary, lists: Sequence[list[object]], name: str
+) -> tuple[np.ndarray, np.ndarray, list[object]]:
     """``(list [N], item number [N] or -1, the ids that are no item)`` of the ids in some lists."""
     lengths = np.fromiter(map(len, lists), np.int64, len(lists))
     numbers, unknown = asked_ids.look_up(vocabulary.items, [id_ for ids in lists for id_ in ids], name)
@@ -97,8 +97,13 @@ def _left(own: Histories, hidden: Histories | None, allowed: np.ndarray | None, 
 
 
 def known_pairs(
-    vocabulary: Vocabulary, ask: Callable[..., Asked], users: Any, items: Any, histories: Any, history_times: Any
-) -> tuple[Asked, np.ndarray, np.ndarray, list[Any]]:
+    vocabulary: Vocabulary,
+    ask: Callable[..., Asked],
+    users: object,
+    items: object,
+    histories: object,
+    history_times: object,
+) -> tuple[Asked, np.ndarray, np.ndarray, list[object]]:
     """The known pairs of people and items that a caller names.
 
     Args:

@@ -3,9 +3,9 @@
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class Edge:
@@ -17,7 +17,7 @@ class Edge:
 
     def __init__(
         self,
-        app: Any,
+        app: ASGIApp,
         *,
         most: int,
         refuse: Callable[[int, str], Response],
@@ -25,7 +25,7 @@ class Edge:
     ) -> None:
         self.app, self.most, self.refuse, self.record = app, most, refuse, record
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
@@ -34,7 +34,7 @@ class Edge:
         received, status = 0, 0
         instead: Response | None = None
 
-        async def counted() -> Any:
+        async def counted() -> Message:
             nonlocal received, instead
             message = await receive()
             received += len(message.get("body", b""))
@@ -43,7 +43,7 @@ class Edge:
                 return {"type": "http.request", "body": b"", "more_body": False}
             return message
 
-        async def noted(message: Any) -> None:
+        async def noted(message: Message) -> None:
             nonlocal status
             if instead is not None:
                 return  # what the application makes of half a body is nobody's answer

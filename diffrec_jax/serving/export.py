@@ -11,14 +11,13 @@ Nothing is pickled. A folder gets its name when it is complete.
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
-from diffrec_jax.serving.card import model_card
+from diffrec_jax.serving.card import Results, model_card
 from diffrec_jax.serving.program import write_program
 from diffrec_jax.serving.recommender import Recommender
 from diffrec_jax.serving.weights import write_weights
@@ -26,7 +25,7 @@ from diffrec_jax.serving.weights import write_weights
 FORMATS = ("safetensors", "jax", "vectors")
 
 
-def export_safetensors(recommender: Recommender, folder: str | Path, *, results: Any = None) -> None:
+def export_safetensors(recommender: Recommender, folder: str | Path, *, results: Results | None = None) -> None:
     """Weights, hyper-parameters, ids and histories: what ``load`` reads, on any machine, without the run.
 
     Args:
@@ -43,7 +42,9 @@ def export_safetensors(recommender: Recommender, folder: str | Path, *, results:
         _write_card(recommender, temporary, folder, "safetensors", results)
 
 
-def export_program(recommender: Recommender, folder: str | Path, *, k: int = 100, results: Any = None) -> None:
+def export_program(
+    recommender: Recommender, folder: str | Path, *, k: int = 100, results: Results | None = None
+) -> None:
     """One program for cpu, cuda and tpu, of any batch size and history length: item numbers in, top-K out.
 
     Args:
@@ -56,12 +57,13 @@ def export_program(recommender: Recommender, folder: str | Path, *, k: int = 100
     if k < 1:
         raise ValueError(f"k={k} must be at least 1")
     with _new_folder(folder) as temporary:
-        described = write_program(recommender.ranker, temporary, k=min(k, recommender.n_items))
+        k = min(k, recommender.n_items)
+        write_program(recommender.ranker, temporary, k=k)
         recommender.vocabulary.write_items(temporary)
-        _write_card(recommender, temporary, folder, "jax", results, k=described["k"], jax=jax.__version__)
+        _write_card(recommender, temporary, folder, "jax", results, k=k, jax=jax.__version__)
 
 
-def export_vectors(recommender: Recommender, folder: str | Path, *, results: Any = None) -> None:
+def export_vectors(recommender: Recommender, folder: str | Path, *, results: Results | None = None) -> None:
     """Item vectors for any index of maximum inner product, and the program that makes user vectors.
 
     Args:
@@ -83,8 +85,8 @@ def _write_card(
     temporary: Path,
     folder: str | Path,
     kind: str,
-    results: Mapping[str, Any] | None,
-    **loading: Any,
+    results: Results | None,
+    **loading: str | int,
 ) -> None:
     card = model_card(recommender.content, kind=kind, folder=Path(folder).name, results=results, **loading)
     (temporary / "README.md").write_text(card)

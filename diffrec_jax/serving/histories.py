@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from diffrec_jax.data.columns import encode_times
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.times import MICROSECONDS_PER_DAY
 from diffrec_jax.serving import asked_ids
 from diffrec_jax.serving.vocabulary import Vocabulary, lists_to_codes
@@ -57,7 +56,8 @@ class Histories:
 
     def keys(self, n_items: int) -> np.ndarray:
         """One number for each (person, item), ``[N] int64``."""
-        return np.repeat(np.arange(len(self), dtype=np.int64), self.lengths) * n_items + self.items
+        keys: np.ndarray = np.repeat(np.arange(len(self), dtype=np.int64), self.lengths) * n_items + self.items
+        return keys
 
     def padded(self, rows: int, width: int, fill: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Items ``[rows, width]`` padded with ``fill``, and days ``[rows, width]`` padded with 0."""
@@ -80,8 +80,8 @@ class Asked:
     histories: Histories  # what is scored
     seen: Histories  # what they already have
     names: np.ndarray  # [n] raw user ids, or numbers of histories
-    unknown_users: tuple[Any, ...] = ()
-    unknown_items: tuple[Any, ...] = ()
+    unknown_users: tuple[object, ...] = ()
+    unknown_items: tuple[object, ...] = ()
     rows: np.ndarray | None = None  # [n] which of those asked for each is; None: all are here
     n_asked: int = 0  # people asked for, the unknown ones included
 
@@ -120,9 +120,9 @@ def of_csr(csr: CSR) -> Histories:
 
 def of_lists(
     vocabulary: Vocabulary,
-    lists: Any,
-    times: Any = None,
-) -> tuple[Histories, list[Any]]:
+    lists: object,
+    times: object = None,
+) -> tuple[Histories, list[object]]:
     """Histories from raw item ids: unknown items are left out, the first of a repeated item is kept.
 
     Args:
@@ -156,7 +156,7 @@ def of_lists(
     return Histories(items, offsets, np.full(len(lists), -1, np.int32), days), unknown
 
 
-def _micros(lists: Sequence[Sequence[Any]], times: Any) -> np.ndarray:
+def _micros(lists: Sequence[Sequence[object]], times: object) -> np.ndarray:
     times = asked_ids.lists(times, "history_times")
     if len(times) != len(lists):
         raise ValueError(f"history_times has {len(times)} lists for {len(lists)} histories: give one per history")

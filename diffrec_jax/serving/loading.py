@@ -6,7 +6,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.models.contract import Catalogue, Model, Params, Scorer, check_model
 from diffrec_jax.serving.model_folder import FOLDER, ModelFolder
 from diffrec_jax.serving.recommender import Recommender

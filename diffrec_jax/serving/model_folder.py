@@ -29,7 +29,7 @@ from etils import epath
 
 from diffrec_jax import files
 from diffrec_jax._version import __version__
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.models.contract import Scorer
 from diffrec_jax.models.registry import HOMES, load_class
@@ -79,7 +79,7 @@ class ModelFolder:
             (temporary / "model.json").write_text(text)
 
     @classmethod
-    def read(cls, folder: str | Path, *, model: Any = None) -> "ModelFolder":
+    def read(cls, folder: str | Path, *, model: Scorer | None = None) -> "ModelFolder":
         """Read what ``write`` wrote.
 
         Args:
@@ -110,7 +110,7 @@ class ModelFolder:
         return cls(model, vocabulary, train, valid, about, params)
 
 
-def hyper_parameters(content: ModelFolder) -> dict[str, Any]:
+def hyper_parameters(content: ModelFolder) -> dict[str, object]:
     """The hyper-parameters as JSON values, without those that have an entry per item."""
     return _encode(content.model, content.vocabulary.n_items)[0]
 
@@ -120,7 +120,7 @@ def known_models() -> dict[str, type]:
     return {name: load_class(home) for name, home in HOMES.items()}
 
 
-def _encode(model: Scorer, n_items: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _encode(model: Scorer, n_items: int) -> tuple[dict[str, object], dict[str, np.ndarray]]:
     """Hyper-parameters as JSON values; those with an entry per item apart."""
     values: dict[str, Any] = {}
     per_item: dict[str, np.ndarray] = {}
@@ -145,7 +145,7 @@ def _encode(model: Scorer, n_items: int) -> tuple[dict[str, Any], dict[str, np.n
     return values, per_item
 
 
-def _decode(kind: str, values: dict[str, Any], per_item: dict[str, np.ndarray]) -> Any:
+def _decode(kind: str, values: Mapping[str, object], per_item: dict[str, np.ndarray]) -> Scorer:
     if kind not in HOMES:
         raise ValueError(
             f"the model is a {kind}, which is none of {', '.join(sorted(HOMES))}: pass the model object itself, as "
@@ -158,7 +158,8 @@ def _decode(kind: str, values: dict[str, Any], per_item: dict[str, np.ndarray]) 
     unknown = sorted(set(given) - fields)
     if unknown:
         raise ValueError(f"{kind} has no hyper-parameter {unknown[0]!r}: it was saved by a later diffrec_jax")
-    return known(**given)
+    model: Scorer = known(**given)
+    return model
 
 
 def _value(name: str, value: Any, per_item: dict[str, np.ndarray]) -> Any:
@@ -171,7 +172,7 @@ def _value(name: str, value: Any, per_item: dict[str, np.ndarray]) -> Any:
     return value
 
 
-def _refuse(value: Any) -> Any:
+def _refuse(value: object) -> object:
     if isinstance(value, np.generic):
         return value.item()
     raise ValueError(f"{value!r} cannot be written as JSON: use numbers, text, lists and dictionaries")

@@ -7,26 +7,39 @@ go in and out; ``items.parquet`` says which raw id each number is.
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypedDict
 
 import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from diffrec_jax.data.rows import make_rows
 from diffrec_jax.evaluation.ranking import mask_seen, top_k
 from diffrec_jax.serving.ranker import Ranker
 from diffrec_jax.serving.weights import flatten, read_arrays, write_weights
+from diffrec_jax.types import PyTree
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 MISSING = "exported programs need the package flatbuffers: pip install 'diffrec_jax[export]'"
 PROGRAM, DESCRIPTION, WEIGHTS = "program.jax_export", "program.json", "weights.safetensors"
 
 
-def write_program(ranker: Ranker, folder: Path, *, k: int | None) -> dict[str, Any]:
+class Description(TypedDict):
+    """What ``program.json`` says of a program."""
+
+    inputs: list[str]  # name, type and shape of each
+    outputs: list[str]
+    k: int | None  # length of the lists; None: it gives user vectors
+    n_items: int
+    platforms: list[str]
+    jax: str  # the version it was written with
+
+
+def write_program(ranker: Ranker, folder: Path, *, k: int | None) -> Description:
     """Export the model of ``ranker``.
 
     Args:
@@ -43,27 +56,26 @@ def write_program(ranker: Ranker, folder: Path, *, k: int | None) -> dict[str, A
     state, tree = flatten(held), jax.tree.structure(held)
     needs_days = ranker.recency is not None and ranker.recency.kernel == "exponential"
 
-    def program(weights: dict[str, jax.Array], items: jax.Array, lengths: jax.Array, *days: jax.Array) -> Any:
+    def program(weights: dict[str, jax.Array], items: jax.Array, lengths: jax.Array, *days: jax.Array) -> PyTree:
         held = jax.tree.unflatten(tree, [weights[name] for name in state])
-        options: dict[str, Any] = {"n_items": ranker.n_items}
-        rows = make_rows(items, lengths, days=days[0] if days else None, recency=ranker.recency, **options)
+        n_items, model = ranker.n_items, ranker.model
+        rows = make_rows(items, lengths, n_items=n_items, days=days[0] if days else None, recency=ranker.recency)
         key = jax.random.fold_in(jax.random.key(0), 3)
-        model: Any = ranker.model
         if k is None:
             return model.user_vectors(held["params"], rows, key=key, tables=held["tables"])
         scores = model.scores(held["params"], rows, key=key, tables=held["tables"])
         standing = held["standing"]
-        scores = mask_seen(standing.settle(scores, lengths), make_rows(items, lengths, **options))
+        scores = mask_seen(standing.settle(scores, lengths), make_rows(items, lengths, n_items=n_items))
         best, found = top_k(scores, k, place=standing.place)
         return jnp.where(jnp.isneginf(best), -1, found), best
 
     batch, length = jax.export.symbolic_shape("b, l")
     weights = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in state.items()}
-    inputs: list[Any] = [jax.ShapeDtypeStruct((batch, length), np.int32), jax.ShapeDtypeStruct((batch,), np.int32)]
+    inputs = [jax.ShapeDtypeStruct((batch, length), np.int32), jax.ShapeDtypeStruct((batch,), np.int32)]
     inputs += [jax.ShapeDtypeStruct((batch, length), np.float32)] if needs_days else []
     with _without_source_locations():
         exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(weights, *inputs)
-    description = {
+    description: Description = {
         "inputs": ["weights", "items int32 [b, l]", "lengths int32 [b]"] + ["days float32 [b, l]"] * needs_days,
         "outputs": ["user vectors float32 [b, v]"] if k is None else ["items int32 [b, k]", "scores float32 [b, k]"],
         "k": k,
@@ -91,7 +103,14 @@ def _without_source_locations() -> Iterator[None]:
         jax.config.update("jax_traceback_in_locations_limit", limit)
 
 
-def load_program(folder: str | Path) -> Callable[..., Any]:
+class Program(Protocol):
+    """An exported program, weights filled in."""
+
+    def __call__(self, items: ArrayLike, lengths: ArrayLike, *days: ArrayLike) -> "jax.Array | tuple[jax.Array, ...]":
+        """User vectors ``[b, V]``, or the numbers and scores ``[b, K]`` of the best items, best first."""
+
+
+def load_program(folder: str | Path) -> Program:
     """An exported program as a function of ``(items [b, l] int32, lengths [b] int32)``, weights filled in.
 
     Programs are code and run when called: load only what you trust, as with any program.
@@ -113,7 +132,9 @@ def load_program(folder: str | Path) -> Callable[..., Any]:
     weights = {name: jnp.asarray(array) for name, array in read_arrays(folder / WEIGHTS).items()}
     call = jax.jit(exported.call)
 
-    def program(items: Any, lengths: Any, *days: Any) -> Any:
-        return call(weights, jnp.asarray(items, jnp.int32), jnp.asarray(lengths, jnp.int32), *days)
+    def program(items: ArrayLike, lengths: ArrayLike, *days: ArrayLike) -> jax.Array | tuple[jax.Array, ...]:
+        found: jax.Array | tuple[jax.Array, ...]
+        found = call(weights, jnp.asarray(items, jnp.int32), jnp.asarray(lengths, jnp.int32), *days)
+        return found
 
     return program

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,9 @@ class Question:
     exclude: np.ndarray | None = None  # item numbers
     wanted: np.ndarray | None = None  # item numbers to score, instead of a list
     k_asked: int | None = None  # where it is more than the catalogue holds
-    unknown: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # ids that are no item, by field of the request
+    unknown: Mapping[str, Sequence[object]] = field(
+        default_factory=dict
+    )  # ids that are no item, by field of the request
 
     @property
     def cold(self) -> bool:
@@ -90,7 +91,7 @@ class Question:
         return notes
 
 
-def _named(ids: Sequence[Any], number: int | None = None) -> str:
+def _named(ids: Sequence[object], number: int | None = None) -> str:
     """The first few ids."""
     shown = ", ".join(map(str, ids[:AT_MOST_NAMED]))[:200]
     return shown + (", …" if (number or len(ids)) > AT_MOST_NAMED else "")

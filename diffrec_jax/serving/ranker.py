@@ -23,8 +23,9 @@ from diffrec_jax.evaluation.ranking import mask_seen, top_k
 from diffrec_jax.evaluation.standing import Standing
 from diffrec_jax.finite import check_parameters, check_scores, rankable, unranked
 from diffrec_jax.mesh import replicated
-from diffrec_jax.models.contract import Params, Scorer
+from diffrec_jax.models.contract import Params, Prepared, Scorer
 from diffrec_jax.serving.histories import Histories
+from diffrec_jax.types import PyTree
 
 BATCHES = (1, 4, 16, 32, 64, 256, 512)
 SCORES_PER_BATCH = 2**24  # at most about so many scores at once: 64 MiB
@@ -108,7 +109,7 @@ class Ranker:
         length = _list_length(k, self.n_items)
         mask = self._everything if allowed is None else self._put(np.asarray(allowed, bool))
 
-        def dispatch(part: Histories, rows: np.ndarray, size: int) -> Any:
+        def dispatch(part: Histories, rows: np.ndarray, size: int) -> PyTree:
             unseen = Histories(np.zeros(0, np.int32), np.zeros(len(rows) + 1, np.int64), part.users)
             masked = unseen if hidden is None else hidden.take(rows)
             width = max(_width(part), _width(masked))  # one width for both, so that there are fewer programs
@@ -134,7 +135,7 @@ class Ranker:
         width = _list_length(at.shape[1], None)
         out = np.empty(at.shape, np.float32)
 
-        def dispatch(part: Histories, rows: np.ndarray, size: int) -> Any:
+        def dispatch(part: Histories, rows: np.ndarray, size: int) -> PyTree:
             chosen = np.zeros((size, width), np.int32)
             chosen[: len(rows), : at.shape[1]] = at[rows]
             batch = self._on_device(part, size)
@@ -150,7 +151,7 @@ class Ranker:
         """User vectors ``[n, V]``; their product with ``item_vectors`` gives the scores."""
         out: np.ndarray | None = None
 
-        def dispatch(part: Histories, rows: np.ndarray, size: int) -> Any:
+        def dispatch(part: Histories, rows: np.ndarray, size: int) -> PyTree:
             return self._vectors(self.params, self.tables, self._key, self._on_device(part, size))
 
         for rows, vectors in self._batched(histories, dispatch):
@@ -176,8 +177,8 @@ class Ranker:
         return jax.jit(self.model.item_vectors)(self.params) if self.model.factored else None
 
     def _batched(
-        self, histories: Histories, dispatch: Callable[[Histories, np.ndarray, int], Any]
-    ) -> Iterator[tuple[np.ndarray, Any]]:
+        self, histories: Histories, dispatch: Callable[[Histories, np.ndarray, int], PyTree]
+    ) -> Iterator[tuple[np.ndarray, PyTree]]:
         """Rows and fetched result of one batch after the other, one batch in flight."""
         order = np.argsort(histories.lengths, kind="stable")
         waiting: tuple[np.ndarray, Any] | None = None
@@ -210,7 +211,8 @@ class Ranker:
         return Batch(self._put(items), self._put(lengths), self._put(users), None if days is None else self._put(days))
 
     def _put(self, array: np.ndarray) -> jax.Array:
-        return jax.device_put(array, self._sharding)
+        placed: jax.Array = jax.device_put(array, self._sharding)
+        return placed
 
     def _rows(self, batch: Batch) -> Rows:
         items, lengths, users, days = batch
@@ -219,7 +221,7 @@ class Ranker:
     def _ranked(
         self,
         params: Params,
-        tables: Any,
+        tables: Prepared,
         standing: Standing,
         key: jax.Array,
         batch: Batch,
@@ -243,7 +245,7 @@ class Ranker:
     def _scores_at(
         self,
         params: Params,
-        tables: Any,
+        tables: Prepared,
         standing: Standing,
         key: jax.Array,
         batch: Batch,
@@ -269,9 +271,10 @@ class Ranker:
             return from_all()
         if not as_listed or standing.all_known:
             return from_vectors()
-        return jax.lax.cond(jnp.all(standing.users[at] > 0), from_vectors, from_all)
+        scores: jax.Array = jax.lax.cond(jnp.all(standing.users[at] > 0), from_vectors, from_all)
+        return scores
 
-    def _user_vectors(self, params: Params, tables: Any, key: jax.Array, batch: Batch) -> jax.Array:
+    def _user_vectors(self, params: Params, tables: Prepared, key: jax.Array, batch: Batch) -> jax.Array:
         return self.model.user_vectors(params, self._rows(batch), key=key, tables=tables)
 
 

@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from diffrec_jax.data.interactions import merge
+from diffrec_jax.data.events import merge
 from diffrec_jax.evaluation.standing import Standing
+from diffrec_jax.models.contract import Params
 from diffrec_jax.serving import asked_ids, choices, explain, pairs, shown
 from diffrec_jax.serving import histories as histories_lib
+from diffrec_jax.serving.asked_ids import Ids
 from diffrec_jax.serving.histories import Asked, Histories
 from diffrec_jax.serving.model_folder import ModelFolder
 from diffrec_jax.serving.ranker import Ranker
@@ -32,7 +34,6 @@ from diffrec_jax.serving.vocabulary import Vocabulary
 
 HISTORIES = ("train", "train+valid")
 MAX_K = 10_000
-Ids = Sequence[Any] | np.ndarray
 
 
 class Recommender:
@@ -44,7 +45,7 @@ class Recommender:
     """
 
     def __init__(
-        self, content: ModelFolder, params: Any, *, history: str = "train", mesh: Mesh | None = None, seed: int = 0
+        self, content: ModelFolder, params: Params, *, history: str = "train", mesh: Mesh | None = None, seed: int = 0
     ) -> None:
         """See ``load`` for the arguments.
 
@@ -172,7 +173,7 @@ class Recommender:
           Columns ``user``, ``item``, ``because`` (an item of the history), ``effect`` and ``rank`` of the effect
           (from 1, largest first). People without a history have nothing to explain and are in ``by_popularity``.
         """
-        k, unknown = self._checked_k(k), list[Any]()
+        k, unknown = self._checked_k(k), list[object]()
         asked = self.ask(users, histories, history_times)
         if items is None:
             chosen = self.ranker.top_k(asked.histories, k, hidden=asked.seen)[1]
@@ -219,7 +220,11 @@ class Recommender:
         return self._table(columns, asked, unknown)
 
     def user_vectors(
-        self, histories: Sequence[Ids] | None = None, *, users: Ids | None = None, history_times: Any = None
+        self,
+        histories: Sequence[Ids] | None = None,
+        *,
+        users: Ids | None = None,
+        history_times: Sequence[Ids] | None = None,
     ) -> np.ndarray:
         """``[n, V]`` float32: with ``item_vectors``, the scores are ``user_vectors @ item_vectors.T``.
 
@@ -262,7 +267,8 @@ class Recommender:
     def _unit_vectors(self) -> np.ndarray:
         """Item vectors without their bias, of length 1."""
         vectors = self.ranker.item_vectors()[:, :-1]
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        directions: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return directions
 
     @functools.cached_property
     def _place(self) -> np.ndarray:
@@ -300,7 +306,12 @@ class Recommender:
         }
 
     def _table(
-        self, columns: dict[str, np.ndarray], asked: Asked, unknown: Sequence[Any], *, short: np.ndarray | None = None
+        self,
+        columns: dict[str, np.ndarray],
+        asked: Asked,
+        unknown: Sequence[object],
+        *,
+        short: np.ndarray | None = None,
     ) -> Table:
         """Columns with what a person should read about the people they are of."""
         cold = asked.names[asked.histories.lengths == 0]

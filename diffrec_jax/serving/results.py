@@ -29,10 +29,10 @@ class Table:
     """
 
     columns: dict[str, np.ndarray]
-    unknown_users: tuple[Any, ...] = ()
-    unknown_items: tuple[Any, ...] = ()
-    by_popularity: tuple[Any, ...] = field(default=())
-    short: tuple[Any, ...] = ()
+    unknown_users: tuple[object, ...] = ()
+    unknown_items: tuple[object, ...] = ()
+    by_popularity: tuple[object, ...] = field(default=())
+    short: tuple[object, ...] = ()
     vocabulary: Vocabulary | None = None
 
     def __len__(self) -> int:
@@ -58,7 +58,7 @@ class Table:
             sentences.append(f"{_named(self.short, 'list')} shorter than asked for: no more items were left.")
         return sentences
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Iterator[dict[str, object]]:
         """One dictionary of plain values after the other."""
         names = list(self.columns)
         for values in zip(*(column.tolist() for column in self.columns.values())):
@@ -92,7 +92,7 @@ class Table:
         return shown.rows_html(self.columns, self.notes, self.vocabulary)
 
 
-def _named(ids: Sequence[Any], what: str) -> str:
+def _named(ids: Sequence[object], what: str) -> str:
     shown = ", ".join(map(str, ids[:AT_MOST_NAMED])) + (", …" if len(ids) > AT_MOST_NAMED else "")
     if what == "list":
         return f"{len(ids):,} list{'s are' if len(ids) > 1 else ' is'} ({shown})"

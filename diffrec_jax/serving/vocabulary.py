@@ -9,14 +9,16 @@ import functools
 import re
 import unicodedata
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from etils import epath
+
+from diffrec_jax.types import RawId
 
 _WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")  # as an integer of 64 bits prints
 EXACT_IN_JAVASCRIPT = 2**53 - 1  # Number.MAX_SAFE_INTEGER
@@ -45,11 +47,11 @@ class Vocabulary:
         """I."""
         return len(self.item_ids)
 
-    def users(self, ids: Iterable[Any]) -> tuple[np.ndarray, list[Any]]:
+    def users(self, ids: Iterable[object]) -> tuple[np.ndarray, list[object]]:
         """User numbers ``[n] int32``, -1 where unknown, and the unknown ids."""
         return _look_up(self._user_numbers, self.user_ids, ids)
 
-    def items(self, ids: Iterable[Any]) -> tuple[np.ndarray, list[Any]]:
+    def items(self, ids: Iterable[object]) -> tuple[np.ndarray, list[object]]:
         """Item numbers ``[n] int32``, -1 where unknown, and the unknown ids."""
         return _look_up(self._item_numbers, self.item_ids, ids)
 
@@ -79,11 +81,11 @@ class Vocabulary:
         return [item for _, _, item in sorted(found)[:limit]]
 
     @functools.cached_property
-    def _user_numbers(self) -> dict[Any, int]:
+    def _user_numbers(self) -> dict[RawId, int]:
         return {id_: number for number, id_ in enumerate(self.user_ids.tolist())}
 
     @functools.cached_property
-    def _item_numbers(self) -> dict[Any, int]:
+    def _item_numbers(self) -> dict[RawId, int]:
         return {id_: number for number, id_ in enumerate(self.item_ids.tolist())}
 
     @functools.cached_property
@@ -111,7 +113,7 @@ class Vocabulary:
         pq.write_table(pa.table(items), folder / "items.parquet")
 
     @classmethod
-    def read(cls, folder: Any) -> tuple["Vocabulary", dict[str, np.ndarray]]:
+    def read(cls, folder: epath.Path) -> tuple["Vocabulary", dict[str, np.ndarray]]:
         """What ``write`` wrote: the vocabulary and the further item columns."""
         users, items = (read_table(folder / f"{name}.parquet") for name in ("users", "items"))
         titles = items["title"].to_numpy(zero_copy_only=False) if "title" in items.column_names else None
@@ -119,7 +121,7 @@ class Vocabulary:
         return cls(_ids(users["id"]), _ids(items["id"]), titles), rest
 
 
-def read_table(path: Any) -> pa.Table:
+def read_table(path: epath.Path) -> pa.Table:
     """A Parquet file, here or on a remote store."""
     with path.open("rb") as file:
         return pq.read_table(file)
@@ -138,18 +140,21 @@ def exact_in_javascript(ids: np.ndarray) -> bool:
 
 
 def _ids(column: pa.ChunkedArray) -> np.ndarray:
-    return column.to_numpy(zero_copy_only=False)
+    ids: np.ndarray = column.to_numpy(zero_copy_only=False)
+    return ids
 
 
-def _look_up(numbers: dict[Any, int], ids_of: np.ndarray, ids: Iterable[Any]) -> tuple[np.ndarray, list[Any]]:
+def _look_up(
+    numbers: Mapping[RawId, int], ids_of: np.ndarray, ids: Iterable[object]
+) -> tuple[np.ndarray, list[object]]:
     """Numbers of raw ids; those spelled in the other type are tried in the vocabulary's own."""
     ids = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
     whole = ids_of.dtype.kind in "iu"
     kind: type = int if whole else str
     out = np.empty(len(ids), np.int32)
-    unknown: list[Any] = []
+    unknown: list[object] = []
     for place, id_ in enumerate(ids):
-        number = numbers.get(id_, -1) if type(id_) is kind else -1
+        number = numbers.get(id_, -1) if isinstance(id_, str | int) and type(id_) is kind else -1
         number = _number(numbers, id_, whole) if number < 0 else number
         out[place] = number
         if number < 0:
@@ -157,7 +162,7 @@ def _look_up(numbers: dict[Any, int], ids_of: np.ndarray, ids: Iterable[Any]) ->
     return out, unknown
 
 
-def _number(numbers: dict[Any, int], id_: Any, whole: bool) -> int:
+def _number(numbers: Mapping[RawId, int], id_: object, whole: bool) -> int:
     """The number of an id that is not spelled as in the vocabulary."""
     if isinstance(id_, bool | np.bool_):
         return -1
@@ -178,8 +183,8 @@ def _fold(text: str) -> str:
 
 
 def lists_to_codes(
-    vocabulary: Vocabulary, lists: Sequence[Sequence[Any] | np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, list[Any]]:
+    vocabulary: Vocabulary, lists: Sequence[Sequence[object] | np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, list[object]]:
     """Several lists of raw item ids at once.
 
     Returns:
@@ -190,5 +195,5 @@ def lists_to_codes(
     return numbers, lengths, list(dict.fromkeys(map(_hashable, unknown)))
 
 
-def _hashable(id_: Any) -> Any:
+def _hashable(id_: object) -> Hashable:
     return id_ if isinstance(id_, str | int | float | None) else repr(id_)

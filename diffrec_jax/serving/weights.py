@@ -1,15 +1,19 @@
 """Weights as safetensors: a header and plain arrays, readable from any language, and never code."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from diffrec_jax.models.contract import Params
+from diffrec_jax.types import PyTree
+
 MISSING = "reading and writing .safetensors needs the package safetensors: pip install 'diffrec_jax[export]'"
 
 
-def write_weights(path: str | Path, params: Any) -> None:
+def write_weights(path: str | Path, params: Params) -> None:
     """Write a pytree of arrays; an array is named by its path in the tree, as in ``params/out_items``."""
     try:
         from safetensors.numpy import save_file
@@ -18,7 +22,7 @@ def write_weights(path: str | Path, params: Any) -> None:
     save_file({name: np.asarray(leaf, order="C") for name, leaf in flatten(params).items()}, str(path))
 
 
-def read_weights(path: str | Path, shapes: Any) -> Any:
+def read_weights(path: str | Path, shapes: Params | None) -> Params:
     """Read what ``write_weights`` wrote into the tree of ``shapes``; None takes the names as nested dictionaries.
 
     Raises:
@@ -52,13 +56,13 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} cannot be read ({error}): export the model again") from None
 
 
-def flatten(tree: Any) -> dict[str, Any]:
+def flatten(tree: PyTree) -> dict[str, jax.Array]:
     """The leaves of a pytree by their path, in the order of the tree."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/") or "array": leaf for path, leaf in leaves}
 
 
-def _nested(found: dict[str, Any]) -> dict[str, Any]:
+def _nested(found: Mapping[str, np.ndarray]) -> PyTree:
     tree: dict[str, Any] = {}
     for name, array in found.items():
         *path, last = name.split("/")

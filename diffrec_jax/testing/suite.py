@@ -12,12 +12,13 @@ need several use them; on a single device they say nothing.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import jax.typing
 import numpy as np
 import pytest
 
@@ -64,25 +65,27 @@ class ModelSuite:
 
     @classmethod
     @functools.cache
-    def scores_of(cls) -> Any:
+    def scores_of(cls) -> Callable[[Params, jax.Array, jax.Array, jax.Array, jax.Array | None], jax.Array]:
         """``(params, rows of histories) -> scores``, compiled for each shape of histories."""
         model = cls.fitted().model
 
-        def scores(params: Params, items: Any, lengths: Any, users: Any, days: Any) -> jax.Array:
+        def scores(
+            params: Params, items: jax.Array, lengths: jax.Array, users: jax.Array, days: jax.Array | None
+        ) -> jax.Array:
             rows = make_rows(items, lengths, users, n_items=N_ITEMS, days=days, recency=model.recency)
             return model.scores(params, rows, key=jax.random.key(0), tables=model.prepare(params))
 
         return jax.jit(scores)
 
-    def scores(self, users: Any, *, width: int = WIDTH) -> np.ndarray:
+    def scores(self, users: Sequence[int], *, width: int = WIDTH) -> np.ndarray:
         """Scores of users of the split by their histories, padded to ``width``."""
-        users = jnp.asarray(users, jnp.int32)
-        rows = take_rows(device_csr(self.fitted().train), users)
+        numbers = jnp.asarray(users, jnp.int32)
+        rows = take_rows(device_csr(self.fitted().train), numbers)
         room = ((0, 0), (0, width - rows.items.shape[1]))
         items, days = jnp.pad(rows.items, room, constant_values=N_ITEMS), jnp.pad(_days(rows), room)
-        return np.asarray(self.scores_of()(self.fitted().params, items, rows.lengths, users, days))
+        return np.asarray(self.scores_of()(self.fitted().params, items, rows.lengths, numbers, days))
 
-    def close(self, one: Any, other: Any) -> None:
+    def close(self, one: jax.typing.ArrayLike, other: jax.typing.ArrayLike) -> None:
         """Both within ``tolerance``."""
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=self.tolerance), one, other)
 

@@ -6,11 +6,12 @@ import errno
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.tree_util import KeyPath
 from orbax.checkpoint import v1 as ocp
 
 from diffrec_jax import files
@@ -18,6 +19,7 @@ from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.processes import is_writer
 from diffrec_jax.training.checksum import checksum
 from diffrec_jax.training.step import TrainState
+from diffrec_jax.types import PathLike, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +190,7 @@ class Checkpoints:
             raise OSError(_sentence(self.folder, error)) from error
 
 
-def load_best(folder: str | Path, abstract_params: Any) -> Any:
+def load_best(folder: str | Path, abstract_params: PyTree) -> PyTree:
     """The parameters of the best checkpoint below ``folder``, and nothing else of it; a run may be writing there.
 
     Raises:
@@ -217,7 +219,7 @@ def load_best(folder: str | Path, abstract_params: Any) -> Any:
             raise ValueError(f"checkpoint {found[-1].step} below {folder} cannot be read: {reason}") from None
 
 
-def check_shapes(stored: Any, wanted: Any) -> None:
+def check_shapes(stored: PyTree, wanted: PyTree) -> None:
     """Refuse to load arrays ``stored`` (Orbax's metadata of them) as the abstract arrays ``wanted``.
 
     A sharded axis is stored padded to a multiple of its shards (``mesh.Layout``), on whatever mesh that was: two such
@@ -234,7 +236,7 @@ def check_shapes(stored: Any, wanted: Any) -> None:
             raise ValueError(f"another model's: {_names(path)} has {shape} there, shape {leaf.shape} here")
 
 
-def _fits(stored: Any, wanted: Any) -> bool:
+def _fits(stored: PyTree, wanted: PyTree) -> bool:
     if len(stored.shape) != len(wanted.shape):
         return False
     spec = getattr(stored.sharding_metadata, "partition_spec", None) or ()
@@ -248,7 +250,7 @@ def _fits(stored: Any, wanted: Any) -> bool:
     return True
 
 
-def _as_stored(abstract_state: TrainState, stored: Any) -> TrainState:
+def _as_stored(abstract_state: TrainState, stored: PyTree) -> TrainState:
     """The abstract state as a checkpoint has it: those of older versions hold a memory of any model, if an idle one."""
     memory = stored.get("history")
     if abstract_state.history is not None or not memory:
@@ -260,7 +262,7 @@ def _as_stored(abstract_state: TrainState, stored: Any) -> TrainState:
     return abstract_state.replace(history=LossHistory(**found))
 
 
-def _names(path: Any) -> str:
+def _names(path: KeyPath[Hashable]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
@@ -271,13 +273,13 @@ def _any_padding() -> Any:
     return context
 
 
-def _parts(state: TrainState) -> dict[str, Any]:
+def _parts(state: TrainState) -> dict[str, PyTree]:
     """The state in parts with a checksum each; the parameters that are served come apart."""
     rest = state.replace(params=None, ema=None)
     return {"params": state.params, **({} if state.ema is None else {"ema": state.ema}), "rest": rest}
 
 
-def _verify(parts: dict[str, Any], metadata: dict[str, Any]) -> None:
+def _verify(parts: dict[str, PyTree], metadata: dict[str, Any]) -> None:
     """Compare with the checksums that were saved; older versions saved none."""
     sums = metadata.get("checksums", {})
     for name, part in parts.items():
@@ -285,7 +287,7 @@ def _verify(parts: dict[str, Any], metadata: dict[str, Any]) -> None:
             raise DamagedError(f"the checksum of {name} is not that of what was saved")
 
 
-def _sentence(folder: Any, error: Exception) -> str:
+def _sentence(folder: PathLike, error: Exception) -> str:
     """Why a checkpoint cannot be written, in one sentence; TensorStore gives the number of the error as text."""
     found = re.search(r"os_error_code='(\d+)'", str(error))
     number = getattr(error, "errno", None) or (int(found[1]) if found else None)

@@ -1,15 +1,15 @@
 """Checksums of arrays, computed on the devices, so that a damaged checkpoint is never taken for a good one."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+
+from diffrec_jax.types import PyTree
 
 MULTIPLIERS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F)  # odd and large, one for each axis
 
 
 @jax.jit
-def checksum(tree: Any) -> jax.Array:
+def checksum(tree: PyTree) -> jax.Array:
     """A number [] uint32 that any single changed bit of any array of ``tree`` changes.
 
     It is a sum over entries of their bits times an odd number made of their indices, modulo 2³²: exact in any order,

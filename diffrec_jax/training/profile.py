@@ -2,9 +2,10 @@
 
 import os
 from types import TracebackType
-from typing import Any
 
 import jax
+
+from diffrec_jax.types import PathLike, PyTree
 
 
 class Profile:
@@ -14,7 +15,7 @@ class Profile:
       was_taken: whether the trace was written.
     """
 
-    def __init__(self, folder: Any, *, first: int, last: int) -> None:
+    def __init__(self, folder: PathLike | None, *, first: int, last: int) -> None:
         """Say what is to be traced, and where to.
 
         Raises:
@@ -34,9 +35,9 @@ class Profile:
         """How many steps there are from ``step`` to where the trace begins or ends next."""
         return min((place - step for place in (self.first, self.last) if place > step), default=2**31)
 
-    def at(self, step: int, state: Any) -> None:
+    def at(self, step: int, state: PyTree) -> None:
         """Begin or end the trace if it is time; ``state`` is that after ``step`` steps."""
-        if step == self.first:
+        if step == self.first and self.folder is not None:
             jax.block_until_ready(state)
             jax.profiler.start_trace(os.fspath(self.folder))
             self._is_open = True

@@ -11,7 +11,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.rows import device_csr, take_rows
 from diffrec_jax.evaluation import Evaluator
 from diffrec_jax.evaluation.standing import Standing

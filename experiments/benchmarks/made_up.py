@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.models import Catalogue, DiffRec, LatentDiffRec
 from diffrec_jax.serving import ModelFolder, Recommender, Vocabulary, export_safetensors
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 
 ML_1M = {"n_users": 5_949, "n_items": 2_810, "n_interactions": 403_277}
 AMAZON_BOOK = {"n_users": 108_822, "n_items": 94_949, "n_interactions": 3_146_256}

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffrec_jax import files
-from diffrec_jax.data.interactions import merge
+from diffrec_jax.data.events import merge
 from diffrec_jax.data.splits import Split
 from diffrec_jax.evaluation import Evaluation
 from diffrec_jax.serving.vocabulary import id_array

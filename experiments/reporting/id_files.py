@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from diffrec_jax.data import readers
-from diffrec_jax.data.interactions import Interactions
+from diffrec_jax.data.events import Events
 from diffrec_jax.data.naming import USUAL_NAMES
 
 TABLES = (".csv", ".tsv", ".inter", ".parquet", ".pq")
@@ -59,7 +59,7 @@ def is_table(path: str) -> bool:
         return DELIMITERS[suffix].encode() in lines.readline()
 
 
-def read_table(path: str, flag: str, *, user_col: str = "", item_col: str = "") -> Interactions:
+def read_table(path: str, flag: str, *, user_col: str = "", item_col: str = "") -> Events:
     """The rows of a table of users and items, in its order.
 
     Args:

@@ -11,7 +11,7 @@ from rich.progress import track
 from rich.table import Table as Drawing
 
 import diffrec_jax
-from diffrec_jax.data.interactions import Interactions
+from diffrec_jax.data.events import Events
 from diffrec_jax.serving import Recommender, choices
 from diffrec_jax.serving.results import Table
 from experiments.reporting import named
@@ -91,7 +91,7 @@ def write_all(
         console.print(sentence, highlight=False, markup=False)
 
 
-def score_all(recommender: Recommender, pairs: Interactions, out: TableFile | None, console: Console) -> None:
+def score_all(recommender: Recommender, pairs: Events, out: TableFile | None, console: Console) -> None:
     """Write, or print, the scores of pairs.
 
     Raises:

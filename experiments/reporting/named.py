@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from diffrec_jax.data.interactions import Interactions
+from diffrec_jax.data.events import Events
 from diffrec_jax.serving.vocabulary import Vocabulary, exact_in_javascript
 from experiments.reporting import id_files
 
@@ -19,14 +19,14 @@ class Named:
 
     users: list[str] | None = None
     history: list[str] | None = None
-    candidates: list[str] | Interactions | None = None
-    exclude: list[str] | Interactions | None = None
-    pairs: Interactions | None = None
+    candidates: list[str] | Events | None = None
+    exclude: list[str] | Events | None = None
+    pairs: Events | None = None
 
     @property
-    def tables(self) -> list[Interactions]:
+    def tables(self) -> list[Events]:
         """The tables among them."""
-        return [each for each in (self.candidates, self.exclude, self.pairs) if isinstance(each, Interactions)]
+        return [each for each in (self.candidates, self.exclude, self.pairs) if isinstance(each, Events)]
 
 
 def read(args: argparse.Namespace) -> Named:
@@ -62,7 +62,7 @@ def people(named: Named, vocabulary: Vocabulary) -> list[Any] | np.ndarray:
         _some_known(numbers, unknown, "users", vocabulary.user_ids)
         known = vocabulary.user_ids[list(dict.fromkeys(numbers[numbers >= 0].tolist()))]
         return [*known.tolist(), *dict.fromkeys(unknown)]
-    if isinstance(named.candidates, Interactions):
+    if isinstance(named.candidates, Events):
         table = named.candidates
         in_its_order = table.users[np.sort(np.unique(table.users, return_index=True)[1])]
         numbers, unknown = vocabulary.users(table.user_ids[in_its_order])
@@ -79,10 +79,10 @@ def options(named: Named, vocabulary: Vocabulary, users: list[Any] | np.ndarray 
     """
     found: dict[str, Any] = {}
     if named.candidates is not None:
-        ids = named.candidates.item_ids if isinstance(named.candidates, Interactions) else named.candidates
+        ids = named.candidates.item_ids if isinstance(named.candidates, Events) else named.candidates
         _some_known(*vocabulary.items(ids), "candidates", vocabulary.item_ids)
     for name, given in (("candidates", named.candidates), ("exclude", named.exclude)):
-        if isinstance(given, Interactions):
+        if isinstance(given, Events):
             assert users is not None
             found[name] = _of_each(given, vocabulary, users)
         elif given is not None:
@@ -90,7 +90,7 @@ def options(named: Named, vocabulary: Vocabulary, users: list[Any] | np.ndarray 
     return found
 
 
-def check_pairs(pairs: Interactions, vocabulary: Vocabulary) -> None:
+def check_pairs(pairs: Events, vocabulary: Vocabulary) -> None:
     """Refuse pairs of which no user, or no item, is in the model."""
     _some_known(*vocabulary.users(pairs.user_ids), "users", vocabulary.user_ids)
     _some_known(*vocabulary.items(pairs.item_ids), "items", vocabulary.item_ids)
@@ -109,7 +109,7 @@ def _some_known(numbers: np.ndarray, unknown: list[Any], what: str, ids: np.ndar
         raise ValueError(f"none of the {len(numbers):,} {what} is in the model ({shown}): its ids are like {like}")
 
 
-def _of_each(table: Interactions, vocabulary: Vocabulary, users: list[Any] | np.ndarray) -> list[np.ndarray]:
+def _of_each(table: Events, vocabulary: Vocabulary, users: list[Any] | np.ndarray) -> list[np.ndarray]:
     """The items of each of ``users`` in a table; none for who isn't there."""
     numbers = vocabulary.users(table.user_ids)[0][table.users]
     order = np.argsort(numbers, kind="stable")
@@ -119,7 +119,7 @@ def _of_each(table: Interactions, vocabulary: Vocabulary, users: list[Any] | np.
     return lists
 
 
-def _of_items(args: argparse.Namespace, name: str) -> list[str] | Interactions | None:
+def _of_items(args: argparse.Namespace, name: str) -> list[str] | Events | None:
     """Items for everybody, or a table of them for each user."""
     path = getattr(args, f"{name}_file")
     if path and not getattr(args, name) and id_files.is_table(path):
@@ -141,5 +141,5 @@ def _listed(text: str, flag: str) -> list[str] | None:
     return ids or None
 
 
-def _table(args: argparse.Namespace, name: str) -> Interactions:
+def _table(args: argparse.Namespace, name: str) -> Events:
     return id_files.read_table(getattr(args, name), f"--{name}", user_col=args.user_col, item_col=args.item_col)

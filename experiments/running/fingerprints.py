@@ -8,7 +8,7 @@ import hashlib
 
 import numpy as np
 
-from diffrec_jax.data.interactions import Interactions
+from diffrec_jax.data.events import Events
 from diffrec_jax.data.order import row_order
 from diffrec_jax.data.splits import Split
 
@@ -44,7 +44,7 @@ def _numbered(split: Split) -> str:
     return digest.hexdigest()[:16]
 
 
-def _events(part: Interactions) -> bytes:
+def _events(part: Events) -> bytes:
     """Number, sum and exclusive or of one hash per event: the same for every order of rows."""
     when = _positions(part.users) if part.times is None else part.times
     total, mixed = 0, 0

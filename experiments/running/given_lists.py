@@ -15,7 +15,7 @@ from etils import epath
 from rich.console import Console
 
 from diffrec_jax import files
-from diffrec_jax.data.interactions import merge
+from diffrec_jax.data.events import merge
 from diffrec_jax.data.splits import Split
 from diffrec_jax.evaluation import Evaluation, evaluate_lists
 from diffrec_jax.models.registry import MODELS

@@ -42,7 +42,7 @@ def with_clusters(config: Config, split: Split, console: Console) -> Any:
     clusters = make_clusters(config, split, console)
     for sentence in remarks(clusters):
         console.print(f"  {sentence}", highlight=False)
-    return model.with_clusters(clusters)
+    return model.with_clusters(clusters.of_item)
 
 
 def make_clusters(config: Config, split: Split, console: Console) -> Clusters:

@@ -5,7 +5,7 @@ import hashlib
 from pathlib import Path
 
 from diffrec_jax.data import catalog, noise, preprocess, readers, released, splits
-from diffrec_jax.data.interactions import Interactions
+from diffrec_jax.data.events import Events
 from diffrec_jax.data.splits import Split
 from experiments.running import fingerprints
 from experiments.settings import own_splits
@@ -87,7 +87,7 @@ def _log(config: Config) -> Split:
     return _noisy(config, split, raw, 4.0 if config.data.min_rating is None else config.data.min_rating)
 
 
-def _read(config: Config, path: str) -> Interactions:
+def _read(config: Config, path: str) -> Events:
     """One log, with the columns that the flags name."""
     return readers.read_log(
         path,
@@ -103,7 +103,7 @@ def _read(config: Config, path: str) -> Interactions:
 
 def _three_files(config: Config) -> Split:
     """A split of one's own: each file filtered for itself, ids shared; without --valid_data no validation part."""
-    parts: list[Interactions | None] = []
+    parts: list[Events | None] = []
     notes = []
     for path in (config.data.data, config.data.valid_data, config.data.test_data):
         if not path:
@@ -123,7 +123,7 @@ def _three_files(config: Config) -> Split:
     return _noisy(config, dataclasses.replace(split, notes=(*notes, *split.notes)), None, 4.0)
 
 
-def _titled(config: Config, raw: Interactions) -> Interactions:
+def _titled(config: Config, raw: Events) -> Events:
     """The log with the titles of a file, if one is named."""
     titles = _titles(config)
     if titles is None:
@@ -155,14 +155,14 @@ def _encoding(config: Config, path: str) -> str | None:
     )
 
 
-def _noisy(config: Config, split: Split, raw: Interactions | None, threshold: float) -> Split:
+def _noisy(config: Config, split: Split, raw: Events | None, threshold: float) -> Split:
     if not config.data.noise:
         return split
     ratings = raw if raw is not None and raw.ratings is not None else None
     return noise.apply(config.data.noise, split, ratings=ratings, threshold=threshold, seed=config.data.data_seed)
 
 
-def _split(config: Config, raw: Interactions, *, rating: float | None, core: int) -> Split:
+def _split(config: Config, raw: Events, *, rating: float | None, core: int) -> Split:
     if config.data.split == "diffrec":  # brings its own filters
         threshold = 4.0 if rating is None else rating
         return splits.diffrec(raw, rating=None if raw.ratings is None else threshold)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.forecast import cut, future_weights, past_and_future
-from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import device_csr, take_rows
 

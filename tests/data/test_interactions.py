@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffrec_jax.data.interactions import CSR, Interactions, merge
+from diffrec_jax.data import preprocess, readers, splits
+from diffrec_jax.data.events import CSR, Events, merge
+from diffrec_jax.data.interactions import Interactions
 from diffrec_jax.data.order import row_order
 
 
@@ -129,3 +131,16 @@ def test_nothing_of_size_users_times_items_is_made():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40e6
+
+
+def test_what_comes_in_with_methods_goes_out_with_them():
+    pairs = {"users": ["u", "u", "u", "u", "v"], "items": ["a", "b", "c", "a", "b"]}
+    log = Interactions.from_arrays(**pairs)
+    split = log.deduplicate().k_core(1).min_history(2).split_by_time(0.6, 0.2, 0.2)
+    assert all(type(part) is Interactions for part in (log, *split, splits.leave_one_out(log).train))
+    events = readers.from_arrays(**pairs)
+    assert type(events) is Events and type(preprocess.k_core(events, 1)) is Events
+    assert Interactions.of(log) is log
+    made = Interactions.of(events)
+    assert (type(made), made.notes, made.users.tolist()) == (Interactions, events.notes, log.users.tolist())
+    assert (repr(events).split()[0], repr(made).split()[0]) == ("Events:", "Interactions:")

@@ -86,7 +86,7 @@ def test_power_and_exponential_kernels():
     [
         ({"kernel": "step"}, "recency='step' is unknown: choose one of linear, power, exponential"),
         ({"w_min": 2.0}, "w_min=2.0, w_max=1.0: choose 0 <= w_min <= w_max"),
-        ({"power": 0.0}, "power=0.0 and half_life=180.0 must both be positive"),
+        ({"power": 0.0}, "recency_power=0.0 must be positive"),
     ],
 )
 def test_bad_kernels_are_refused(change, sentence):

@@ -8,7 +8,7 @@ from oracles import ranked
 
 from diffrec_jax import api
 from diffrec_jax.data import synthetic
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.rows import device_csr, make_rows, take_rows
 from diffrec_jax.diffusion import reverse
 from diffrec_jax.evaluation import Evaluator, Standing, hits, mask_seen, ranking_metrics, top_k

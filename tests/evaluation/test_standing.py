@@ -12,7 +12,7 @@ from oracles import ranked
 
 import diffrec_jax as dr
 from diffrec_jax.data import splits
-from diffrec_jax.data.interactions import CSR, merge
+from diffrec_jax.data.events import CSR, merge
 from diffrec_jax.evaluation import Standing, top_k
 from diffrec_jax.evaluation.metrics import ranking_metrics
 from diffrec_jax.mesh import make_mesh

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.forecast import cut, future_weights
-from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency, weights_of
 from diffrec_jax.data.rows import device_csr, take_rows
 from diffrec_jax.models import item_knn

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.models.cluster_vae import Clusters
 from diffrec_jax.models.clustering import k_means, remarks, svd_embeddings
 

@@ -9,8 +9,8 @@ import optax
 import pytest
 from test_cluster_vae import recorded_clusters, recorded_params
 
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.forecast import past_and_future
-from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import device_csr, make_rows, take_rows
 from diffrec_jax.diffusion import importance

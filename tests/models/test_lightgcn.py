@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffrec_jax import api
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import device_csr, make_rows, take_rows
 from diffrec_jax.mesh import make_mesh

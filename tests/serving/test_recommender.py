@@ -7,7 +7,7 @@ import pytest
 from oracles import ranked
 
 import diffrec_jax as dr
-from diffrec_jax.data.interactions import merge
+from diffrec_jax.data.events import merge
 from diffrec_jax.data.rows import device_csr, make_rows, take_rows
 from diffrec_jax.mesh import make_mesh
 

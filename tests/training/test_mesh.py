@@ -11,7 +11,7 @@ import pytest
 import diffrec_jax as dr
 from diffrec_jax import api
 from diffrec_jax.data import synthetic
-from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.events import CSR
 from diffrec_jax.data.rows import DeviceCSR, device_csr
 from diffrec_jax.evaluation import Evaluator, Standing
 from diffrec_jax.fit_options import FitOptions
