@@ -57,9 +57,7 @@ def read_log(
     Columns are named as in `read_csv`, as are `delimiter`, `encoding` and `header`, which are for text files. With a
     `delimiter`, a file of any other name is read as text.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no file or folder {path} (looked in {path.parent.resolve()}).")
+    path = _existing(path)
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     named = {"user": user, "item": item, "time": time, "rating": rating}
     if not is_text(path):

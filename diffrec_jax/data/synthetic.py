@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from diffrec_jax.data.interactions import Interactions
+from diffrec_jax.data.times import MICROSECONDS_PER_DAY
 
-DAY = 86_400_000_000  # microseconds
 START = 1_577_836_800_000_000  # 2020-01-01, microseconds
 
 
@@ -68,7 +68,7 @@ def generate(
     items = np.clip(drawn, 0, n_items - 1).astype(np.int32)
 
     begin = rng.random(n_users) * 0.3
-    times = START + ((begin[users] + progress * 0.7) * days * DAY).astype(np.int64)
+    times = START + ((begin[users] + progress * 0.7) * days * MICROSECONDS_PER_DAY).astype(np.int64)
     order = np.lexsort((items, users, times))
     data = Interactions(
         users[order],
