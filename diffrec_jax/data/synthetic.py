@@ -43,10 +43,10 @@ def generate(
     if min(n_users, n_items, n_clusters, days) < 1 or n_clusters > n_items or mean_events < 1:
         raise ValueError(
             f"synthetic: n_users={n_users}, n_items={n_items}, n_clusters={n_clusters}, days={days}, "
-            f"mean_events={mean_events:g} must be at least 1, with no more clusters than items."
+            f"mean_events={mean_events:g} must be at least 1, with no more clusters than items"
         )
     if not 0 <= stray <= 1:
-        raise ValueError(f"synthetic: stray={stray:g} is a share; it must lie in [0, 1].")
+        raise ValueError(f"synthetic: stray={stray:g} is a share; it must lie in [0, 1]")
     rng = np.random.default_rng(seed)
     lengths = np.maximum(8, rng.lognormal(np.log(mean_events) - 0.125, 0.5, n_users)).astype(np.int64)
     users = np.repeat(np.arange(n_users, dtype=np.int32), lengths)

@@ -12,7 +12,7 @@ from experiments.settings.config import Config
 
 
 def each(config: Config) -> list[Config]:
-    """A configuration for each seed; ``--workdir=runs/a`` becomes ``runs/a-s0``, ``runs/a-s1``, …"""
+    """A configuration for each seed; ``--workdir=runs/a`` becomes ``runs/a-s0``, ``runs/a-s1`` and so on."""
     numbers = range(config.seed, config.seed + config.seeds)
     folder = config.workdir.rstrip("/")
     return [dataclasses.replace(config, seed=n, seeds=1, workdir=f"{folder}-s{n}") for n in numbers]
