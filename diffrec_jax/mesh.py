@@ -106,7 +106,6 @@ class Layout:
 
     def cut(self, tree: PyTree, like: PyTree) -> PyTree:
         """What a model sees of a stored tree: arrays of the shapes of ``like``."""
-
         if self.mesh.shape["items"] == 1:
             return tree
 

@@ -1,7 +1,7 @@
 """Named datasets: where they come from, under which terms, how they are verified and prepared.
 
-`load` takes a name or a path. A folder in the released layout is looked for first (by path, then under `data_dir`);
-then the public sets below, fetched on first use; then `synthetic`, which needs nothing.
+``load`` takes a name or a path. A folder in the released layout is looked for first (by path, then under ``data_dir``);
+then the public sets below, fetched on first use; then ``synthetic``, which needs nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RATED = "ratings >= 4, {core}-core, per-user temporal 70/10/20"
 
 @dataclass(frozen=True)
 class Entry:
-    """One named dataset. Without `sources` it is a released folder that a person downloads (`where` says what)."""
+    """One named dataset. Without ``sources`` it is a released folder that a person downloads (``where`` says what)."""
 
     name: str
     title: str
@@ -108,12 +108,14 @@ def load(dataset: str, *, data_dir: str | Path, cache_dir: str | Path | None = N
     """A dataset by name or path, prepared and split.
 
     Args:
-      dataset: a folder in the released layout (path, or name under `data_dir`), or a name in `CATALOGUE`.
+      dataset: a folder in the released layout (path, or name under ``data_dir``), or a name in ``CATALOGUE``.
       data_dir: where released folders lie.
-      cache_dir: where fetched files are kept; see `fetch.cache_folder`.
+      cache_dir: where fetched files are kept; see ``fetch.cache_folder``.
 
-    Raises `FileNotFoundError` for an unknown name or a missing folder, `DatasetUnavailable` where a public set can be
-    neither found nor fetched, `ValueError` for malformed files.
+    Raises:
+      FileNotFoundError: for an unknown name or a missing folder.
+      DatasetUnavailable: where a public set can be neither found nor fetched.
+      ValueError: for malformed files.
     """
     for folder in (Path(dataset), Path(data_dir) / dataset):
         if folder.is_dir() and (released.is_released(folder) or dataset not in CATALOGUE):
@@ -123,7 +125,7 @@ def load(dataset: str, *, data_dir: str | Path, cache_dir: str | Path | None = N
         raise FileNotFoundError(
             f"no dataset {dataset!r}: not a folder, not under {Path(data_dir).resolve()}, and not one of "
             f"{', '.join(CATALOGUE)}. A folder needs train_list.npy, valid_list.npy and test_list.npy; "
-            f"the authors publish theirs at {released.PUBLISHED_AT}."
+            f"the authors publish theirs at {released.PUBLISHED_AT}"
         )
     if entry.name == "synthetic":
         return splits.temporal(synthetic.generate(seed=0).k_core(5), name="synthetic")
@@ -132,15 +134,15 @@ def load(dataset: str, *, data_dir: str | Path, cache_dir: str | Path | None = N
 
 
 def read(name: str, *, data_dir: str | Path = ".", cache_dir: str | Path | None = None) -> Interactions:
-    """The raw log of a public set (all ratings, nothing filtered), fetched on first use; errors as in `load`."""
+    """The raw log of a public set (all ratings, nothing filtered), fetched on first use; errors as in ``load``."""
     entry = CATALOGUE.get(name)
     if entry is None or name == "synthetic":
         logs = ", ".join(e.name for e in CATALOGUE.values() if e.reader)
-        raise FileNotFoundError(f"no public log named {name!r}; there are {logs}.")
+        raise FileNotFoundError(f"no public log named {name!r}; there are {logs}")
     if entry.reader is None:
         raise FileNotFoundError(
             f"{name} is not here and cannot be fetched: download it from {entry.where}, and put train_list.npy, "
-            f"valid_list.npy and test_list.npy into {(Path(data_dir) / name).resolve()}."
+            f"valid_list.npy and test_list.npy into {(Path(data_dir) / name).resolve()}"
         )
     path, source = obtain(entry.sources, cache_dir=cache_dir)
     data = Interactions.of(entry.reader(path))

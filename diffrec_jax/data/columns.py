@@ -2,8 +2,8 @@
 
 Ids are dictionary-encoded by Arrow (one hash per value, no Python object per event); spaces around them do not count.
 Text of a typed source stays text. In a text file, which has no types, a column in which every value is a canonically
-written integer of 64 bits becomes integer ids, so that `12` in a csv and 12 in a Parquet file are the same id while
-`007` stays text.
+written integer of 64 bits becomes integer ids, so that ``12`` in a csv and 12 in a Parquet file are the same id while
+``007`` stays text.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ def encode_ids(column: pa.ChunkedArray, name: str, *, typed: bool = False) -> tu
     """Codes int32 [N] in order of first appearance (-1 where the id is missing), and the raw ids [V] (int64 or str).
 
     Takes text, bytes that are text, uuids (as text), integers, and floats and decimals without fractions (those beyond
-    64 bits as text). Text that is empty but for spaces is missing. `typed` says that the source tells text from
-    numbers. Raises `ValueError` for anything else, and for floats so large that neighbouring integers are one.
+    64 bits as text). Text that is empty but for spaces is missing. ``typed`` says that the source tells text from
+    numbers.
+
+    Raises:
+      ValueError: for anything else, and for floats so large that neighbouring integers are one.
     """
     if pa.types.is_dictionary(column.type):  # may hold unused or repeated values: encode anew
         column = _plain(column)
@@ -51,7 +54,7 @@ def encode_ids(column: pa.ChunkedArray, name: str, *, typed: bool = False) -> tu
         try:
             return codes, np.asarray(values.cast(pa.int64()))
         except pa.ArrowInvalid as error:
-            raise ValueError(f"column {name!r} holds ids beyond 64 bits ({error}); write them as text.") from error
+            raise ValueError(f"column {name!r} holds ids beyond 64 bits ({error}); write them as text") from error
     return codes, np.asarray(values.to_numpy(zero_copy_only=False), dtype=object)
 
 
@@ -59,15 +62,17 @@ def encode_times(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, str]:
     """Times as int64 unix microseconds [N], and a note that says how they were read, and what is doubtful about them.
 
     Accepts unix seconds, milliseconds or microseconds (integers, floats, or digits as text), ISO 8601 text with or
-    without a zone (`Z`, `UTC`, `+01:00`; without: UTC), Arrow dates and timestamps. Small numbers are an order. Raises
-    `ValueError` naming the row (counted from 1, header excluded) and the value that cannot be read or be the time of an
-    event: units that are mixed, a date written as a number, years before 1900 or after 2200.
+    without a zone (``Z``, ``UTC``, ``+01:00``; without: UTC), Arrow dates and timestamps. Small numbers are an order.
+
+    Raises:
+      ValueError: naming the row (counted from 1, header excluded) and the value that cannot be read or be the time of
+        an event: units that are mixed, a date written as a number, years before 1900 or after 2200.
     """
     column = _plain(column)
     kind = column.type
     if column.null_count:
         row = int(pc.index(pc.is_null(column), True).as_py())
-        raise ValueError(f"row {row + 1:,} has no time in column {name!r}; fill it or drop the row.")
+        raise ValueError(f"row {row + 1:,} has no time in column {name!r}; fill it or drop the row")
     if _is_text(kind):
         column, kind, how = _parse_text(column, name)
     else:
@@ -81,7 +86,7 @@ def encode_times(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, str]:
     else:
         raise ValueError(
             f"column {name!r} is of type {kind}, which is no time; use unix seconds, milliseconds or microseconds, "
-            "or ISO 8601 text."
+            "or ISO 8601 text"
         )
     if not len(micros):
         return micros, f"times ({name}): none."
@@ -94,8 +99,10 @@ def encode_times(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, str]:
 
 
 def times_array(values: object) -> object:
-    """Times that came as a list or an array, in Arrow, and any others as they are; raises `ValueError` for what cannot
-    be times.
+    """Times that came as a list or an array, in Arrow, and any others as they are.
+
+    Raises:
+      ValueError: for what cannot be times.
     """
     if not isinstance(values, list | tuple | np.ndarray):
         return values
@@ -106,12 +113,16 @@ def times_array(values: object) -> object:
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"times cannot be read ({str(error).splitlines()[0]}): write all of them one way, as unix seconds, ISO "
-            "8601 text or datetimes, with a zone or all without."
+            "8601 text or datetimes, with a zone or all without"
         ) from error
 
 
 def encode_ratings(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    """Ratings as float32 [N]; raises `ValueError` naming the row that is not a finite number."""
+    """Ratings as float32 [N].
+
+    Raises:
+      ValueError: naming the row that is not a finite number.
+    """
     column = _plain(column)
     if _is_text(column.type):
         column = pc.utf8_trim_whitespace(column)
@@ -121,7 +132,7 @@ def encode_ratings(column: pa.ChunkedArray, name: str) -> np.ndarray:
         bad = np.flatnonzero(~np.isfinite(values))
         row = int(bad[0]) if len(bad) else None
     if row is not None:
-        raise ValueError(f"row {row + 1:,}: {column[row].as_py()!r} in column {name!r} is not a rating (a number).")
+        raise ValueError(f"row {row + 1:,}: {column[row].as_py()!r} in column {name!r} is not a rating (a number)")
     return values
 
 
@@ -163,19 +174,19 @@ def _whole_numbers(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         column = pc.if_else(pc.is_nan(column), None, column)
         largest = pc.max(pc.abs(column)).as_py()
         if largest == float("inf"):
-            raise ValueError(f"column {name!r} holds infinity; ids are whole numbers or text.")
+            raise ValueError(f"column {name!r} holds infinity; ids are whole numbers or text")
         if largest is not None and largest >= exact:
             raise ValueError(
                 f"column {name!r} holds ids as {kind} up to {largest:.17g}: from {exact} on several whole numbers are "
-                "one such float, so different ids may have become one; read the column as text or as int64."
+                "one such float, so different ids may have become one; read the column as text or as int64"
             )
         try:
             return column.cast(pa.int64())
         except pa.ArrowInvalid as error:
-            raise ValueError(f"column {name!r} holds fractions ({error}); ids are whole numbers or text.") from error
+            raise ValueError(f"column {name!r} holds fractions ({error}); ids are whole numbers or text") from error
     if pa.types.is_null(kind):
         return column.cast(pa.string())
-    raise ValueError(f"column {name!r} is of type {kind}; ids are whole numbers or text.")
+    raise ValueError(f"column {name!r} is of type {kind}; ids are whole numbers or text")
 
 
 def _numbers_or_text(values: pa.Array, name: str) -> pa.Array:
@@ -184,7 +195,7 @@ def _numbers_or_text(values: pa.Array, name: str) -> pa.Array:
         try:
             whole = values.cast(pa.decimal256(76, 0))
         except pa.ArrowInvalid as error:
-            raise ValueError(f"column {name!r} holds fractions ({error}); ids are whole numbers or text.") from error
+            raise ValueError(f"column {name!r} holds fractions ({error}); ids are whole numbers or text") from error
         try:
             return whole.cast(pa.int64())
         except pa.ArrowInvalid:
@@ -195,13 +206,13 @@ def _numbers_or_text(values: pa.Array, name: str) -> pa.Array:
         except pa.ArrowInvalid as error:
             raise ValueError(
                 f"column {name!r} holds bytes that are no UTF-8 text ({values.type}); write such ids as text, in "
-                "hexadecimal say."
+                "hexadecimal say"
             ) from error
     return values
 
 
 def _uuid_text(values: pa.Array) -> pa.Array:
-    """The 16 bytes of uuids as text, `8-4-4-4-12` hexadecimal digits."""
+    """The 16 bytes of uuids as text, ``8-4-4-4-12`` hexadecimal digits."""
     digits = (value.hex() for value in values.to_pylist())
     return pa.array([f"{d[:8]}-{d[8:12]}-{d[12:16]}-{d[16:20]}-{d[20:]}" for d in digits], pa.string())
 
@@ -234,7 +245,7 @@ def _timestamps(column: pa.ChunkedArray, kind: pa.DataType, name: str) -> np.nda
     try:
         stamps = column.cast(options=pc.CastOptions(target, allow_time_truncate=True))
     except pa.ArrowInvalid as error:
-        raise ValueError(f"column {name!r} holds a time beyond all calendars ({error}); drop its row.") from error
+        raise ValueError(f"column {name!r} holds a time beyond all calendars ({error}); drop its row") from error
     return _to_numpy(stamps.cast(pa.int64()))
 
 
@@ -258,12 +269,12 @@ def _parse_text(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, pa
         row = max(row, failure)
     value = said[row].as_py()
     hint = f"the rows before it are like {first!r}" if row else "times may be unix numbers or ISO 8601 text"
-    raise ValueError(f"row {row + 1:,}: cannot read {value!r} in column {name!r} as a time; {hint}.")
+    raise ValueError(f"row {row + 1:,}: cannot read {value!r} in column {name!r} as a time; {hint}")
 
 
 def _zones_respelled(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """`10:00:00 UTC`, `2020-01-31 UTC` and `10:00:00 +01:00`, as databases and version control write them, as Arrow
-    reads them.
+    """``10:00:00 UTC``, ``2020-01-31 UTC`` and ``10:00:00 +01:00``, as databases and version control write them, in the
+    way that Arrow reads.
     """
     column = pc.replace_substring_regex(column, r"(?i)^([0-9]{4}-[0-9]{2}-[0-9]{2}) *(UTC|GMT|Z)$", r"\1T00:00:00Z")
     column = pc.replace_substring_regex(column, r"(?i)(:[0-9.]+) *(UTC|GMT|Z)$", r"\1Z")
@@ -282,7 +293,7 @@ def _first_failure(column: pa.ChunkedArray, target: pa.DataType) -> int | None:
     """The first row that cannot be cast, found by halving; None where all can."""
     if _reads(column, target):
         return None
-    low, high = 0, len(column)  # rows before `low` are fine, the first bad one is before `high`
+    low, high = 0, len(column)  # rows before ``low`` are fine, the first bad one is before ``high``
     while high - low > 1:
         middle = (low + high) // 2
         if _reads(column.slice(low, middle - low), target):

@@ -2,7 +2,7 @@
 
 What a double quote means is not written in a file, so it is decided by what keeps the lines:
 
-1. Quotes are read as RFC 4180 has them: at the start of a field one opens it, and `""` stands for one within it. A
+1. Quotes are read as RFC 4180 has them: at the start of a field one opens it, and ``""`` stands for one within it. A
    quote inside a field is an ordinary character. Where this gives one row for every line, it is what the file means.
 2. Otherwise every line is read by itself. If each has as many fields as the header, a quote that does not close on its
    line is an ordinary character; fields that are quoted as a whole lose their quotes.
@@ -32,9 +32,9 @@ _KEPT = "quotes: some do not close around a whole field on their line; these wer
 
 @dataclass(frozen=True)
 class TextFile:
-    """A delimited text file; `.gz` (.bz2, .zst, .lz4 too) is unpacked while reading.
+    """A delimited text file; ``.gz`` (.bz2, .zst, .lz4 too) is unpacked while reading.
 
-    `columns` names those of a file without a header line; with `header=False` alone they are '0', '1', ….
+    ``columns`` names those of a file without a header line; with ``header=False`` alone they are '0', '1', ….
     """
 
     path: Path
@@ -53,19 +53,19 @@ class TextFile:
         columns: Sequence[str] | None = None,
         header: bool = True,
     ) -> TextFile:
-        """What the caller says of a file, and the usual for the rest; `ValueError` for what no file can be."""
+        """What the caller says of a file, and the usual for the rest; ``ValueError`` for what no file can be."""
         suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
         divides = _SPELLED.get(delimiter, delimiter) if delimiter else TEXT_SUFFIXES.get(suffix, ",")
         if len(divides) != 1 or not divides.isascii() or divides in '"\r\n':
             raise ValueError(
                 f"delimiter={delimiter!r} must be one ASCII character and no quote: ',' ';' '|' or \\t, say; "
-                "write a file divided by anything else anew with one of these."
+                "write a file divided by anything else anew with one of these"
             )
         try:
             name = codecs.lookup(encoding or "utf-8").name
             b"a".decode(name, "replace")  # refuses codecs that make no text
         except LookupError:
-            raise ValueError(f"encoding={encoding!r} is unknown; use utf-8, latin-1, cp1252 or utf-16, say.") from None
+            raise ValueError(f"encoding={encoding!r} is unknown; use utf-8, latin-1, cp1252 or utf-16, say") from None
         return cls(path, divides, name, None if columns is None else tuple(columns), header and columns is None)
 
     def names(self) -> list[str]:
@@ -83,7 +83,8 @@ class TextFile:
     def read(self, wanted: Sequence[str]) -> tuple[pa.Table, tuple[str, ...]]:
         """The wanted columns as text (empty fields missing), and what a person should know of how they were read.
 
-        Raises `ValueError` naming the row or the line that cannot be read.
+        Raises:
+          ValueError: naming the row or the line that cannot be read.
         """
         names = self.names()
         with self._open() as stream:
@@ -174,7 +175,7 @@ class TextFile:
     def _format(
         self, wrong: list[pa.csv.InvalidRow] | None = None, *, quoted: bool = True, newlines: bool = False
     ) -> pa.csv.ParseOptions:
-        """How to part rows; those with other fields than the header are an error, or are collected in `wrong`."""
+        """How to part rows; those with other fields than the header are an error, or are collected in ``wrong``."""
 
         def collect(row: pa.csv.InvalidRow) -> str:
             if wrong is not None and not wrong:
@@ -226,7 +227,7 @@ class TextFile:
         )
 
     def _refuse(self, problem: str, cause: BaseException | None = None) -> NoReturn:
-        raise ValueError(f"{self.path} cannot be read as text divided by {self.delimiter!r}: {problem}.") from cause
+        raise ValueError(f"{self.path} cannot be read as text divided by {self.delimiter!r}: {problem}") from cause
 
 
 class _Lines:
@@ -258,7 +259,7 @@ class _Lines:
         """Nothing to do: whoever opened the stream closes it."""
 
     def _look(self, text: bytes) -> None:
-        """Count in `text`, of which the first two bytes have been counted but for the quotes of the second."""
+        """Count in ``text``, of which the first two bytes have been counted but for the quotes of the second."""
         self._rest = text[-2:]
         letters = np.frombuffer(text, np.uint8)
         ends = (letters == 10) | (letters == 13)

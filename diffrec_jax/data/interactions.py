@@ -1,7 +1,7 @@
 """Interactions: a log of events with everything people do to one before they train on it, as methods.
 
-The methods are a thin front: reading is done in `readers`, preparation in `preprocess`, cutting in `splits`, all of
-which know `Events` only.
+The methods are a thin front: reading is done in ``readers``, preparation in ``preprocess``, cutting in ``splits``, all
+of which know ``Events`` only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["CSR", "Events", "FilterReport", "Interactions", "Split", "checksum",
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Interactions(Events):
-    """Events, read by `from_…`, prepared by methods that each return a new log, and cut by `split_by_time`."""
+    """Events, read by ``from_…``, prepared by methods that each return a new log, and cut by ``split_by_time``."""
 
     @classmethod
     def of(cls, events: Events) -> Interactions:
@@ -55,7 +55,7 @@ class Interactions(Events):
         encoding: str | None = None,
         header: bool = True,
     ) -> Interactions:
-        """From a csv or tsv file (.gz too); see `readers.read_csv`, also for files without a header."""
+        """From a csv or tsv file (.gz too); see ``readers.read_csv``, also for files without a header."""
         columns = {"user": user, "item": item, "time": time, "rating": rating}
         return cls.of(readers.read_csv(path, **columns, delimiter=delimiter, encoding=encoding, header=header))
 
@@ -69,7 +69,7 @@ class Interactions(Events):
         time: str | None = None,
         rating: str | None = None,
     ) -> Interactions:
-        """From a Parquet file, a folder of them, or hive partitions; see `readers.read_parquet`."""
+        """From a Parquet file, a folder of them, or hive partitions; see ``readers.read_parquet``."""
         return cls.of(readers.read_parquet(path, user=user, item=item, time=time, rating=rating))
 
     @classmethod
@@ -82,13 +82,13 @@ class Interactions(Events):
         time: str | None = None,
         rating: str | None = None,
     ) -> Interactions:
-        """From a pandas, polars or PyArrow table, or anything with the Arrow interface; see `readers.from_frame`."""
+        """From a pandas, polars or PyArrow table, or anything with the Arrow interface; see ``readers.from_frame``."""
         return cls.of(readers.from_frame(frame, user=user, item=item, time=time, rating=rating))
 
-    # Preparation: each returns a new log and appends its report to `provenance` --------------------------------------
+    # Preparation: each returns a new log and appends its report to ``provenance`` ------------------------------------
 
     def min_rating(self, threshold: float) -> Interactions:
-        """Keep events rated at least `threshold`."""
+        """Keep events rated at least ``threshold``."""
         return preprocess.min_rating(self, threshold)
 
     def deduplicate(self, keep: str = "first") -> Interactions:
@@ -96,13 +96,13 @@ class Interactions(Events):
         return preprocess.deduplicate(self, keep)
 
     def k_core(self, k: int) -> Interactions:
-        """Drop users and items with fewer than `k` events until none is left."""
+        """Drop users and items with fewer than ``k`` events until none is left."""
         return preprocess.k_core(self, k)
 
     def min_history(self, n: int) -> Interactions:
-        """Drop users with fewer than `n` events, once."""
+        """Drop users with fewer than ``n`` events, once."""
         return preprocess.min_history(self, n)
 
     def split_by_time(self, train: float = 0.7, valid: float = 0.1, test: float = 0.2) -> Split:
-        """Per user in time order: first share to train, next to valid, last to test; see `splits.temporal`."""
+        """Per user in time order: first share to train, next to valid, last to test; see ``splits.temporal``."""
         return splits.temporal(self, train=train, valid=valid, test=test)

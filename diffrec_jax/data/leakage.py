@@ -21,7 +21,7 @@ LEAKS_FUTURE = (
 
 @dataclass(frozen=True)
 class Leakage:
-    """Counts; fields about time are None where the log has no times. `str()` is one sentence."""
+    """Counts; fields about time are None where the log has no times. ``str()`` is one sentence."""
 
     overlap_train_valid: int  # (user, item) pairs of valid that are in train
     overlap_train_test: int

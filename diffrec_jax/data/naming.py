@@ -20,7 +20,7 @@ def resolve(
     typed: bool = False,
     flags: Mapping[str, str] | None = None,
 ) -> Names:
-    """Role -> column; raises `ValueError` listing what is present for missing or ambiguous columns.
+    """Role -> column.
 
     Spaces around a name do not count, unless a column is named with them.
 
@@ -28,8 +28,8 @@ def resolve(
       present: the columns, in order.
       asked: the column named for each role; None takes the one with a usual name, or leaves the role out.
       where: what a sentence calls the file or frame.
-      typed: columns are `name:type`, as RecBole writes them, and may be named without their type.
-      flags: the command line's flag of a role, where it is not `--ROLE_col`.
+      typed: columns are ``name:type``, as RecBole writes them, and may be named without their type.
+      flags: the command line's flag of a role, where it is not ``--ROLE_col``.
     """
     names: Names = {}
     short = [(name.split(":")[0] if typed else name).strip() for name in present]
@@ -52,12 +52,12 @@ def resolve(
         found = found or [name for name, said in zip(present, short) if wanted.strip() in (name.strip(), said)]
         if len(found) != 1:
             problem = "more than one column" if found else "no column"
-            raise ValueError(f"{where} has {problem} {wanted!r} for the {role}; present are {listed(present)}.")
+            raise ValueError(f"{where} has {problem} {wanted!r} for the {role}; present are {listed(present)}")
         names[role] = found[0]
     first, second = list(asked)[:2]
     if names[first] == names[second]:
         raise ValueError(
-            f"{where}: {names[first]!r} cannot be both {first} and {second}; present are {listed(present)}."
+            f"{where}: {names[first]!r} cannot be both {first} and {second}; present are {listed(present)}"
         )
     return names
 

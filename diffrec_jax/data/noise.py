@@ -1,9 +1,9 @@
 """Noisy training sets (paper, section 4.1): what a model learns when some of what it is shown was not liked.
 
 *Natural* noise lets ratings below the threshold enter train and valid as if they were positive. The authors' noisy
-files hold about as many interactions as their clean ones, hence two variants: `all` adds every such rating,
-`similar_size` redraws each user's clean count from their clean and low ratings together. *Random* noise adds a share of
-items the user never met to their training rows. Test is never touched; all is seeded, counted and said in `notes`.
+files hold about as many interactions as their clean ones, hence two variants: ``all`` adds every such rating,
+``similar_size`` redraws each user's clean count from their clean and low ratings together. *Random* noise adds a share
+of items the user never met to their training rows. Test is never touched; all is seeded, counted and said in ``notes``.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ TIMELY = ("temporal", "leave_one_out")  # rules that keep the order of each user
 
 
 def apply(spec: str, split: Split, *, ratings: Events | None = None, threshold: float = 4.0, seed: int) -> Split:
-    """Noise by its name on the command line: `random:0.3`, `natural:all`, `natural:similar_size`.
+    """Noise by its name on the command line: ``random:0.3``, ``natural:all``, ``natural:similar_size``.
 
-    `ratings` is the unfiltered log that `split` was made of; natural noise needs it.
+    ``ratings`` is the unfiltered log that ``split`` was made of; natural noise needs it.
     """
     kind, _, value = spec.partition(":")
     if kind == "natural" and value in VARIANTS:
         if ratings is None:
-            raise ValueError(f"noise {spec!r} needs the rated log the split was made of; this dataset has no ratings.")
+            raise ValueError(f"noise {spec!r} needs the rated log the split was made of; this dataset has no ratings")
         return natural(split, ratings, variant=value, threshold=threshold, seed=seed)
     if kind == "random":
         try:
@@ -39,7 +39,7 @@ def apply(spec: str, split: Split, *, ratings: Events | None = None, threshold: 
             return random(split, share=share, seed=seed)
     raise ValueError(
         f"noise {spec!r} is unknown; use random:SHARE with a share in (0, 1] such as random:0.3, natural:all, or "
-        "natural:similar_size."
+        "natural:similar_size"
     )
 
 
@@ -58,9 +58,9 @@ def natural(split: Split, ratings: Events, *, variant: str = "all", threshold: f
       seed: of the draw and the division.
     """
     if variant not in VARIANTS:
-        raise ValueError(f"natural noise variant {variant!r} is unknown; use one of {', '.join(VARIANTS)}.")
+        raise ValueError(f"natural noise variant {variant!r} is unknown; use one of {', '.join(VARIANTS)}")
     if ratings.ratings is None:
-        raise ValueError("natural noise needs ratings, and this log has none; name the rating column.")
+        raise ValueError("natural noise needs ratings, and this log has none; name the rating column")
     rng = np.random.default_rng(seed)
     log, clean, renumbered = _pool(split, ratings, threshold)
     n_train = np.bincount(split.train.users, minlength=split.n_users)
@@ -103,13 +103,13 @@ def natural(split: Split, ratings: Events, *, variant: str = "all", threshold: f
 
 
 def random(split: Split, *, share: float, seed: int) -> Split:
-    """Add `round(share * training events)` random events to train: items the user has in none of the three parts.
+    """Add ``round(share * training events)`` random events to train: items the user has in none of the three parts.
 
     Every user gets their share of them, as nearly as whole events allow (a user who knows nearly every item may get
     fewer). Each takes the time, and the place just after, of a random training event of the same user.
     """
     if not 0 < share <= 1:
-        raise ValueError(f"random noise share {share:g} must lie in (0, 1], such as 0.3 for 30 % more training events.")
+        raise ValueError(f"random noise share {share:g} must lie in (0, 1], such as 0.3 for 30 % more training events")
     rng = np.random.default_rng(seed)
     train = _in_row_order(split.train)
     known = np.unique(np.concatenate([pair_keys(log.users, log.items, split.n_items) for log in split]))
@@ -145,7 +145,7 @@ def random(split: Split, *, share: float, seed: int) -> Split:
 
 
 def draw_unknown(known: np.ndarray, need: np.ndarray, n_items: int, rng: np.random.Generator) -> np.ndarray:
-    """Pair keys drawn uniformly from those not in `known` (sorted), `need[u]` different ones for user `u`, sorted.
+    """Pair keys drawn uniformly from those not in ``known`` (sorted), ``need[u]`` different ones for user u, sorted.
 
     Users whose known and needed items fill over half the catalogue have their free items listed (never more than a few
     times the events there are); the others are drawn with rejection, all at once, until none misses any.
@@ -191,7 +191,7 @@ def _pool(split: Split, ratings: Events, threshold: float) -> tuple[Events, np.n
     absent = int((~np.isin(np.concatenate(parts[:2]), keys)).sum())
     if absent:
         raise ValueError(
-            f"the rated log does not hold {absent:,} of the split's interactions; pass the log the split was made of."
+            f"the rated log does not hold {absent:,} of the split's interactions; pass the log the split was made of"
         )
     admitted = clean | ((ratings.ratings[rows] < threshold) & ~np.isin(keys, parts[2]))
     when = rows if ratings.times is None else ratings.times[rows]
@@ -231,7 +231,7 @@ def _pool(split: Split, ratings: Events, threshold: float) -> tuple[Events, np.n
 
 
 def _by_user(users: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """`order` made user-major, keeping its order within each user."""
+    """``order`` made user-major, keeping its order within each user."""
     return order[np.argsort(users[order], kind="stable")]
 
 

@@ -20,15 +20,17 @@ _TROUBLE = (pa.ArrowException, TypeError, ValueError, OverflowError)
 def as_column(values: Any, what: str) -> pa.ChunkedArray:
     """A list, array, series or Arrow column as one Arrow column.
 
-    Whole numbers beyond 64 bits and uuids become text. Raises `ValueError` naming `what` for anything that is no flat
-    sequence of values of one kind.
+    Whole numbers beyond 64 bits and uuids become text.
+
+    Raises:
+      ValueError: naming ``what``, for anything that is no flat sequence of values of one kind.
     """
     if isinstance(values, str | bytes) or not (hasattr(values, "__len__") or hasattr(values, "__iter__")):
-        raise ValueError(f"{what}: {values!r} is one value; pass a list or an array, [{values!r}] say.")
+        raise ValueError(f"{what}: {values!r} is one value; pass a list or an array, [{values!r}] say")
     if isinstance(values, Set | Mapping):
-        raise ValueError(f"{what} come in a {type(values).__name__}; pass them in the order of events, as a list.")
+        raise ValueError(f"{what} come in a {type(values).__name__}; pass them in the order of events, as a list")
     if getattr(values, "ndim", 1) != 1:
-        raise ValueError(f"{what} come in {values.ndim} dimensions; pass one value for each event, a flat array.")
+        raise ValueError(f"{what} come in {values.ndim} dimensions; pass one value for each event, a flat array")
     if isinstance(values, pa.ChunkedArray):
         return values
     pandas = hasattr(values, "iloc")  # PyArrow knows its missing values
@@ -49,7 +51,7 @@ def as_column(values: Any, what: str) -> pa.ChunkedArray:
             said = str(error).splitlines()[0].rstrip(".")
             raise ValueError(
                 f"{what} mix types or hold what is neither text nor number ({said}); ids are all text or all whole "
-                "numbers."
+                "numbers"
             ) from error
     return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
 
@@ -57,7 +59,10 @@ def as_column(values: Any, what: str) -> pa.ChunkedArray:
 def frame_columns(frame: Any) -> tuple[list[str], Column]:
     """The names of a data frame's columns, and a function that converts one of them.
 
-    Takes anything with the Arrow C stream interface, pandas and polars among them; raises `ValueError` otherwise.
+    Takes anything with the Arrow C stream interface, pandas and polars among them.
+
+    Raises:
+      ValueError: for anything else.
     """
     if hasattr(frame, "iloc") and hasattr(frame, "columns"):  # pandas: each column by itself, also of a name twice
         names = [str(name) for name in frame.columns]
@@ -75,7 +80,7 @@ def frame_columns(frame: Any) -> tuple[list[str], Column]:
         except TypeError as error:
             raise ValueError(
                 f"{type(frame).__name__} is not a data frame with the Arrow interface; pass a pandas, polars or "
-                "PyArrow table, or use from_arrays."
+                "PyArrow table, or use from_arrays"
             ) from error
     table = frame if isinstance(frame, pa.Table) else _stream(frame, None)
     return table.column_names, table.column
@@ -86,7 +91,7 @@ def _stream(frame: Any, name: str | None) -> pa.Table:
         return pa.table(frame)
     except _TROUBLE as error:
         what = "a column" if name is None else f"column {name!r}"
-        raise ValueError(f"{what} cannot be read ({error}); ids must be all text or all whole numbers.") from error
+        raise ValueError(f"{what} cannot be read ({error}); ids must be all text or all whole numbers") from error
 
 
 def _as_text(values: Iterable[object]) -> pa.Array | None:

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 def id_order(ids: np.ndarray, role: str) -> np.ndarray | None:
     """Permutation [V] that sorts raw ids: numbers by size, text by code points; None where they already are.
 
-    Raises `ValueError` if an id appears twice.
+    Raises:
+      ValueError: if an id appears twice.
     """
     if np.all(ids[:-1] < ids[1:]):
         return None
@@ -22,7 +23,7 @@ def id_order(ids: np.ndarray, role: str) -> np.ndarray | None:
     ordered = ids[order]
     same = np.flatnonzero(ordered[:-1] == ordered[1:])
     if len(same):
-        raise ValueError(f"{role}_ids hold {ordered[same[:1]].tolist()[0]!r} more than once; every id has one number.")
+        raise ValueError(f"{role}_ids hold {ordered[same[:1]].tolist()[0]!r} more than once; every id has one number")
     return order
 
 
@@ -81,7 +82,7 @@ def pair_keys(users: np.ndarray, items: np.ndarray, n_items: int) -> np.ndarray:
 
 
 def n_shared(a: np.ndarray, b: np.ndarray) -> int:
-    """How many of the keys `b` are among the sorted keys `a`."""
+    """How many of the keys ``b`` are among the sorted keys ``a``."""
     if not len(a) or not len(b):
         return 0
     at = np.searchsorted(a, b)

@@ -1,8 +1,8 @@
 """Preparation of a log before it is split: thresholds, duplicates, k-core, minimum history.
 
-Every function takes `Events` and returns new ones of the same class, with unused users and items removed from the
-vocabularies, events in their old order, and one `FilterReport` appended to `provenance`. A filter that would leave
-nothing raises `ValueError` naming itself.
+Every function takes ``Events`` and returns new ones of the same class, with unused users and items removed from the
+vocabularies, events in their old order, and one ``FilterReport`` appended to ``provenance``. A filter that would leave
+nothing raises ``ValueError`` naming itself.
 """
 
 from __future__ import annotations
@@ -17,27 +17,28 @@ from diffrec_jax.data.order import first_occurrences
 
 
 def min_rating(data: EventsT, threshold: float) -> EventsT:
-    """Keep events rated at least `threshold` (the paper's clean sets: 4 of 5). Needs ratings."""
+    """Keep events rated at least ``threshold`` (the paper's clean sets: 4 of 5). Needs ratings."""
     if data.ratings is None:
         raise ValueError(
-            f"min_rating({threshold:g}) needs ratings and this log has none; name the rating column or drop the filter."
+            f"min_rating({threshold:g}) needs ratings and this log has none; name the rating column or drop the filter"
         )
     return keep_events(data, data.ratings >= threshold, f"min_rating({threshold:g})")
 
 
 def deduplicate(data: EventsT, keep: str = "first") -> EventsT:
-    """Keep one event per (user, item) pair: the `first` or the `last` in time, of one moment the best rated; without
-    times in file order.
+    """Keep one event per (user, item) pair: the ``first`` or the ``last``.
+
+    Times decide which that is, of one moment the rating (the best is kept); without times file order does.
     """
     if keep not in ("first", "last"):
-        raise ValueError(f"deduplicate(keep={keep!r}): keep must be 'first' or 'last'.")
+        raise ValueError(f"deduplicate(keep={keep!r}): keep must be 'first' or 'last'")
     mask = None if data.distinct else _once(data, keep)
     mask = np.ones(len(data), bool) if mask is None else mask
     return replace(keep_events(data, mask, f"deduplicate({keep})"), distinct=True)
 
 
 def without_repeats(data: EventsT) -> EventsT:
-    """The log as rows hold it: `deduplicate()` where a pair is repeated, else the log itself."""
+    """The log as rows hold it: ``deduplicate()`` where a pair is repeated, else the log itself."""
     if data.distinct:
         return data
     return replace(data, distinct=True) if _once(data) is None else deduplicate(data)
@@ -49,12 +50,12 @@ def _once(data: Events, keep: str = "first") -> np.ndarray | None:
 
 
 def k_core(data: EventsT, k: int) -> EventsT:
-    """Drop users and items with fewer than `k` partners, again and again, until every one left has at least `k`.
+    """Drop users and items with fewer than ``k`` partners, again and again, until every one left has at least ``k``.
 
     A repeated pair counts once, as rows hold it once: preparing in Python and on the command line is the same.
     """
     if k < 1:
-        raise ValueError(f"k_core({k}): k must be at least 1 (1 keeps everything).")
+        raise ValueError(f"k_core({k}): k must be at least 1 (1 keeps everything)")
     once = None if data.distinct else _once(data)
     users, items = (data.users, data.items) if once is None else (data.users[once], data.items[once])
     cut = False
@@ -70,9 +71,9 @@ def k_core(data: EventsT, k: int) -> EventsT:
 
 
 def min_history(data: EventsT, n: int) -> EventsT:
-    """Drop users with fewer than `n` items, once (items may fall below any count); a repeated pair counts once."""
+    """Drop users with fewer than ``n`` items, once (items may fall below any count); a repeated pair counts once."""
     if n < 1:
-        raise ValueError(f"min_history({n}): n must be at least 1 (1 keeps everything).")
+        raise ValueError(f"min_history({n}): n must be at least 1 (1 keeps everything)")
     once = None if data.distinct else _once(data)
     counts = np.bincount(data.users if once is None else data.users[once], minlength=data.n_users)
     return keep_events(data, counts[data.users] >= n, f"min_history({n})")
@@ -113,11 +114,11 @@ def prepare(
 
 
 def keep_events(data: EventsT, mask: np.ndarray, name: str) -> EventsT:
-    """Keep the events where `mask` [N] is true, shrink the vocabularies to what is used, report it as `name`."""
+    """Keep the events where ``mask`` [N] is true, shrink the vocabularies to what is used, report it as ``name``."""
     if not mask.any():
         raise ValueError(
             f"{name} left no events: it removed all {len(data):,} ({data.n_users:,} users, {data.n_items:,} items). "
-            f"Loosen it, or check the columns{_history_of(data)}."
+            f"Loosen it, or check the columns{_history_of(data)}"
         )
     kept = data if mask.all() else data.select(mask)
     user_map, user_keep = _compact(kept.users, data.n_users)

@@ -37,7 +37,7 @@ def read_ml100k(path: Path) -> Events:
 
 
 def read_ml1m(path: Path) -> Events:
-    """ML-1M out of GroupLens' zip: `::` between fields, latin-1 titles."""
+    """ML-1M out of GroupLens' zip: ``::`` between fields, latin-1 titles."""
     with _archive(path) as archive:
         log = _table(archive.read("ml-1m/ratings.dat").replace(b"::", b"\t"), delimiter="\t", header=False)
         lines = archive.read("ml-1m/movies.dat").decode("latin-1").splitlines()
@@ -90,7 +90,7 @@ def tidy_title(title: str) -> str:
 
 
 def _with_year(name: str, year: str) -> str:
-    """`Toy Story`, `1995` -> `Toy Story (1995)`, as GroupLens writes it; RecBole cut the last bracket off."""
+    """``Toy Story``, ``1995`` -> ``Toy Story (1995)``, as GroupLens writes it; RecBole cut the last bracket off."""
     if year == name:  # item 267 has neither title nor year; misspelt in the wheel
         return "unknown"
     return tidy_title(f"{name} ({year})" if year else name)
@@ -100,7 +100,7 @@ def _archive(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is not a whole zip archive ({error}); remove it and fetch it again.") from error
+        raise ValueError(f"{path} is not a whole zip archive ({error}); remove it and fetch it again") from error
 
 
 def _table(raw: bytes, *, delimiter: str, header: bool = True) -> pa.Table:

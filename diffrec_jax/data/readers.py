@@ -1,8 +1,8 @@
-"""Readers: csv, tsv, Parquet, RecBole `.inter`, data frames and arrays -> `Events`.
+"""Readers: csv, tsv, Parquet, RecBole ``.inter``, data frames and arrays -> ``Events``.
 
 PyArrow does all parsing. Columns are named by the caller; the user and item column may be left out where exactly one
 column bears a usual name. Times and ratings are read only if named (RecBole's typed header names them itself). Rows
-without a user or an item are dropped and reported; everything else that cannot be read raises `ValueError` with one
+without a user or an item are dropped and reported; everything else that cannot be read raises ``ValueError`` with one
 sentence. Parquet columns are encoded one at a time, so the texts of a log are never in memory together.
 
 Ids: spaces around them do not count. What comes as text from a typed source (arrays, frames, Parquet) stays text;
@@ -52,22 +52,20 @@ def read_log(
     encoding: str | None = None,
     header: bool = True,
 ) -> Events:
-    """A log of any kind, by its name: `.csv .tsv .txt` (`.gz` too), `.inter`, `.parquet`, a Parquet folder.
+    """A log of any kind, by its name: ``.csv .tsv .txt`` (``.gz`` too), ``.inter``, ``.parquet``, a Parquet folder.
 
-    Columns are named as in `read_csv`, as are `delimiter`, `encoding` and `header`, which are for text files. With a
-    `delimiter`, a file of any other name is read as text.
+    Columns are named as in ``read_csv``, as are ``delimiter``, ``encoding`` and ``header``, which are for text files.
+    With a ``delimiter``, a file of any other name is read as text.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no file or folder {path} (looked in {path.parent.resolve()}).")
+    path = _existing(path)
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     named = {"user": user, "item": item, "time": time, "rating": rating}
     if not is_text(path):
         if path.is_dir() and is_released(path):
-            raise ValueError(f"{path} is a released split, not a log; read it with read_released (--dataset).")
+            raise ValueError(f"{path} is a released split, not a log; read it with read_released (--dataset)")
         for option, given in (("delimiter", delimiter), ("encoding", encoding), ("header", not header)):
             if given:
-                raise ValueError(f"{option} means nothing to {path}, which is read as Parquet: drop it.")
+                raise ValueError(f"{option} means nothing to {path}, which is read as Parquet: drop it")
         return read_parquet(path, **named)
     if suffix == ".inter" and header:
         return read_inter(path, **named, delimiter=delimiter, encoding=encoding)
@@ -75,7 +73,7 @@ def read_log(
         return read_csv(path, **named, delimiter=delimiter, encoding=encoding, header=header)
     raise ValueError(
         f"{path}: cannot tell the format from its name; use .csv, .tsv, .txt (each may end in .gz), .inter, .parquet "
-        "or a folder of Parquet files, or say which delimiter= divides it."
+        "or a folder of Parquet files, or say which delimiter= divides it"
     )
 
 
@@ -96,18 +94,18 @@ def read_csv(
     columns: Sequence[str] | None = None,
     header: bool = True,
 ) -> Events:
-    """A delimited text file; `.gz` is unpacked while reading. What quotes mean is told in `delimited`.
+    """A delimited text file; ``.gz`` is unpacked while reading. What quotes mean is told in ``delimited``.
 
     Args:
       path: the file.
-      user: column of user ids; may be left out where one column has a usual name. The same holds for `item`.
+      user: column of user ids; may be left out where one column has a usual name. The same holds for ``item``.
       item: column of item ids.
       time: column of times (unix s/ms/us or ISO 8601), or None: file order stands for time order.
       rating: column of ratings, or None.
-      delimiter: one character; None takes `,` for `.csv` and a tab for the rest.
+      delimiter: one character; None takes ``,`` for ``.csv`` and a tab for the rest.
       encoding: of the text; None is UTF-8.
       columns: names for a file that has no header line.
-      header: whether the first line names the columns; without, and without `columns`, they are '0', '1', ….
+      header: whether the first line names the columns; without, and without ``columns``, they are '0', '1', ….
     """
     path = _existing(path)
     file = TextFile.of(path, delimiter=delimiter, encoding=encoding, columns=columns, header=header)
@@ -125,11 +123,11 @@ def read_inter(
     delimiter: str | None = None,
     encoding: str | None = None,
 ) -> Events:
-    """A RecBole `.inter` file: tab-separated, its header naming `user_id:token`, `item_id:token` and other fields.
+    """A RecBole ``.inter`` file: tab-separated, its header naming ``user_id:token``, ``item_id:token`` and others.
 
-    Columns may be named with or without their type. Those left out are `user_id` and `item_id` (or the one with a usual
-    name), `timestamp` and `rating`, where there are such; a `rating` that nobody named and that is not a number in
-    every row is left out, with a note.
+    Columns may be named with or without their type. Those left out are ``user_id`` and ``item_id`` (or the one with a
+    usual name), ``timestamp`` and ``rating``, where there are such; a ``rating`` that nobody named and that is not a
+    number in every row is left out, with a note.
     """
     path = _existing(path)
     file = TextFile.of(path, delimiter=delimiter or "\t", encoding=encoding)
@@ -145,7 +143,7 @@ def read_inter(
         if user is None and item is None and "which column" in str(error):
             raise ValueError(
                 f"{path} has columns {listed(present)}; a .inter file needs user_id:token and item_id:token, or name "
-                "what stands for them (user=…, item=…, --user_col=…, --item_col=…)."
+                "what stands for them (user=…, item=…, --user_col=…, --item_col=…)"
             ) from error
         raise
     return _read_text(file, names, optional=() if rating else ("rating",))
@@ -159,12 +157,12 @@ def read_parquet(
     time: str | None = None,
     rating: str | None = None,
 ) -> Events:
-    """A Parquet file, a folder of them (in name order), or hive partitions (`day=…/`); columns as in `read_csv`."""
+    """A Parquet file, a folder of them (in name order), or hive partitions (``day=…/``); columns as in ``read_csv``."""
     path = _existing(path)
     try:
         data = pa.dataset.dataset(path, format="parquet", partitioning="hive")
         if not data.files:
-            raise ValueError(f"{path} holds no Parquet files; expected *.parquet in it or in hive partitions under it.")
+            raise ValueError(f"{path} holds no Parquet files; expected *.parquet in it or in hive partitions under it")
         names = resolve(data.schema.names, {"user": user, "item": item, "time": time, "rating": rating}, path)
         check_memory(data.count_rows() * 120, path)
         return _build(lambda name: _parquet_column(data, name), names, typed=True)
@@ -180,7 +178,7 @@ def from_frame(
     time: str | None = None,
     rating: str | None = None,
 ) -> Events:
-    """Any data frame with the Arrow C stream interface (pandas, polars, PyArrow, …); columns as in `read_csv`.
+    """Any data frame with the Arrow C stream interface (pandas, polars, PyArrow, …); columns as in ``read_csv``.
 
     Only the columns asked for are converted.
     """
@@ -208,12 +206,12 @@ def from_arrays(
     }
     for role, column in columns.items():
         if len(column) != len(columns["user"]):
-            raise ValueError(f"{len(columns['user']):,} users but {len(column):,} {role} values.")
+            raise ValueError(f"{len(columns['user']):,} users but {len(column):,} {role} values")
     return with_titles(_build(columns.__getitem__, {role: role for role in columns}, typed=True), item_titles)
 
 
 def check_memory(needed: int, path: str | Path) -> None:
-    """Raise `ValueError` with the estimate if reading will need more memory than this machine has free."""
+    """Raise ``ValueError`` with the estimate if reading will need more memory than this machine has free."""
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         with open("/proc/meminfo") as lines:  # counts reclaimable caches as free, which they are
@@ -223,7 +221,7 @@ def check_memory(needed: int, path: str | Path) -> None:
     if needed > free:
         raise ValueError(
             f"reading {path} needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; "
-            "use a larger machine, or cut the log by time or by users first."
+            "use a larger machine, or cut the log by time or by users first"
         )
 
 
@@ -243,7 +241,7 @@ def _build(
 ) -> Events:
     """Encode the named columns one after the other; rows without user or item go, with a report.
 
-    Of the `optional` roles, what cannot be read is left out with a note.
+    Of the ``optional`` roles, what cannot be read is left out with a note.
     """
     users, user_ids = encode_ids(column(names["user"]), names["user"], typed=typed)
     items, item_ids = encode_ids(column(names["item"]), names["item"], typed=typed)
@@ -261,7 +259,7 @@ def _build(
                 raise
             notes.append(f"ratings: left out, for nobody named them and {str(error).rstrip('.')}.")
     if not len(users):
-        raise ValueError(f"the log has columns {listed(names.values())} but no rows.")
+        raise ValueError(f"the log has columns {listed(names.values())} but no rows")
     whole = (users >= 0) & (items >= 0)
     if whole.all():
         return Events(users, items, user_ids, item_ids, times, ratings, notes=tuple(notes))
@@ -293,7 +291,7 @@ def _parquet_column(data: pa.dataset.Dataset, name: str) -> pa.ChunkedArray:
     for part, kind in zip(parts, kinds):
         if not pa.types.is_null(kind) and _loose(kind) != _loose(known):
             raise ValueError(
-                f"column {name!r} is {known} in one file and {kind} in {part.path}; write it one way in all files."
+                f"column {name!r} is {known} in one file and {kind} in {part.path}; write it one way in all files"
             )
     if all(kind == data.schema.field(name).type for kind in kinds):
         return data.to_table(columns=[name]).column(name)
@@ -313,7 +311,7 @@ def _parquet_column(data: pa.dataset.Dataset, name: str) -> pa.ChunkedArray:
         came = " and ".join(sorted(set(map(str, kinds))))
         raise ValueError(
             f"column {name!r} comes as {came}, and {wide} does not hold all of it ({error}); write it one "
-            "way in all files."
+            "way in all files"
         ) from error
 
 
@@ -332,5 +330,5 @@ def _loose(kind: pa.DataType) -> str:
 def _existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"no file or folder {path} (looked in {path.parent.resolve()}).")
+        raise FileNotFoundError(f"no file or folder {path} (looked in {path.parent.resolve()})")
     return path

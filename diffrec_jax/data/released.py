@@ -1,4 +1,4 @@
-"""The authors' released layout: `train_list.npy`, `valid_list.npy`, `test_list.npy`, each integer pairs [n, 2].
+"""The authors' released layout: ``train_list.npy``, ``valid_list.npy``, ``test_list.npy``, each integer pairs [n, 2].
 
 Files are read without pickle and kept as they are, in their order. **Their order is not what their names say**: the
 released sets were cut per user in time order into train, then *test*, then *validation*, so validation is later than
@@ -28,9 +28,11 @@ def is_released(folder: Path) -> bool:
 def read_released(folder: str | Path) -> Split:
     """A folder in the authors' released layout kept as it is; file order stands for time order.
 
-    Ids are `0 … largest over the three files`. Raises `FileNotFoundError` for a missing file, `ValueError` for arrays
-    that are not integer pairs, negative ids, or ids so large that they cannot be codes. Overlaps, repeats and users
-    without history become `notes`.
+    Ids are ``0 … largest over the three files``. Overlaps, repeats and users without history become ``notes``.
+
+    Raises:
+      FileNotFoundError: for a missing file.
+      ValueError: for arrays that are not integer pairs, negative ids, or ids so large that they cannot be codes.
     """
     folder = Path(folder)
     parts, notes = _read_lists(folder)
@@ -60,24 +62,24 @@ def _read_lists(folder: Path) -> tuple[dict[str, Events], tuple[str, ...]]:
     if not folder.is_dir():
         raise FileNotFoundError(
             f"no dataset folder {folder}; it should hold train_list.npy, valid_list.npy and test_list.npy. "
-            f"The authors publish theirs at {PUBLISHED_AT}."
+            f"The authors publish theirs at {PUBLISHED_AT}"
         )
     missing = [f"{part}_list.npy" for part in PARTS if not (folder / f"{part}_list.npy").is_file()]
     if missing:
         raise FileNotFoundError(
             f"{' and '.join(missing)} missing in {folder.resolve()}: the released layout is train_list.npy, "
-            f"valid_list.npy and test_list.npy. The authors publish theirs at {PUBLISHED_AT}."
+            f"valid_list.npy and test_list.npy. The authors publish theirs at {PUBLISHED_AT}"
         )
     pairs = {part: _read_pairs(folder / f"{part}_list.npy") for part in PARTS}
     events = sum(map(len, pairs.values()))
     if not len(pairs["train"]):
-        raise ValueError(f"{folder / 'train_list.npy'} holds no interactions; there is nothing to train on.")
+        raise ValueError(f"{folder / 'train_list.npy'} holds no interactions; there is nothing to train on")
     sizes = [1 + max(int(p[:, column].max()) for p in pairs.values() if len(p)) for column in (0, 1)]
     for what, size in zip(("user", "item"), sizes):
         if size > 20 * events + 1000:
             raise ValueError(
                 f"{folder}: the largest {what} id is {size - 1:,} with only {events:,} interactions; "
-                f"ids must be codes 0 … number of {what}s - 1, so re-number them (or read the log with its raw ids)."
+                f"ids must be codes 0 … number of {what}s - 1, so re-number them (or read the log with its raw ids)"
             )
     n_users, n_items = sizes
     user_ids, item_ids = np.arange(n_users, dtype=np.int64), np.arange(n_items, dtype=np.int64)
@@ -96,7 +98,7 @@ def _read_lists(folder: Path) -> tuple[dict[str, Events], tuple[str, ...]]:
 
 
 def _overlap(a: Events, b: Events) -> int:
-    """Number of (user, item) pairs of `b` that `a` holds too; both must share one vocabulary."""
+    """Number of (user, item) pairs of ``b`` that ``a`` holds too; both must share one vocabulary."""
     return int(np.isin(pair_keys(b.users, b.items, b.n_items), pair_keys(a.users, a.items, a.n_items)).sum())
 
 
@@ -104,18 +106,18 @@ def _read_pairs(path: Path) -> np.ndarray:
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError, MemoryError) as error:
-        raise ValueError(f"{path} is not a readable .npy array of integer pairs ({error}).") from error
+        raise ValueError(f"{path} is not a readable .npy array of integer pairs ({error})") from error
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.shape[1] != 2:
         shape = getattr(array, "shape", "several arrays")
-        raise ValueError(f"{path} has shape {shape}; expected (n, 2): one row of user and item per interaction.")
+        raise ValueError(f"{path} has shape {shape}; expected (n, 2): one row of user and item per interaction")
     if array.dtype.kind not in "iu":
-        raise ValueError(f"{path} holds {array.dtype} values; user and item codes must be integers.")
+        raise ValueError(f"{path} holds {array.dtype} values; user and item codes must be integers")
     if len(array):
         low, high = int(array.min()), int(array.max())
         if low < 0:
             row = int(np.flatnonzero((array < 0).any(1))[0])
-            raise ValueError(f"{path}: row {row} is {array[row].tolist()}; user and item codes must not be negative.")
+            raise ValueError(f"{path}: row {row} is {array[row].tolist()}; user and item codes must not be negative")
         if high >= INT32_MAX:
             row = int(np.flatnonzero((array >= INT32_MAX).any(1))[0])
-            raise ValueError(f"{path}: row {row} is {array[row].tolist()}; codes must be below {INT32_MAX:,}.")
+            raise ValueError(f"{path}: row {row} is {array[row].tolist()}; codes must be below {INT32_MAX:,}")
     return array

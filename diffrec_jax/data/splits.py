@@ -1,17 +1,17 @@
 """Splits: which events a model trains on, is chosen by, and is judged by; what each cut promises, and a check of it.
 
-Every function takes one prepared log and returns a `Split` of three logs over one vocabulary. A (user, item) pair
+Every function takes one prepared log and returns a ``Split`` of three logs over one vocabulary. A (user, item) pair
 counts once: where the log repeats pairs, the first event of each is split and the split says so. Nothing else is lost,
 repeated or invented. Times decide the order within a user, the item breaks ties; without times file order stands in.
 
 | rule | cut | promise |
 |---|---|---|
-| `temporal` | per user, by share of their events | train <= valid <= test in time for every user |
-| `leave_one_out` | per user, the last and the one before | the same |
-| `global_time` | two moments for everybody, by share or given | no training event later than any test event |
-| `random` | per user, seeded | none in time |
-| `diffrec` | the authors' recipe for ML-1M, in the released order | their sizes; **valid is later than test** |
-| `released`, `as_given` | as the files say | none |
+| ``temporal`` | per user, by share of their events | train <= valid <= test in time for every user |
+| ``leave_one_out`` | per user, the last and the one before | the same |
+| ``global_time`` | two moments for everybody, by share or given | no training event later than any test event |
+| ``random`` | per user, seeded | none in time |
+| ``diffrec`` | the authors' recipe for ML-1M, in the released order | their sizes; **valid is later than test** |
+| ``released``, ``as_given`` | as the files say | none |
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from diffrec_jax.data.preprocess import without_repeats
 
 @dataclass(frozen=True)
 class Split:
-    """Three logs over one vocabulary; unpacks as `train, valid, test = split`."""
+    """Three logs over one vocabulary; unpacks as ``train, valid, test = split``."""
 
     name: str  # of the dataset
     train: Events
@@ -71,12 +71,12 @@ class Split:
 
 
 def leakage_report(split: Split) -> Leakage:
-    """What the three parts of a split know of each other; `str()` of it is one sentence."""
+    """What the three parts of a split know of each other; ``str()`` of it is one sentence."""
     return check(split.train, split.valid, split.test)
 
 
 def temporal(data: Events, *, train: float = 0.7, valid: float = 0.1, test: float = 0.2, name: str = "log") -> Split:
-    """Per user in time order: the first `train` share, then `valid`, then `test` (cuts rounded half up).
+    """Per user in time order: the first ``train`` share, then ``valid``, then ``test`` (cuts rounded half up).
 
     Users with fewer than three events keep all of them in train.
     """
@@ -121,14 +121,17 @@ def global_time(
 ) -> Split:
     """Two moments for everybody, placed so that the shares of events come out as near as ties in time allow.
 
-    With `cuts`, the moments are given instead (see `cut_moments`): two begin valid and test, one begins test and leaves
-    no validation part. Events at a cut moment go to the later part, so equal times never straddle it. Users and items
-    first seen after the first cut are cold in train; the leakage check counts them. Raises `ValueError` without times,
-    or where ties, or cuts outside of the log, leave train or test empty (with two cuts, valid).
+    With ``cuts``, the moments are given instead (see ``cut_moments``): two begin valid and test, one begins test and
+    leaves no validation part. Events at a cut moment go to the later part, so equal times never straddle it. Users and
+    items first seen after the first cut are cold in train; the leakage check counts them.
+
+    Raises:
+      ValueError: without times, or where ties, or cuts outside of the log, leave train or test empty (with two cuts,
+        valid).
     """
     shares = _shares((train, valid, test))
     if data.times is None:
-        raise ValueError("split 'global_time' needs times and this log has none; name the time column.")
+        raise ValueError("split 'global_time' needs times and this log has none; name the time column")
     data = without_repeats(data)
     assert data.times is not None
     if cuts is not None:
@@ -143,13 +146,13 @@ def global_time(
     if not (part == 0).any() or not (part == 2).any():
         raise ValueError(
             f"split 'global_time' leaves train or test empty: too many of the {n:,} events share one time; "
-            "use split 'temporal' or finer times."
+            "use split 'temporal' or finer times"
         )
     return _by_time(data, part, name)
 
 
 def _by_time(data: Events, part: np.ndarray, name: str, *, extra: tuple[str, ...] = ()) -> Split:
-    """The split whose part of event `n` is `part[n]`, by moments that hold for everybody."""
+    """The split whose part of event ``n`` is ``part[n]``, by moments that hold for everybody."""
     order = _order(data)
     return _assemble(
         data,
@@ -171,7 +174,7 @@ def random(
     seed: int = 0,
     name: str = "log",
 ) -> Split:
-    """Per user at random, sizes as in `temporal`; the same `seed` gives the same split."""
+    """Per user at random, sizes as in ``temporal``; the same ``seed`` gives the same split."""
     data = without_repeats(data)
     bounds = _share_bounds(data, (train, valid, test))
     shuffle = np.argsort(pair_keys(data.users, data.items, data.n_items))  # whatever the order of the file
@@ -195,10 +198,11 @@ def random(
 def diffrec(data: Events, *, rating: float | None = 4.0, core: int = 10, name: str = "log") -> Split:
     """The recipe of the released ML-1M: ratings >= 4, 10-core, then per user in time order three slices.
 
-    Of `n` events `int(0.7 n) + 1` go to train (float64: n = 90 gives 62 + 1), the last `ceil(0.2 n) - 1` to **valid**
-    and those between to **test**: the files were released with validation later than test, and that is kept here so
-    that the counts are the published ones. Use `temporal` for an order that fits the names. Raw ML-1M ratings give
-    5,949 users, 2,810 items and 403,277 / 110,722 / 57,532 events. `rating=None` and `core=0` skip the filters.
+    Of ``n`` events ``int(0.7 n) + 1`` go to train (float64: n = 90 gives 62 + 1), the last ``ceil(0.2 n) - 1`` to
+    **valid** and those between to **test**: the files were released with validation later than test, and that is kept
+    here so that the counts are the published ones. Use ``temporal`` for an order that fits the names. Raw ML-1M ratings
+    give 5,949 users, 2,810 items and 403,277 / 110,722 / 57,532 events. ``rating=None`` and ``core=0`` skip the
+    filters.
     """
     data = preprocess.prepare(data, rating=rating, duplicates="first", core=core)
     n = np.bincount(data.users, minlength=data.n_users)
@@ -218,7 +222,7 @@ def diffrec(data: Events, *, rating: float | None = 4.0, core: int = 10, name: s
 def as_given(train: Events, valid: Events | None, test: Events, *, name: str = "log") -> Split:
     """Three logs cut by somebody else, brought to one vocabulary by their raw ids.
 
-    Where one holds whole numbers and another text, all ids become text: 12 and `12` are one id. Without a validation
+    Where one holds whole numbers and another text, all ids become text: 12 and ``12`` are one id. Without a validation
     log (None) that part is empty, and training goes on for all its epochs.
     """
     valid = train.select(np.empty(0, np.int64)) if valid is None else valid
@@ -254,7 +258,7 @@ def _shares(shares: Sequence[float]) -> tuple[float, float, float]:
     if min(train, valid, test) < 0 or train <= 0 or test <= 0 or abs(train + valid + test - 1) > 1e-6:
         raise ValueError(
             f"split shares {train:g}, {valid:g}, {test:g}: train and test must be positive and the three add up to 1, "
-            "like 0.7, 0.1, 0.2."
+            "like 0.7, 0.1, 0.2"
         )
     return train, valid, test
 
@@ -317,15 +321,15 @@ def _assemble(
     guarantee: str,
     extra: tuple[str, ...] = (),
 ) -> Split:
-    """The split whose part of event `order[n]` is `part[n]`; rows user-major, in time order."""
+    """The split whose part of event ``order[n]`` is ``part[n]``; rows user-major, in time order."""
     if len(data) == 0:
-        raise ValueError("there are no events to split.")
+        raise ValueError("there are no events to split")
     logs = [data.select(np.flatnonzero(part == which) if order is None else order[part == which]) for which in range(3)]
     split = Split(name, logs[0], logs[1], logs[2], rule=rule, guarantee=guarantee)
     empty = [what for what, log in zip(("train", "valid", "test"), split) if not len(log)]
     if "train" in empty or "test" in empty:
         raise ValueError(
-            f"split {rule!r} leaves {' and '.join(empty)} empty ({data}); users need at least three events."
+            f"split {rule!r} leaves {' and '.join(empty)} empty ({data}); users need at least three events"
         )
     notes = (*data.notes, *map(str, data.provenance), *extra)
     return replace(split, notes=(*notes, str(leakage_report(split))))

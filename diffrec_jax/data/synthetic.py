@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from diffrec_jax.data.interactions import Interactions
+from diffrec_jax.data.times import MICROSECONDS_PER_DAY
 
-DAY = 86_400_000_000  # microseconds
 START = 1_577_836_800_000_000  # 2020-01-01, microseconds
 
 
@@ -43,10 +43,10 @@ def generate(
     if min(n_users, n_items, n_clusters, days) < 1 or n_clusters > n_items or mean_events < 1:
         raise ValueError(
             f"synthetic: n_users={n_users}, n_items={n_items}, n_clusters={n_clusters}, days={days}, "
-            f"mean_events={mean_events:g} must be at least 1, with no more clusters than items."
+            f"mean_events={mean_events:g} must be at least 1, with no more clusters than items"
         )
     if not 0 <= stray <= 1:
-        raise ValueError(f"synthetic: stray={stray:g} is a share; it must lie in [0, 1].")
+        raise ValueError(f"synthetic: stray={stray:g} is a share; it must lie in [0, 1]")
     rng = np.random.default_rng(seed)
     lengths = np.maximum(8, rng.lognormal(np.log(mean_events) - 0.125, 0.5, n_users)).astype(np.int64)
     users = np.repeat(np.arange(n_users, dtype=np.int32), lengths)
@@ -68,7 +68,7 @@ def generate(
     items = np.clip(drawn, 0, n_items - 1).astype(np.int32)
 
     begin = rng.random(n_users) * 0.3
-    times = START + ((begin[users] + progress * 0.7) * days * DAY).astype(np.int64)
+    times = START + ((begin[users] + progress * 0.7) * days * MICROSECONDS_PER_DAY).astype(np.int64)
     order = np.lexsort((items, users, times))
     data = Interactions(
         users[order],

@@ -34,16 +34,17 @@ class DoubtfulTimesWarning(UserWarning):
 
 
 def unix_micros(values: np.ndarray, name: str) -> tuple[np.ndarray, str]:
-    """Numbers as unix microseconds, int64 [N], and how they were read: `unix seconds`, or as an order.
+    """Numbers as unix microseconds, int64 [N], and how they were read: ``unix seconds``, or as an order.
 
-    Raises `ValueError` naming the row (counted from 1) for values that are not finite, too large, in several units,
-    dates written as numbers, or outside the years 1900 to 2200.
+    Raises:
+      ValueError: naming the row (counted from 1) for values that are not finite, too large, in several units, dates
+        written as numbers, or outside the years 1900 to 2200.
     """
     if not len(values):
         return values.astype(np.int64), "unix seconds"
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise ValueError(f"row {row + 1:,}: {values[row]} in column {name!r} is not a time.")
+        raise ValueError(f"row {row + 1:,}: {values[row]} in column {name!r} is not a time")
     low, high = int(np.argmin(values)), int(np.argmax(values))
     least, most = float(values[low]), float(values[high])
     _refuse_mixed_units(values, name, least, most)
@@ -54,7 +55,7 @@ def unix_micros(values: np.ndarray, name: str) -> tuple[np.ndarray, str]:
         row = high if abs(most) == size else low
         raise ValueError(
             f"row {row + 1:,}: {values[row]} in column {name!r} is too large for unix time, even in microseconds; "
-            "divide nanoseconds by 1,000."
+            "divide nanoseconds by 1,000"
         )
     unit, factor = fitting[0]
     if values.dtype.kind == "f":
@@ -69,13 +70,17 @@ def unix_micros(values: np.ndarray, name: str) -> tuple[np.ndarray, str]:
 
 
 def check_calendar(micros: np.ndarray, name: str) -> tuple[int, int]:
-    """The first and the last of the times [N >= 1]; raises `ValueError` naming a row before 1900 or after 2200."""
+    """The first and the last of the times [N >= 1].
+
+    Raises:
+      ValueError: naming a row before 1900 or after 2200.
+    """
     low, high = int(np.argmin(micros)), int(np.argmax(micros))
     for row in (low, high):
         if not _YEAR_1900 <= micros[row] < _YEAR_2200:
             raise ValueError(
                 f"row {row + 1:,} in column {name!r} has the time {describe_time(micros[row])}, which no event has: "
-                "give its real time (unix seconds, milliseconds or microseconds, or ISO 8601), or drop the row."
+                "give its real time (unix seconds, milliseconds or microseconds, or ISO 8601), or drop the row"
             )
     return int(micros[low]), int(micros[high])
 
@@ -114,7 +119,7 @@ def _refuse_mixed_units(values: np.ndarray, name: str, least: float, most: float
     if len(found) > 1:
         held = " and row ".join(f"{row + 1:,} {values[row]}" for row in found.values()).replace(" ", " holds ", 1)
         raise ValueError(
-            f"column {name!r} mixes units: row {held} ({' and '.join(found)}); write all times in one unit."
+            f"column {name!r} mixes units: row {held} ({' and '.join(found)}); write all times in one unit"
         )
 
 
@@ -141,5 +146,5 @@ def _refuse_written_dates(values: np.ndarray, name: str) -> None:
             row = int(rows[np.argmax(fits)])
             raise ValueError(
                 f"row {row + 1:,}: {values[row]} in column {name!r} is a date written as a number ({written}), not a "
-                "unix time: write it as ISO 8601 text, such as 2020-01-31 or 2020-01-31T10:00:00, or as unix seconds."
+                "unix time: write it as ISO 8601 text, such as 2020-01-31 or 2020-01-31T10:00:00, or as unix seconds"
             )

@@ -23,30 +23,32 @@ _FLAGS = {"item": "title_item_col"}
 def read_titles(
     path: str | Path, *, item: str | None = None, title: str | None = None, encoding: str | None = None
 ) -> dict[str, str]:
-    """Titles by item id, out of a csv, tsv or Parquet file or RecBole's `.item`, with a header.
+    """Titles by item id, out of a csv, tsv or Parquet file or RecBole's ``.item``, with a header.
 
     Args:
-      path: the file; `.gz` is unpacked while reading. Ids and titles are read as text, without spaces around them.
-      item: column of item ids; may be left out where one column has a usual name. The same holds for `title`.
+      path: the file; ``.gz`` is unpacked while reading. Ids and titles are read as text, without spaces around them.
+      item: column of item ids; may be left out where one column has a usual name. The same holds for ``title``.
       title: column of titles. Of several for one item, the first that is not empty counts.
       encoding: of a text file; None is UTF-8.
 
-    Raises `FileNotFoundError` and `ValueError`.
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it cannot be read, or lacks a column.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path} with titles (looked in {path.parent.resolve()}).")
+        raise FileNotFoundError(f"no file {path} with titles (looked in {path.parent.resolve()})")
     asked = {"item": item, "title": title}
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix in (".parquet", ".pq"):
         if encoding:
-            raise ValueError(f"encoding={encoding} means nothing to {path}: Parquet needs none; drop it.")
+            raise ValueError(f"encoding={encoding} means nothing to {path}: Parquet needs none; drop it")
         try:
             names = resolve(pq.read_schema(path).names, asked, path, flags=_FLAGS)
             table = pq.read_table(path, columns=list(names.values()))
             columns = [table.column(names[role]).cast(pa.string()) for role in asked]
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-            raise ValueError(f"{path} cannot be read as Parquet: {str(error).rstrip('.')}.") from error
+            raise ValueError(f"{path} cannot be read as Parquet: {str(error).rstrip('.')}") from error
     else:
         file = TextFile.of(path, delimiter="\t" if suffix == ".item" else None, encoding=encoding)
         names = resolve(file.names(), asked, path, typed=suffix == ".item", flags=_FLAGS)
@@ -60,7 +62,7 @@ def read_titles(
 
 
 def with_titles(data: EventsT, titles: Titles | None) -> EventsT:
-    """The log with a title for every item: from `titles` by raw id, else the raw id itself.
+    """The log with a title for every item: from ``titles`` by raw id, else the raw id itself.
 
     A whole-number id may be spelled as text in either place; spaces around it do not count.
     """

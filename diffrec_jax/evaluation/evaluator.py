@@ -184,7 +184,8 @@ class Evaluator:
 
     def compile(self, params: Params) -> tuple[Compiled, Compiled, Compiled]:
         """The programs, for parameters (or their abstract form); those of a ``Model`` may lie on the mesh already.
-        Compiled once."""
+        Compiled once.
+        """
         if self._compiled is None:
             start = time.perf_counter()
             seen = self.model.shapes(self._catalogue)

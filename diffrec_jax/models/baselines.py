@@ -126,7 +126,11 @@ class EASE(ClosedForm):
         return self.bytes_needed(n_items) <= self.max_bytes
 
     def check_size(self, n_items: int) -> None:
-        """Raises ``ValueError`` if the catalogue is too large."""
+        """Refuse a catalogue that is too large.
+
+        Raises:
+          ValueError: with what it would take.
+        """
         if not self.fits(n_items):
             raise ValueError(
                 f"EASE needs {self.bytes_needed(n_items) / 2**30:.1f} GiB for {n_items:,} items, and max_bytes allows "

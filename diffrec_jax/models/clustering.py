@@ -44,7 +44,11 @@ def k_means(embeddings: np.ndarray, n_clusters: int, *, n_items: int, seed: int 
 
 
 def check_embeddings(embeddings: np.ndarray, n_items: int) -> None:
-    """Raises ``ValueError`` unless these are finite embeddings ``[n_items, D]``."""
+    """Refuse what is no finite embeddings ``[n_items, D]``.
+
+    Raises:
+      ValueError: saying what they are.
+    """
     if embeddings.ndim != 2 or len(embeddings) != n_items or not embeddings.shape[1]:
         raise ValueError(
             f"item embeddings of shape {list(embeddings.shape)} do not fit {n_items} items: one row per item is needed"

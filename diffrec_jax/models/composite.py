@@ -46,7 +46,11 @@ class Composite(Scorer):
         return all(part.fits(n_items) for part in self.parts.values())
 
     def check_size(self, n_items: int) -> None:
-        """Raises ``ValueError`` if the catalogue is too large for a part."""
+        """Refuse a catalogue that is too large for a part.
+
+        Raises:
+          ValueError: with what it would take.
+        """
         for part in self.parts.values():
             part.check_size(n_items)
 

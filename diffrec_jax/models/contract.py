@@ -119,7 +119,11 @@ class Scorer(abc.ABC):
         return True
 
     def check_size(self, n_items: int) -> None:
-        """Raises ``ValueError`` if the catalogue is too large; before anything is trained."""
+        """Refuse a catalogue that is too large, before anything is trained.
+
+        Raises:
+          ValueError: with what it would take.
+        """
         if not self.fits(n_items):
             raise ValueError(
                 f"{type(self).__name__} needs {self.bytes_needed(n_items) / 2**30:.1f} GiB for {n_items:,} items, "

@@ -221,7 +221,8 @@ class LightGCN(ClosedForm):
         self, params: Embeddings, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None
     ) -> jax.Array:
         """``F_u · F_i``, ``[B, I]``. A user without training interactions is the sum of the items of their history, if
-        any; with a recency kernel everybody is. Known users are what training made of them, whatever the history."""
+        any; with a recency kernel everybody is. Known users are what training made of them, whatever the history.
+        """
         return jnp.matmul(self._users(params, rows), params["items"].T)
 
     @property

@@ -141,7 +141,7 @@ def holds_ids(given: object) -> bool:
 
 
 def kind_of_ids(name: str) -> str:
-    """`user` or `item`, by the name of the argument."""
+    """``user`` or ``item``, by the name of the argument."""
     return "user" if name.startswith("user") else "item"
 
 

@@ -40,6 +40,15 @@ class Batch(NamedTuple):
     days: jax.Array | None  # [B, L]
 
 
+class Held(NamedTuple):
+    """What stays on the device from batch to batch."""
+
+    params: Params
+    tables: Prepared
+    standing: Standing
+    key: jax.Array  # of noise at inference
+
+
 class Ranker:
     """Scores, top-K and vectors of histories on the device.
 
@@ -74,7 +83,8 @@ class Ranker:
         self.tables = jax.jit(model.prepare)(self.params)
         self.recency = model.recency
         self.needs_days = self.recency is not None and self.recency.kernel == "exponential"
-        self._key = jax.device_put(jax.random.fold_in(jax.random.key(seed), 3), self._sharding)
+        key = jax.device_put(jax.random.fold_in(jax.random.key(seed), 3), self._sharding)
+        self._held = Held(self.params, self.tables, self.standing, key)
         self._everything = jax.device_put(np.ones(n_items, bool), self._sharding)
         self._top_k = jax.jit(self._ranked, static_argnames="k")
         self._chosen = jax.jit(self._scores_at, static_argnames="as_listed")
@@ -115,8 +125,7 @@ class Ranker:
             width = max(_width(part), _width(masked))  # one width for both, so that there are fewer programs
             blocked, _ = masked.padded(size, width, self.n_items)
             batch = self._on_device(part, size, width)
-            fixed = (self.params, self.tables, self.standing, self._key)
-            return self._top_k(*fixed, batch, self._put(blocked), mask, k=length)
+            return self._top_k(self._held, batch, self._put(blocked), mask, k=length)
 
         scores = np.empty((len(histories), k), np.float32)
         items = np.empty((len(histories), k), np.int32)
@@ -139,8 +148,7 @@ class Ranker:
             chosen = np.zeros((size, width), np.int32)
             chosen[: len(rows), : at.shape[1]] = at[rows]
             batch = self._on_device(part, size)
-            fixed = (self.params, self.tables, self.standing, self._key)
-            return self._chosen(*fixed, batch, self._put(chosen), self._item_vectors, as_listed=as_listed)
+            return self._chosen(self._held, batch, self._put(chosen), self._item_vectors, as_listed=as_listed)
 
         for rows, scores in self._batched(histories, dispatch):
             out[rows] = scores[: len(rows), : at.shape[1]]
@@ -152,7 +160,7 @@ class Ranker:
         out: np.ndarray | None = None
 
         def dispatch(part: Histories, rows: np.ndarray, size: int) -> PyTree:
-            return self._vectors(self.params, self.tables, self._key, self._on_device(part, size))
+            return self._vectors(self._held, self._on_device(part, size))
 
         for rows, vectors in self._batched(histories, dispatch):
             out = np.empty((len(histories), vectors.shape[1]), np.float32) if out is None else out
@@ -218,53 +226,39 @@ class Ranker:
         items, lengths, users, days = batch
         return make_rows(items, lengths, users, n_items=self.n_items, days=days, recency=self.recency, mesh=self.mesh)
 
+    def _scores(self, held: Held, batch: Batch) -> jax.Array:
+        return self.model.scores(held.params, self._rows(batch), key=held.key, tables=held.tables)
+
+    def _user_vectors(self, held: Held, batch: Batch) -> jax.Array:
+        return self.model.user_vectors(held.params, self._rows(batch), key=held.key, tables=held.tables)
+
     def _ranked(
-        self,
-        params: Params,
-        tables: Prepared,
-        standing: Standing,
-        key: jax.Array,
-        batch: Batch,
-        blocked: jax.Array,
-        allowed: jax.Array,
-        *,
-        k: int,
+        self, held: Held, batch: Batch, blocked: jax.Array, allowed: jax.Array, *, k: int
     ) -> tuple[jax.Array, jax.Array]:
         """Top-K of one batch; ``blocked [B, S]`` holds item numbers, padded with I."""
-        scores = self.model.scores(params, self._rows(batch), key=key, tables=tables)
-        scores = rankable(jax.lax.optimization_barrier(scores))  # as in the evaluator
-        scores = standing.settle(scores, batch.lengths)
+        scores = rankable(jax.lax.optimization_barrier(self._scores(held, batch)))  # as in the evaluator
+        scores = held.standing.settle(scores, batch.lengths)
         scores = jnp.where(allowed, scores, -jnp.inf)
         if self.mesh is None or self.mesh.size == 1:  # in place
             scores = scores.at[jnp.arange(scores.shape[0])[:, None], blocked].set(-jnp.inf, mode="drop")
         else:
             count = jnp.sum(blocked < self.n_items, axis=1)
             scores = mask_seen(scores, make_rows(blocked, count, n_items=self.n_items, mesh=self.mesh))
-        return top_k(scores, k, place=standing.place, mesh=self.mesh)
+        return top_k(scores, k, place=held.standing.place, mesh=self.mesh)
 
     def _scores_at(
-        self,
-        params: Params,
-        tables: Prepared,
-        standing: Standing,
-        key: jax.Array,
-        batch: Batch,
-        at: jax.Array,
-        item_vectors: jax.Array | None,
-        *,
-        as_listed: bool,
+        self, held: Held, batch: Batch, at: jax.Array, item_vectors: jax.Array | None, *, as_listed: bool
     ) -> jax.Array:
-        rows, model = self._rows(batch), self.model
+        standing = held.standing
 
         def from_all() -> jax.Array:
-            scores = model.scores(params, rows, key=key, tables=tables)
+            scores = self._scores(held, batch)
             scores = standing.settle(scores, batch.lengths) if as_listed else scores
             return jnp.take_along_axis(scores, at, axis=1)
 
         def from_vectors() -> jax.Array:
             assert item_vectors is not None
-            vectors = model.user_vectors(params, rows, key=key, tables=tables)
-            scores = jnp.einsum("bv,brv->br", vectors, item_vectors.at[at].get(mode="clip"))
+            scores = jnp.einsum("bv,brv->br", self._user_vectors(held, batch), item_vectors.at[at].get(mode="clip"))
             return jnp.where((batch.lengths == 0)[:, None], standing.share[at], scores) if as_listed else scores
 
         if item_vectors is None:
@@ -273,9 +267,6 @@ class Ranker:
             return from_vectors()
         scores: jax.Array = jax.lax.cond(jnp.all(standing.users[at] > 0), from_vectors, from_all)
         return scores
-
-    def _user_vectors(self, params: Params, tables: Prepared, key: jax.Array, batch: Batch) -> jax.Array:
-        return self.model.user_vectors(params, self._rows(batch), key=key, tables=tables)
 
 
 def _width(histories: Histories) -> int:

@@ -34,7 +34,7 @@ class Vocabulary:
 
     @classmethod
     def numbers(cls, n_users: int, n_items: int) -> "Vocabulary":
-        """For data that came without ids: 0, 1, 2, …"""
+        """For data that came without ids: their numbers, from 0."""
         return cls(np.arange(n_users, dtype=np.int64), np.arange(n_items, dtype=np.int64))
 
     @property

@@ -8,7 +8,8 @@ from diffrec_jax.training.observer import EpochReport, Observer, Plan
 
 class ProgressLines(Observer):
     """Prints a line for each validation (without validation data, for each epoch that would have one), and tells
-    another observer everything."""
+    another observer everything.
+    """
 
     def __init__(self, selection: tuple[str, str], eval_every: int, epochs: int, told: Observer | None = None) -> None:
         """Print to the standard output, or into the notebook.

@@ -28,7 +28,8 @@ COLUMNS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
 def columns(*measured: Mapping[str, float]) -> tuple[str, ...]:
     """The metrics that a table shows, given those of its rows: the paper's four where all rows have them, else recall
-    and NDCG at every K that all of them have."""
+    and NDCG at every K that all of them have.
+    """
     shared = [name for name in measured[0] if all(name in other for other in measured[1:])]
     if set(COLUMNS) <= set(shared):
         return COLUMNS

@@ -18,7 +18,8 @@ from experiments.settings.config import Config
 
 class RunObserver(Observer):
     """Prints the memory a run will take, shows a live line on a terminal, records every epoch, listens for Ctrl-C
-    and SIGTERM."""
+    and SIGTERM.
+    """
 
     def __init__(self, config: Config, folder: RunFolder, console: Console) -> None:
         self.config, self.folder, self.console = config, folder, console

@@ -11,7 +11,7 @@ from experiments.settings.config import Config
 
 
 def each(config: Config) -> list[Config]:
-    """A configuration for each seed; ``--workdir=runs/a`` becomes ``runs/a-s0``, ``runs/a-s1``, …"""
+    """A configuration for each seed; ``--workdir=runs/a`` becomes ``runs/a-s0``, ``runs/a-s1`` and so on."""
     numbers = range(config.run.seed, config.run.seed + config.run.seeds)
     folder = config.run.workdir.rstrip("/")
     return [config.changed(seed=n, seeds=1, workdir=f"{folder}-s{n}") for n in numbers]

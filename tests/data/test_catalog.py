@@ -250,7 +250,7 @@ def test_the_cache_folder_is_chosen_by_argument_then_environment(tmp_path, monke
 
 
 def test_sets_that_a_person_must_download_say_what_and_where(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"download it from https://github.com/YiyanXu/DiffRec .*yelp_clean\.$"):
+    with pytest.raises(FileNotFoundError, match=r"download it from https://github.com/YiyanXu/DiffRec .*yelp_clean$"):
         catalog.load("yelp_clean", data_dir=tmp_path)
     with pytest.raises(FileNotFoundError, match="no public log named 'nope'; there are ml-100k, ml-1m"):
         catalog.read("nope")
