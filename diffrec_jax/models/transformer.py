@@ -12,8 +12,8 @@ that an event never changes what stands before it. Positions count from the end 
 is "now", however long the window.
 
 Source: Eq. 1 Xiong et al. (2020), Eq. 2 Vaswani et al. (2017), Eq. 3 Kang & McAuley, *SASRec* (ICDM 2018, released
-code), which has no output projection, F as wide as x, and epsilon 1e-8. Ours: dropout of branches and inputs alone, not
-of attention weights.
+code), which has no output projection, F as wide as x, and epsilon 1e-8. Ours: keys have no bias, which cancels in the
+softmax, so that an optimizer would only follow rounding; dropout of branches and inputs alone, not of attention weights.
 Letters: B rows, L positions, D width, H heads.
 """
 
@@ -39,7 +39,6 @@ class Encoder(nn.Module):
       heads: H, which divides D.
       inner: width within F.
       causal: positions see what stands before them only; False: everything.
-      key_mask: padding is never attended to; False attends to it, as several released codes do.
       norm: one of ``NORMS``.
       activation: a name in ``ACTIVATIONS``, or ``gelu_exact``.
       projection: a dense layer behind attention.
@@ -53,7 +52,6 @@ class Encoder(nn.Module):
     heads: int
     inner: int
     causal: bool = True
-    key_mask: bool = True
     norm: str = "pre"
     activation: str = "gelu"
     projection: bool = True
@@ -64,7 +62,10 @@ class Encoder(nn.Module):
     def setup(self) -> None:
         """Declare the parameters."""
         names = ("query", "key", "value", *(("out",) if self.projection else ()))
-        self.attention = [[nn.Dense(self.width, kernel_init=DENSE) for _ in names] for _ in range(self.blocks)]
+        self.attention = [
+            [nn.Dense(self.width, use_bias=name != "key", kernel_init=DENSE) for name in names]
+            for _ in range(self.blocks)
+        ]
         self.dense = [
             [nn.Dense(width, kernel_init=DENSE) for width in (self.inner, self.width)] for _ in range(self.blocks)
         ]
@@ -82,7 +83,7 @@ class Encoder(nn.Module):
           segments: ``[B, L]`` int32, where several histories share a row: they do not see each other.
           key: of dropout; None: no dropout.
         """
-        allowed = attention_mask(real if self.key_mask else jnp.ones_like(real), causal=self.causal, segments=segments)
+        allowed = attention_mask(real, causal=self.causal, segments=segments)
         keys = iter(() if key is None else jax.random.split(key, 1 + 3 * self.blocks))
 
         def drop(x: jax.Array) -> jax.Array:
