@@ -13,7 +13,7 @@ is "now", however long the window.
 
 Source: Eq. 1 Xiong et al. (2020), Eq. 2 Vaswani et al. (2017), Eq. 3 Kang & McAuley, *SASRec* (ICDM 2018, released
 code), which has no output projection, F as wide as x, and epsilon 1e-8. Ours: keys have no bias, which cancels in the
-softmax, so that an optimizer would only follow rounding; dropout of branches and inputs alone, not of attention weights.
+softmax, so that an optimizer would only follow rounding; dropout of branches and inputs, not of attention weights.
 Letters: B rows, L positions, D width, H heads.
 """
 

@@ -20,11 +20,6 @@ I = 21
 SMALL = SASRec(width=8, length=6, dropout=0.0)
 
 
-class TestSASRec(ModelSuite):
-    model = SASRec(width=8, length=7, dropout=0.2)
-    bad = (("width", 9), ("heads", 0), ("length", 1), ("dropout", 1.0), ("norm", "none"), ("loss_name", "mse"))
-
-
 class TestSASRecGBCE(ModelSuite):
     model = SASRec(width=8, length=7, norm="pre", loss_name="gbce", negatives=5)
     bad = (("negatives", 0), ("t", 2.0), ("lr", 0.0))
