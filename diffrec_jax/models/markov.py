@@ -5,8 +5,9 @@ With s a history, most recent event s_0, and pop_i how often item i was met in t
     c[i → j] = Σ 1/d  over training pairs of events i, j that lie d ≤ distance apart       (1)
     score_j  = Σ_{k < last} decay^k · c[s_k → j] / √pop_{s_k}                              (2)
 
-Popularity decides where nothing else does. ``distance=1, last=1`` is a Markov chain of first order: what came right
-after the last item. Nothing is as large as items × items: the counts are kept and added up sparse.
+Popularity decides where nothing else does, by a change of scores in their last digits. ``distance=1, last=1`` is a
+Markov chain of first order: what came right after the last item. Nothing is as large as items × items: the counts are
+kept and added up sparse.
 
 Letters: B rows, I items, N non-zero counts.
 """
@@ -27,7 +28,8 @@ from diffrec_jax.models.contract import ClosedForm, Params
 from diffrec_jax.space import Range, Real, Whole
 
 AT_ONCE = 32  # counts of one item that are added up together
-TIE_BREAK = 1e-6  # what the most popular item gets
+TIE_BREAK = 2.0**-22  # of a score, for each step of popularity: the least that float32 is sure to keep
+NO_VOTES = 1e-20  # the score of what nothing votes for, in steps as small: below any vote
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,8 @@ class Transitions(ClosedForm):
     def fit(self, train: CSR) -> Params:
         """``{"starts": [I + 1] int32, "next": [N] int32, "counts": [N], "popularity": [I]}``.
 
-        Row i, from ``starts[i]`` on, holds ``c[i → j] / √pop_i``; popularity is what breaks ties.
+        Row i, from ``starts[i]`` on, holds ``c[i → j] / √pop_i``; popularity is a place among all that occur, 0 the
+        least.
         """
         n, shape = len(train.indices), (train.n_items, train.n_items)
         users, counts = train.users(), scipy.sparse.csr_array(shape)
@@ -75,7 +78,7 @@ class Transitions(ClosedForm):
             "starts": jnp.asarray(counts.indptr, jnp.int32),
             "next": jnp.asarray(nothing[0], jnp.int32),
             "counts": jnp.asarray(nothing[1], jnp.float32),
-            "popularity": jnp.asarray(TIE_BREAK * popularity / max(popularity.max(initial=0), 1), jnp.float32),
+            "popularity": jnp.asarray(np.unique(popularity, return_inverse=True)[1], jnp.float32),
         }
 
     def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Any = None) -> jax.Array:
@@ -99,8 +102,9 @@ class Transitions(ClosedForm):
 
             return jax.lax.fori_loop(0, -(-jnp.max(n) // AT_ONCE), part, scores)
 
-        popular = jnp.broadcast_to(params["popularity"], (items.shape[0], n_items))
-        return jax.lax.fori_loop(0, last, event, popular)
+        votes = jax.lax.fori_loop(0, last, event, jnp.zeros((items.shape[0], n_items)))
+        popular = TIE_BREAK * (1.0 + params["popularity"])
+        return votes * (1.0 + popular) + NO_VOTES * popular
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
