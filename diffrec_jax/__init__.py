@@ -34,8 +34,11 @@ if TYPE_CHECKING:  # under their own names: these are public
     from diffrec_jax.models.elsa import ELSA as ELSA
     from diffrec_jax.models.item_knn import ItemKNN as ItemKNN
     from diffrec_jax.models.lightgcn import LightGCN as LightGCN
+    from diffrec_jax.models.markov import Markov as Markov
+    from diffrec_jax.models.markov import Transitions as Transitions
     from diffrec_jax.models.mult_vae import MultiDAE as MultiDAE
     from diffrec_jax.models.mult_vae import MultVAE as MultVAE
+    from diffrec_jax.models.sasrec import SASRec as SASRec
     from diffrec_jax.serving import Recommender as Recommender
     from diffrec_jax.serving import load as load
 

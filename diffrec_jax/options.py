@@ -34,7 +34,7 @@ class Needs:
     Attributes:
       flag: another flag of the same configuration, which must have a value (not empty, zero or None).
       example: how it is given, for a sentence.
-      value: the one value that it must have; None for any.
+      value: the value that it must have, or one of several; None for any.
     """
 
     flag: str
@@ -44,7 +44,9 @@ class Needs:
     def met(self, values: Mapping[str, Any]) -> bool:
         """Whether these values of flags give the option a meaning."""
         there = values.get(self.flag)
-        return bool(there) if self.value is None else there == self.value
+        if self.value is None:
+            return bool(there)
+        return there in self.value if isinstance(self.value, tuple) else there == self.value
 
 
 @dataclasses.dataclass(frozen=True)

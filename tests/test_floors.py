@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 DOORS, ROOMS = 14, 4  # at most
 LINES = 350  # of a file, at most
-UNTYPED = 52  # parameters and returns of the library that may be Any
+UNTYPED = 80  # parameters and returns of the library that may be Any
 SCREEN = 80  # lines of a function of the library, at most
 FLOORS = {"settings": 0, "reporting": 1, "running": 2, "benchmarks": 3, "": 3}  # of experiments; "": the doors
 # Of the library: an import leads to a lower number, or stays in its room. Files beside the rooms are at the bottom,

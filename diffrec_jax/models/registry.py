@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from diffrec_jax.models.contract import Scorer
 
 YOUR_OWN = "your own"  # the family of classes that are no part of this library
-FAMILIES = ("diffusion", "autoencoders", "linear and neighbours", "graph", "popularity")
+FAMILIES = ("diffusion", "autoencoders", "linear and neighbours", "graph", "sequential", "popularity")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +91,9 @@ MODELS = registry(
     Entry("multvae", "mult_vae:MultVAE", "MultVAE", "autoencoders"),
     Entry("multidae", "mult_vae:MultiDAE", "MultiDAE", "autoencoders"),
     Entry("lightgcn", "lightgcn:LightGCN", "LightGCN", "graph"),
+    Entry("sasrec", "sasrec:SASRec", "SASRec", "sequential"),
+    Entry("markov", "markov:Markov", "Markov chain", "sequential"),
+    Entry("transitions", "markov:Transitions", "Decayed transitions", "sequential"),
 )
 COMPOSITES = ("linear_path:LinearPath",)  # made of models: none has a name of its own on the command line
 HOMES = {home.split(":")[1]: home for home in (*(entry.home for entry in MODELS.values()), *COMPOSITES)}  # by class

@@ -63,6 +63,21 @@ class TestLightGCN(ModelSuite):
     bad = (("layers", 0),)
 
 
+class TestSASRec(ModelSuite):
+    model = dr.SASRec(width=8, length=7, dropout=0.2)
+    bad = (("width", 9), ("heads", 0), ("length", 1), ("dropout", 1.0), ("norm", "none"), ("loss_name", "mse"))
+
+
+class TestMarkov(ModelSuite):
+    model = dr.Markov()
+    bad = (("decay", 1.5),)
+
+
+class TestTransitions(ModelSuite):
+    model = dr.Transitions(distance=3, last=4)
+    bad = (("distance", 0), ("last", 0), ("decay", 0.0))
+
+
 class TestLinearPath(ModelSuite):
     recency = dr.Recency("exponential", half_life=3.0)
     model = LinearPath(

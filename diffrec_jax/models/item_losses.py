@@ -1,0 +1,334 @@
+"""Losses over the items of a catalogue, one target at each position: full, sampled, and binary.
+
+With v a vector, E the table of items, b their biases, and s_i = v · E_i + b_i::
+
+    softmax   L = log Σ_i exp s_i - s_y                                                    (1)
+    sampled   L = log (exp s_y + Σ_j exp (s_j - log(K q_j))) - s_y,  j ≠ y drawn from q    (2)
+    gBCE      L = [β · softplus(-s_y) + Σ_j softplus(s_j)] / (K + 1)                       (3)
+              α = K / (I - 1),   β = α · (t · (1 - 1/α) + 1/α)
+
+Eq. 1 never holds more than a block of positions by a chunk of items: the sum runs online over chunks, and the gradient
+is made in the same walk over the blocks, so that a step costs three products with the table where one chunk holds the
+catalogue, and four where it does not. Positions that weigh nothing cost nothing. On a mesh every device has its
+positions and its items, and only sums cross.
+
+Source: Eq. 2 is Bengio & Senécal (2008), the correction on negatives only; Eq. 3 Petrov & Macdonald, *gSASRec* (RecSys
+2023, Section 5), which states it as a transform of the logits.
+Letters: P positions, D width, I items, K negatives.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as Spec
+
+CHUNK = 8192  # items
+BLOCK = 512  # positions
+MOST_LOGITS = 2**23  # of one block; few items allow larger blocks, many positions at a time read the table less often
+
+
+def softmax_cross_entropy(
+    vectors: jax.Array,
+    table: jax.Array,
+    bias: jax.Array | None,
+    targets: jax.Array,
+    weights: jax.Array,
+    chunk: int = CHUNK,
+    *,
+    mesh: Mesh | None = None,
+) -> jax.Array:
+    """The weighted sum of Eq. 1 over positions, in bounded memory.
+
+    Args:
+      vectors: ``[P, D]``.
+      table: ``[I, D]``.
+      bias: ``[I]``, or None for none.
+      targets: ``[P]`` item ids; those of positions that weigh nothing mean nothing.
+      weights: ``[P]``, not negative; they have no gradient.
+      chunk: items at a time.
+      mesh: the devices, where positions are spread over ``users`` and the table over ``items``.
+
+    Returns:
+      A number: float32, or float64 of float64 vectors.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk} items at a time must be at least 1: {CHUNK}, say")
+    dtype = _precise(vectors)
+    bias = jnp.zeros(table.shape[0], dtype) if bias is None else bias
+    real = weights > 0
+    targets = jnp.where(real, targets, 0)
+    return _cross_entropy(vectors, table, bias, targets, weights.astype(dtype), chunk, mesh)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _cross_entropy(
+    vectors: jax.Array,
+    table: jax.Array,
+    bias: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    chunk: int,
+    mesh: Mesh | None,
+) -> jax.Array:
+    return _by_shard(vectors, table, bias, targets, weights, chunk, mesh, gradients=False)[0]
+
+
+def _forward(*args: Any) -> tuple[jax.Array, Any]:
+    loss, *gradients = _by_shard(*args, gradients=True)
+    return loss, (gradients, args[:3])
+
+
+def _backward(chunk: int, mesh: Mesh | None, kept: Any, cotangent: jax.Array) -> tuple[Any, ...]:
+    gradients, of = kept
+    return (*((cotangent * g).astype(a.dtype) for g, a in zip(gradients, of)), None, None)
+
+
+_cross_entropy.defvjp(_forward, _backward)
+
+
+def _by_shard(
+    vectors: jax.Array,
+    table: jax.Array,
+    bias: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    chunk: int,
+    mesh: Mesh | None,
+    *,
+    gradients: bool,
+) -> tuple[jax.Array, ...]:
+    """``_walk`` on every device of the mesh: the loss, and the gradients of vectors, table and bias if asked."""
+    if mesh is None or mesh.size == 1:
+        loss, found = _walk(vectors, table, bias, targets, weights, chunk, None, 0, gradients)
+        return (loss, *found)
+    (n_positions, n_items), shards = (vectors.shape[0], table.shape[0]), mesh.shape["items"]
+    width, missing = -(-n_items // shards), -n_positions % mesh.shape["users"]
+    table, bias = (
+        jnp.pad(table, ((0, shards * width - n_items), (0, 0))),
+        jnp.pad(bias, (0, shards * width - n_items), constant_values=-jnp.inf),
+    )
+    vectors = jnp.pad(vectors, ((0, missing), (0, 0)))
+    targets, weights = (jnp.pad(array, (0, missing)) for array in (targets, weights))
+
+    def local(
+        vectors: jax.Array, table: jax.Array, bias: jax.Array, targets: jax.Array, weights: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        first_item = jax.lax.axis_index("items") * width
+        loss, found = _walk(vectors, table, bias, targets, weights, chunk, "items", first_item, gradients)
+        loss = jax.lax.psum(loss, "users")
+        if not gradients:
+            return (loss,)
+        of_vectors, of_table, of_bias = found
+        return loss, jax.lax.psum(of_vectors, "items"), *(jax.lax.psum(g, "users") for g in (of_table, of_bias))
+
+    out = (Spec(), Spec("users"), Spec("items"), Spec("items")) if gradients else (Spec(),)
+    into = (Spec("users"), Spec("items"), Spec("items"), Spec("users"), Spec("users"))
+    found = jax.shard_map(local, mesh=mesh, in_specs=into, out_specs=out, check_vma=False)(
+        vectors, table, bias, targets, weights
+    )
+    if not gradients:
+        return tuple(found)
+    return found[0], found[1][:n_positions], found[2][:n_items], found[3][:n_items]
+
+
+def _walk(
+    vectors: jax.Array,
+    table: jax.Array,
+    bias: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    chunk: int,
+    axis: str | None,
+    first_item: jax.Array | int,
+    gradients: bool,
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """The loss, and gradients, of the positions that weigh something, a block at a time; ``axis`` splits the items."""
+    (n_positions, width), n_items, dtype = vectors.shape, table.shape[0], _precise(vectors)
+    chunk = min(chunk, n_items)
+    block = min(max(BLOCK, 256 * (MOST_LOGITS // chunk // 256)) if chunk > CHUNK // 2 else BLOCK, n_positions)
+    order = jnp.argsort(~(weights > 0), stable=True)  # what weighs nothing comes last, and is never met
+    n_blocks = -(-jnp.sum(weights > 0) // block)
+    order = jnp.pad(order, (0, -n_positions % block), constant_values=n_positions)
+    of_items = _Items(table, bias, chunk, first_item, axis)
+
+    def body(n: jax.Array, carry: Any) -> Any:
+        place = jax.lax.dynamic_slice_in_dim(order, n * block, block)
+        v = vectors.at[place].get(mode="fill", fill_value=0)
+        target = targets.at[place].get(mode="fill", fill_value=0)
+        w = weights.at[place].get(mode="fill", fill_value=0)
+        lse, logits = of_items.log_sum_exp(v)
+        loss = carry[0] + jnp.sum(w * (lse - of_items.logits_of(v, target)))
+        if not gradients:
+            return (loss,)
+        of_v, of_table, of_bias = of_items.gradients(v, lse, logits, w, carry[2], carry[3])
+        of_v, of_table, of_bias = of_items.less_target(v, target, w, of_v, of_table, of_bias)
+        return loss, carry[1].at[place].set(of_v, mode="drop"), of_table, of_bias
+
+    zero = jnp.zeros((), dtype)
+    start: Any = (zero,)
+    if gradients:
+        shapes = ((n_positions, width), (n_items, width), (n_items,))
+        start = (zero, *(jnp.zeros(shape, dtype) for shape in shapes))
+    loss, *found = jax.lax.fori_loop(0, n_blocks, body, start)
+    return loss, tuple(found)
+
+
+class _Items:
+    """The items of one device, a chunk at a time; the last overlaps with the one before, so that all are whole."""
+
+    def __init__(self, table: jax.Array, bias: jax.Array, chunk: int, first_item: jax.Array | int, axis: str | None):
+        self.table, self.bias, self.chunk, self.first_item, self.axis = table, bias, chunk, first_item, axis
+        self.n_items = table.shape[0]
+        self.n_chunks = -(-self.n_items // chunk)
+
+    def logits(self, v: jax.Array, n: Any) -> tuple[jax.Array, jax.Array, Any]:
+        """Of chunk ``n``: ``[block, chunk]``, -inf where the one before had them; its part of the table; its place."""
+        if self.n_chunks == 1:
+            return _dot(v, self.table.T) + self.bias, self.table, 0
+        place = jnp.minimum(n * self.chunk, self.n_items - self.chunk)
+        part = jax.lax.dynamic_slice_in_dim(self.table, place, self.chunk)
+        bias = jax.lax.dynamic_slice_in_dim(self.bias, place, self.chunk)
+        bias = jnp.where(place + jnp.arange(self.chunk) >= n * self.chunk, bias, -jnp.inf)
+        return _dot(v, part.T) + bias, part, place
+
+    def log_sum_exp(self, v: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """``[block]`` over the items of all devices, and the logits where there is one chunk of them."""
+        if self.n_chunks == 1:
+            logits = self.logits(v, 0)[0]
+            top = jnp.maximum(jnp.max(logits, axis=1), _least(logits))
+            total = jnp.sum(jnp.exp(logits - top[:, None]), axis=1)
+        else:
+
+            def body(n: jax.Array, carry: Any) -> Any:
+                top, total = carry
+                found = self.logits(v, n)[0]
+                higher = jnp.maximum(top, jnp.max(found, axis=1))
+                return higher, total * jnp.exp(top - higher) + jnp.sum(jnp.exp(found - higher[:, None]), axis=1)
+
+            zeros = jnp.zeros(v.shape[0], _precise(v))
+            top, total = jax.lax.fori_loop(0, self.n_chunks, body, (zeros + _least(zeros), zeros))
+            logits = None
+        if self.axis is not None:
+            highest = jax.lax.pmax(top, self.axis)
+            total, top = jax.lax.psum(total * jnp.exp(top - highest), self.axis), highest
+        return top + jnp.log(total), logits
+
+    def logits_of(self, v: jax.Array, target: jax.Array) -> jax.Array:
+        """``[block]``: the logit of each target, wherever it lies."""
+        column, here = self._columns(target)
+        dtype = _precise(v)
+        found = jnp.sum(v.astype(dtype) * self.table[column].astype(dtype), axis=1) + self.bias[column]
+        return found if self.axis is None else jax.lax.psum(jnp.where(here, found, 0.0), self.axis)
+
+    def gradients(
+        self, v: jax.Array, lse: jax.Array, logits: jax.Array | None, w: jax.Array, of_table: Any, of_bias: Any
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Those of ``w · lse``; what is of table and bias is added to what there is."""
+        if logits is not None:
+            p = w[:, None] * jnp.exp(logits - lse[:, None])
+            low = p.astype(v.dtype)
+            return _dot(low, self.table), of_table + _dot(low.T, v), of_bias + jnp.sum(p, axis=0)
+
+        def body(n: jax.Array, carry: Any) -> Any:
+            of_v, of_table, of_bias = carry
+            found, part, place = self.logits(v, n)
+            p = w[:, None] * jnp.exp(found - lse[:, None])
+            low = p.astype(v.dtype)
+            rows = jax.lax.dynamic_slice_in_dim(of_table, place, self.chunk) + _dot(low.T, v)
+            biases = jax.lax.dynamic_slice_in_dim(of_bias, place, self.chunk) + jnp.sum(p, axis=0)
+            return (
+                of_v + _dot(low, part),
+                jax.lax.dynamic_update_slice_in_dim(of_table, rows, place, 0),
+                jax.lax.dynamic_update_slice_in_dim(of_bias, biases, place, 0),
+            )
+
+        nothing = (jnp.zeros(v.shape, _precise(v)), of_table, of_bias)
+        found: tuple[jax.Array, jax.Array, jax.Array] = jax.lax.fori_loop(0, self.n_chunks, body, nothing)
+        return found
+
+    def less_target(
+        self, v: jax.Array, target: jax.Array, w: jax.Array, of_v: Any, of_table: Any, of_bias: Any
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The gradients with that of ``-w · s_y`` added."""
+        column, here = self._columns(target)
+        w = jnp.where(here, w, 0.0)
+        of_v = of_v - w[:, None] * self.table[column]
+        return of_v, of_table.at[column].add(-w[:, None] * v), of_bias.at[column].add(-w)
+
+    def _columns(self, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+        column = target - self.first_item
+        return jnp.clip(column, 0, self.n_items - 1), (column >= 0) & (column < self.n_items)
+
+
+def sampled_softmax(
+    vectors: jax.Array,
+    table: jax.Array,
+    bias: jax.Array | None,
+    targets: jax.Array,
+    weights: jax.Array,
+    negatives: jax.Array,
+    log_q: jax.Array,
+) -> jax.Array:
+    """The weighted sum of Eq. 2 over positions.
+
+    Args:
+      vectors, table, bias, targets, weights: see ``softmax_cross_entropy``.
+      negatives: ``[K]`` item ids that all positions share; one that is a position's target is none to it.
+      log_q: ``[K]`` the logarithm of the probability with which each was drawn.
+    """
+    check_negatives(negatives.shape[0], table.shape[0])
+    dtype = _precise(vectors)
+    targets = jnp.where(weights > 0, targets, 0)
+    logits = _dot(vectors, table[negatives].T) - (log_q + jnp.log(negatives.shape[0])).astype(dtype)
+    positive = jnp.sum(vectors.astype(dtype) * table[targets].astype(dtype), axis=1)
+    if bias is not None:
+        logits, positive = logits + bias[negatives], positive + bias[targets]
+    logits = jnp.where(negatives == targets[:, None], -jnp.inf, logits)
+    everything = jnp.concatenate([positive[:, None], logits], axis=1)
+    return jnp.sum(jnp.where(weights > 0, weights * (jax.nn.logsumexp(everything, axis=1) - positive), 0.0))
+
+
+def gbce(positive: jax.Array, negative: jax.Array, *, n_items: int, t: float) -> jax.Array:
+    """Eq. 3 at each position, of the scores of its target and of its negatives.
+
+    Args:
+      positive: ``[...]``.
+      negative: ``[..., K]``.
+      n_items: I.
+      t: how far it is corrected for the sampling: 0 is binary cross entropy, 1 calibrated.
+    """
+    k = negative.shape[-1]
+    check_negatives(k, n_items)
+    total = gbce_beta(k, n_items, t) * jax.nn.softplus(-positive) + jnp.sum(jax.nn.softplus(negative), axis=-1)
+    return total / (k + 1)
+
+
+def gbce_beta(negatives: int, n_items: int, t: float) -> float:
+    """β of Eq. 3."""
+    alpha = negatives / max(n_items - 1, 1)
+    return alpha * (t * (1.0 - 1.0 / alpha) + 1.0 / alpha)
+
+
+def check_negatives(negatives: int, n_items: int) -> None:
+    """Refuse none, and more than there are items."""
+    if not 1 <= negatives <= n_items:
+        raise ValueError(
+            f"negatives={negatives} must lie between 1 and the {n_items:,} items of the catalogue: choose fewer, or "
+            "loss=softmax, which needs none"
+        )
+
+
+def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.matmul(a, b, preferred_element_type=_precise(a))
+
+
+def _precise(a: jax.Array) -> Any:
+    return jnp.promote_types(a.dtype, jnp.float32)
+
+
+def _least(a: jax.Array) -> float:
+    """A finite number below all logits, in place of -inf: the difference of two of them is one."""
+    return float(jnp.finfo(a.dtype).min) / 4  # type: ignore[no-untyped-call]

@@ -1,0 +1,187 @@
+"""SASRec: what comes next, told at every position of a history by causal self-attention.
+
+With s the last L events, E the table of items, P of positions (from the end), and T a causal transformer::
+
+    x_j = √D · E[s_j] + P_j,    f = T(x),    score_i = f_L · E_i                           (1)
+    L   = mean over real j of  -log softmax_i(f_j · E_i)[s_{j + 1}]                        (2)
+
+Eq. 2 is the default; the original loss (``bce``: one negative at each position) and two others that sample are options,
+see ``item_losses``. No class stands for padding, and the table serves both ends.
+
+Source: Kang & McAuley, *Self-Attentive Sequential Recommendation* (ICDM 2018); Eq. 2 and the block with an output
+projection Klenitskiy & Vasilev, *Turning Dross Into Gold Loss* (RecSys 2023); ``gbce`` Petrov & Macdonald, *gSASRec*
+(RecSys 2023). Ours: negatives of ``gbce`` are shared by the positions of a history, those of ``sampled`` by the batch,
+and one of ``bce`` or ``gbce`` that the window holds counts as none, as does in ``sampled`` the target.
+Letters: B rows, L positions, I items, D width, K negatives.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffrec_jax.data.rows import Rows
+from diffrec_jax.data.windows import next_items, user_keys, window
+from diffrec_jax.fit_options import FitOptions
+from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Params, Prepared
+from diffrec_jax.models.item_losses import check_negatives, gbce_beta, sampled_softmax, softmax_cross_entropy
+from diffrec_jax.models.transformer import NORMS, Encoder, check_sizes
+from diffrec_jax.options import Needs, check, option
+from diffrec_jax.space import Choice, Real, Whole
+
+LOSSES = ("softmax", "sampled", "gbce", "bce")
+SAMPLED = ("sampled", "gbce")  # those that --negatives means something to
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SASRec(Model):
+    """Hyper-parameters of SASRec and its functions; see ``models.contract.Model``.
+
+    ``width`` is D and ``length`` L. The ``original`` block is that of the paper, ReLU and D wide; ``pre`` and ``post``
+    have GELU and are 4 D wide within. With ``loss_name="gbce"``, ``t`` = 0 is binary cross entropy and 1 calibrated.
+    """
+
+    width: int = option(64, "width of the transformer", at_least=1, search=Choice((32, 64, 128, 256)))
+    blocks: int = option(2, "transformer blocks", at_least=1, search=Whole(1, 4))
+    heads: int = option(2, "attention heads, a divisor of --width", at_least=1, search=Choice((1, 2, 4)))
+    length: int = option(128, "most recent events of a history that are seen", at_least=2, hint="50 or 200, say")
+    dropout: float = option(
+        0.1, "dropout rate of inputs and branches in training", at_least=0.0, below=1.0, search=Real(0.0, 0.6)
+    )
+    norm: str = option("original", "where the block normalises", choices=NORMS, search=Choice(NORMS))
+    loss_name: str = option("softmax", "loss over items", choices=LOSSES, flag="loss")
+    negatives: int = option(
+        256, "negatives of the sampled losses", at_least=1, needs=Needs("loss", "--loss=sampled or gbce", SAMPLED)
+    )
+    t: float = option(
+        0.75,
+        "calibration of --loss=gbce: 0 is binary cross entropy",
+        at_least=0.0,
+        at_most=1.0,
+        flag="gbce_t",
+        needs=Needs("loss", "--loss=gbce", ("gbce",)),
+    )
+    lr: float = option(1e-3, "learning rate of Adam", above=0.0, search=Real(1e-4, 1e-2, log=True))
+
+    fit_options: ClassVar[FitOptions] = FitOptions(batch_size=128)
+
+    def __post_init__(self) -> None:
+        check(self)
+        check_sizes(width=self.width, heads=self.heads, blocks=self.blocks, length=self.length, dropout=self.dropout)
+
+    @property
+    def item_axes(self) -> Mapping[str, int]:
+        """See ``models.contract.Scorer.item_axes``."""
+        return {"items": 0}
+
+    @property
+    def encoder(self) -> Encoder:
+        """T of Eq. 1."""
+        original = self.norm == "original"
+        return Encoder(
+            self.width,
+            self.blocks,
+            self.heads,
+            inner=self.width if original else 4 * self.width,
+            norm=self.norm,
+            activation="relu" if original else "gelu",
+            dropout=self.dropout,
+        )
+
+    def init(self, key: jax.Array, catalogue: Catalogue) -> Params:
+        """``{"items": E [I, D], "positions": P [L, D], "encoder": …}``; tables N(0, .02²), dense layers Glorot.
+
+        Raises:
+          ValueError: for more negatives than items.
+        """
+        if self.loss_name in ("sampled", "gbce"):
+            check_negatives(self.negatives, catalogue.n_items)
+        items, positions, encoder = jax.random.split(key, 3)
+        nothing = jnp.zeros((1, 2, self.width))
+        return {
+            "items": 0.02 * jax.random.normal(items, (catalogue.n_items, self.width)),
+            "positions": 0.02 * jax.random.normal(positions, (self.length, self.width)),
+            "encoder": self.encoder.init(encoder, nothing, jnp.ones((1, 2), bool))["params"],
+        }
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """Adam with the paper's second decay."""
+        return optax.adam(self.lr, b2=0.98)
+
+    def features(self, params: Params, items: jax.Array, real: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """F of Eq. 1 at each position of a window of at most L events, ``[B, L, D]``; with a key, after dropout."""
+        n = items.shape[1]
+        x = params["items"].at[items].get(mode="fill", fill_value=0) * math.sqrt(self.width)
+        x = x + params["positions"][self.length - n :]
+        encoded: Any = self.encoder.apply({"params": params["encoder"]}, x, real, key=key)
+        return jnp.asarray(encoded)
+
+    def loss(
+        self, params: Params, memory: Memory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        """Eq. 2, or what ``loss_name`` says, averaged over the positions with a next event."""
+        del memory, step, epoch
+        dropout_key, negative_key = jax.random.split(key)
+        items, real = window(rows, min(self.length, rows.items.shape[1] - 1 or 1) + 1)
+        inputs, targets, weights = next_items(items, real & (rows.users >= 0)[:, None])
+        f = self.features(params, inputs, weights > 0, key=dropout_key)
+        flat = (f.reshape(-1, self.width), params["items"], None, targets.reshape(-1), weights.reshape(-1))
+        if self.loss_name == "softmax":
+            total = softmax_cross_entropy(*flat, mesh=rows.mesh)
+        elif self.loss_name == "sampled":
+            drawn = jax.random.choice(negative_key, rows.n_items, (self.negatives,), replace=False)
+            total = sampled_softmax(*flat, drawn, jnp.full(self.negatives, -math.log(rows.n_items)))
+        else:
+            total = self._binary(params, f, items, targets, weights, user_keys(negative_key, rows.users))
+        return total / jnp.maximum(jnp.sum(weights), 1.0), LossAux()
+
+    def _binary(
+        self,
+        params: Params,
+        f: jax.Array,
+        items: jax.Array,
+        targets: jax.Array,
+        weights: jax.Array,
+        keys: jax.Array,
+    ) -> jax.Array:
+        """The sum over positions of ``bce`` or ``gbce``; ``items [B, L + 1]`` are no negatives."""
+        table, original = params["items"], self.loss_name == "bce"
+        count = targets.shape[1] if original else self.negatives
+        drawn = jax.vmap(lambda key: jax.random.randint(key, (count,), 0, table.shape[0]))(keys)  # [B, count]
+        is_negative = jnp.all(drawn[:, :, None] != items[:, None, :], axis=2)
+        f = f.astype(jnp.float32)
+        target, negative = (table.at[a].get(mode="clip").astype(jnp.float32) for a in (targets, drawn))
+        positive = jnp.sum(f * target, axis=2)
+        if original:
+            others = jax.nn.softplus(jnp.sum(f * negative, axis=2)) * is_negative
+            return jnp.sum(weights * (jax.nn.softplus(-positive) + others))
+        others = jax.nn.softplus(jnp.einsum("bld,bkd->blk", f, negative)) * is_negative[:, None, :]
+        beta = gbce_beta(self.negatives, table.shape[0], self.t)
+        return jnp.sum(weights * (beta * jax.nn.softplus(-positive) + jnp.sum(others, axis=2))) / (count + 1)
+
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
+        """Eq. 1, ``[B, I]``."""
+        return jnp.matmul(self._now(params, rows), params["items"].T)
+
+    @property
+    def factored(self) -> bool:
+        """Always."""
+        return True
+
+    def user_vectors(
+        self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None
+    ) -> jax.Array:
+        """``[f_L, 1]``, ``[B, D + 1]``."""
+        return jnp.pad(self._now(params, rows), ((0, 0), (0, 1)), constant_values=1.0)
+
+    def item_vectors(self, params: Params) -> jax.Array:
+        """``[E, 0]``, ``[I, D + 1]``: there are no biases."""
+        return jnp.pad(params["items"], ((0, 0), (0, 1)))
+
+    def _now(self, params: Params, rows: Rows) -> jax.Array:
+        """``[B, D]``: f at the last event."""
+        return self.features(params, *window(rows, min(self.length, rows.items.shape[1])))[:, -1]

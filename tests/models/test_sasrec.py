@@ -1,0 +1,143 @@
+"""SASRec: its losses by hand, what padding and windows must not change, and what it learns."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffrec_jax import api
+from diffrec_jax.data.interactions import CSR
+from diffrec_jax.data.rows import device_csr, make_rows, take_rows
+from diffrec_jax.mesh import make_mesh
+from diffrec_jax.models import Catalogue
+from diffrec_jax.models.item_losses import gbce_beta
+from diffrec_jax.models.sasrec import LOSSES, SASRec
+from diffrec_jax.testing import ModelSuite
+
+I = 21
+SMALL = SASRec(width=8, length=6, dropout=0.0)
+
+
+class TestSASRecGBCE(ModelSuite):
+    model = SASRec(width=8, length=7, norm="pre", loss_name="gbce", negatives=5)
+    bad = (("negatives", 0), ("t", 2.0), ("lr", 0.0))
+
+
+def batch(lengths=(1, 4, 6, 7, 12, 0), users=None):
+    rng = np.random.default_rng(0)
+    items = np.stack([rng.permutation(I)[:12] for _ in lengths])
+    users = jnp.arange(len(lengths)) if users is None else users
+    return make_rows(jnp.asarray(items, jnp.int32), jnp.asarray(lengths), users, n_items=I)
+
+
+def initial(model, n_items=I):
+    params = model.init(jax.random.key(1), Catalogue(n_items=n_items, n_users=9))
+    return jax.tree.map(lambda a: a + 0.1 * jax.random.normal(jax.random.key(a.size), a.shape), params)
+
+
+def loss_of(model, params, rows, key=5):
+    now = {"key": jax.random.key(key), "step": jnp.asarray(0), "epoch": jnp.asarray(0)}
+    return model.loss(params, None, rows, **now)[0]
+
+
+def test_the_loss_is_the_cross_entropy_of_what_each_prefix_is_scored():
+    params, rows = initial(SMALL), batch()
+    losses = []
+    for row in range(6):
+        history = np.asarray(rows.items)[row, : int(rows.lengths[row])][-SMALL.length - 1 :]
+        f = SMALL.features(params, jnp.asarray(history[None, :-1]), jnp.ones((1, max(len(history) - 1, 0)), bool))
+        logits = np.asarray(f[0] @ params["items"].T, np.float64)
+        losses += [np.log(np.exp(row).sum()) - row[target] for row, target in zip(logits, history[1:])]
+    assert float(loss_of(SMALL, params, rows)) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss_name", LOSSES)
+def test_rows_of_padding_weigh_nothing(loss_name):
+    model = dataclasses.replace(SMALL, loss_name=loss_name, negatives=4, dropout=0.2)
+    params, rows = initial(model), batch((4, 6, 12))
+    padded = batch((4, 6, 12, 5), users=jnp.asarray([0, 1, 2, -1]))
+    for value in (jax.value_and_grad(lambda p, r=r: loss_of(model, p, r))(params) for r in (rows, padded)):
+        jax.tree.map(lambda a: np.testing.assert_array_equal(np.isfinite(a), True), value)
+    assert float(loss_of(model, params, padded)) == pytest.approx(float(loss_of(model, params, rows)), rel=1e-5)
+
+
+def test_all_items_as_negatives_are_the_softmax_and_binary_losses_are_those_by_hand():
+    params, rows = initial(SMALL), batch()
+    sampled = dataclasses.replace(SMALL, loss_name="sampled", negatives=I)
+    assert float(loss_of(sampled, params, rows)) == pytest.approx(float(loss_of(SMALL, params, rows)), rel=1e-5)
+    gbce = dataclasses.replace(SMALL, loss_name="gbce", negatives=1, t=0.0)
+    assert gbce_beta(1, I, 0.0) == 1.0
+    for model, share in ((gbce, 0.5), (dataclasses.replace(SMALL, loss_name="bce"), 1.0)):
+        found = np.mean([float(loss_of(model, params, rows, n)) for n in range(600)]) / share
+        expected = []
+        for row in range(6):
+            history = np.asarray(rows.items)[row, : int(rows.lengths[row])][-SMALL.length - 1 :]
+            f = SMALL.features(params, jnp.asarray(history[None, :-1]), jnp.ones((1, max(len(history) - 1, 0)), bool))
+            logits = np.asarray(f[0] @ params["items"].T, np.float64)
+            others = np.logaddexp(0.0, logits)[:, ~np.isin(np.arange(I), history)].sum(1) / I
+            targets = logits[np.arange(len(logits)), history[1:]] if len(logits) else np.zeros(0)
+            expected += [*(np.logaddexp(0.0, -targets) + others)]
+        assert found == pytest.approx(np.mean(expected), rel=0.02)
+
+
+def test_no_model_sees_more_than_its_window_nor_how_it_is_padded():
+    params, rows = initial(SMALL), batch()
+    wide = dataclasses.replace(SMALL, length=13)
+    longer = {**params, "positions": jnp.pad(params["positions"], ((7, 0), (0, 0)), constant_values=3.0)}
+    short = np.asarray(rows.lengths) <= SMALL.length
+    one, two = SMALL.user_vectors(params, rows), wide.user_vectors(longer, rows)
+    np.testing.assert_allclose(one[short], two[short], atol=1e-5)
+    assert np.isfinite(one).all() and one.shape == (6, 9)
+    last = rows.items[3, 1:7]
+    cut = make_rows(jnp.pad(last, (0, 6))[None], jnp.asarray([6]), n_items=I)
+    np.testing.assert_allclose(SMALL.user_vectors(params, cut)[0], one[3], atol=1e-5)
+    np.testing.assert_allclose(one @ SMALL.item_vectors(params).T, SMALL.scores(params, rows), atol=1e-5)
+
+
+def chains(n_users=200, n_items=30, shuffled=False):
+    """Every item is followed by the next one, from a random start on; the last event is held out."""
+    rng = np.random.default_rng(0)
+    items = (rng.integers(0, n_items, n_users)[:, None] + np.arange(9)) % n_items
+    train = items[:, :-1]
+    if shuffled:
+        train = np.stack([rng.permutation(n_items)[:8] for _ in range(n_users)])
+    users = np.arange(n_users)
+
+    def csr(items):
+        return CSR.from_pairs(np.repeat(users, items.shape[1]), items.ravel(), n_users=n_users, n_items=n_items)
+
+    return csr(train), csr(items[:, -1:])
+
+
+def test_order_is_learned_where_there_is_any_and_nothing_leaks_where_there_is_none():
+    how = {"batch_size": 50, "epochs": 15, "mesh": make_mesh(devices=jax.devices()[:1])}
+    model = SASRec(width=16, length=8, dropout=0.0, lr=0.01)
+    found = []
+    for shuffled in (False, True):
+        train, test = chains(shuffled=shuffled)
+        fitted = api.fit(model, train, **how)
+        rows = take_rows(device_csr(train), jnp.arange(200, dtype=jnp.int32))
+        scores = np.asarray(model.scores(fitted.params, rows))
+        found.append(np.mean(np.argmax(scores, axis=1) == test.indices))
+    assert found[0] > 0.95 and found[1] < 0.15
+
+
+def test_more_negatives_than_items_are_refused_before_anything_is_trained():
+    model = SASRec(loss_name="sampled", negatives=40)
+    with pytest.raises(ValueError, match="negatives=40 must lie between 1 and the 30 items of the catalogue: choose"):
+        api.fit(model, chains()[0])
+
+
+@pytest.mark.parametrize(
+    "make, sentence",
+    [
+        (lambda: SASRec(width=65), "width=65 does not divide by heads=2: choose a multiple of 2, or other heads"),
+        (lambda: SASRec(length=1), "length=1 of a window must be at least 2: one event has no order"),
+        (lambda: SASRec(loss_name="hinge"), "loss_name='hinge' is unknown: choose one of softmax, sampled, gbce, bce"),
+    ],
+)
+def test_bad_hyper_parameters_are_refused(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make()
