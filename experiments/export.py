@@ -14,7 +14,7 @@ from pathlib import Path
 import diffrec_jax
 from diffrec_jax.serving import export
 from diffrec_jax.serving.card import Results
-from experiments.settings import guard
+from experiments.settings import guard, own_class
 
 
 def main(argv: Sequence[str]) -> int:
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--k={args.k} must be at least 1")
     if Path(args.out).exists():
         raise ValueError(f"--out={args.out} exists: name another folder, or remove it first")
-    recommender = diffrec_jax.load(args.workdir)
+    recommender = diffrec_jax.load(args.workdir, model=args.model or None)
     results = recorded_results(Path(args.workdir))
     if args.format == "safetensors":
         export.export_safetensors(recommender, args.out, results=results)
@@ -42,6 +42,7 @@ def arguments() -> argparse.ArgumentParser:
     usage = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m experiments.export", description=__doc__, formatter_class=usage)
     parser.add_argument("--workdir", required=True, help="a run folder")
+    own_class.add_flag(parser)
     parser.add_argument("--format", required=True, choices=export.FORMATS, help="what to write")
     parser.add_argument("--out", required=True, help="the folder to make")
     parser.add_argument("--k", type=int, default=100, help="list length of --format=jax")

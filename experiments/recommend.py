@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from diffrec_jax.serving.recommender import HISTORIES
 from experiments.reporting import lists
-from experiments.settings import guard
+from experiments.settings import guard, own_class
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,6 +30,7 @@ def arguments() -> argparse.ArgumentParser:
     usage = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m experiments.recommend", description=__doc__, formatter_class=usage)
     parser.add_argument("--workdir", required=True, help="a run folder, or an exported model folder")
+    own_class.add_flag(parser)
     parser.add_argument("--k", type=int, help="list length, 10 if not given")
     parser.add_argument("--out", default="", help="write user, item, score, rank to a .parquet, .csv or .jsonl file")
     parser.add_argument("--users", default="", help="user ids, separated by commas; all users if not given")

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import diffrec_jax
 from diffrec_jax.serving.recommender import HISTORIES
-from experiments.settings import guard
+from experiments.settings import guard, own_class
 
 MISSING = "the service needs FastAPI and uvicorn: pip install 'diffrec_jax[serve]'"
 DRAIN_SECONDS = 30
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     limits = Limits(k=args.max_k, history=args.max_history, waiting=args.max_waiting)
     if min(limits.k, limits.history, limits.waiting) < 1:
         raise ValueError("--max_k, --max_history and --max_waiting must be at least 1")
-    recommender = diffrec_jax.load(args.workdir, history=args.known)
+    recommender = diffrec_jax.load(args.workdir, history=args.known, model=args.model or None)
     programs = warm_up(recommender, limits)
     gc.freeze()  # what is here stays: looking through it again would hold up requests for a tenth of a second
     try:
@@ -64,6 +64,7 @@ def arguments() -> argparse.ArgumentParser:
     usage = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m experiments.serve", description=__doc__, formatter_class=usage)
     parser.add_argument("--workdir", required=True, help="a run folder, or an exported model folder")
+    own_class.add_flag(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; this machine only by default")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     parser.add_argument("--known", choices=HISTORIES, default="train", help="what a known user's history holds")

@@ -62,7 +62,7 @@ class ModelFolder:
         document = {
             "format": FORMAT,
             "written_by": f"diffrec_jax {__version__}",
-            "model": {"class": type(self.model).__name__, "hyper_parameters": values},
+            "model": {"class": class_name(self.model), "hyper_parameters": values},
             "n_users": self.vocabulary.n_users,
             "n_items": self.vocabulary.n_items,
             "about": dict(self.about),
@@ -79,12 +79,12 @@ class ModelFolder:
             (temporary / "model.json").write_text(text)
 
     @classmethod
-    def read(cls, folder: str | Path, *, model: Scorer | None = None) -> "ModelFolder":
+    def read(cls, folder: str | Path, *, model: Scorer | type[Scorer] | None = None) -> "ModelFolder":
         """Read what ``write`` wrote.
 
         Args:
           folder: the folder.
-          model: the model itself, where its class is not one of this library's.
+          model: where its class is none of this library's, that class, or the model itself.
 
         Raises:
           ValueError: for a damaged folder, a later format or an unknown class.
@@ -105,8 +105,9 @@ class ModelFolder:
             raise ValueError(f"{folder} is damaged ({error}): export or train the model again") from None
         if train is None:
             raise ValueError(f"{folder} is damaged (no train.parquet): export or train the model again")
-        if model is None:
-            model = _decode(kind, document["model"]["hyper_parameters"], per_item)
+        if model is None or isinstance(model, type):
+            own = {} if model is None else {model.__name__: model}
+            model = _decode(kind, document["model"]["hyper_parameters"], per_item, own)
         return cls(model, vocabulary, train, valid, about, params)
 
 
@@ -118,6 +119,13 @@ def hyper_parameters(content: ModelFolder) -> dict[str, object]:
 def known_models() -> dict[str, type]:
     """The models of this library by class name; see ``models.registry``."""
     return {name: load_class(home) for name, home in HOMES.items()}
+
+
+def class_name(model: Scorer) -> str:
+    """The name of a model's class: of this library by itself, of one's own as ``package.module:Class``."""
+    kind = type(model)
+    home = HOMES.get(kind.__name__, "").partition(":")[0]
+    return kind.__name__ if kind.__module__ == f"diffrec_jax.models.{home}" else f"{kind.__module__}:{kind.__name__}"
 
 
 def _encode(model: Scorer, n_items: int) -> tuple[dict[str, object], dict[str, np.ndarray]]:
@@ -136,7 +144,7 @@ def _encode(model: Scorer, n_items: int) -> tuple[dict[str, object], dict[str, n
             per_item[field.name] = value
         elif isinstance(value, Scorer):  # a model within a model
             of_part, per_item_of_part = _encode(value, n_items)
-            values[field.name] = {"class": type(value).__name__, "hyper_parameters": of_part}
+            values[field.name] = {"class": class_name(value), "hyper_parameters": of_part}
             per_item.update(per_item_of_part)
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             values[field.name] = dataclasses.asdict(value)
@@ -145,15 +153,19 @@ def _encode(model: Scorer, n_items: int) -> tuple[dict[str, object], dict[str, n
     return values, per_item
 
 
-def _decode(kind: str, values: Mapping[str, object], per_item: dict[str, np.ndarray]) -> Scorer:
-    if kind not in HOMES:
+def _decode(
+    kind: str, values: Mapping[str, object], per_item: dict[str, np.ndarray], own: Mapping[str, type[Scorer]]
+) -> Scorer:
+    """The model of recorded hyper-parameters; ``own`` are classes by name that the caller trusts."""
+    name = kind.rpartition(":")[2]
+    if kind not in HOMES and name not in own:
         raise ValueError(
-            f"the model is a {kind}, which is none of {', '.join(sorted(HOMES))}: pass the model object itself, as "
-            f"in load(folder, model={kind}(...))"
+            f"the model is a {kind}, which is none of {', '.join(sorted(HOMES))}, and a folder never causes an import "
+            f"by itself: if you trust that class, say --model={kind}, or load(folder, model={name})"
         )
-    known: Any = load_class(HOMES[kind])
+    known: Any = own[name] if name in own else load_class(HOMES[kind])
     fields = {field.name for field in dataclasses.fields(known)}
-    given: dict[str, Any] = {name: _value(name, value, per_item) for name, value in values.items()}
+    given: dict[str, Any] = {name: _value(name, value, per_item, own) for name, value in values.items()}
     given.update({name: column for name, column in per_item.items() if name in fields})
     unknown = sorted(set(given) - fields)
     if unknown:
@@ -162,13 +174,13 @@ def _decode(kind: str, values: Mapping[str, object], per_item: dict[str, np.ndar
     return model
 
 
-def _value(name: str, value: Any, per_item: dict[str, np.ndarray]) -> Any:
+def _value(name: str, value: Any, per_item: dict[str, np.ndarray], own: Mapping[str, type[Scorer]]) -> Any:
     if isinstance(value, list):
-        return tuple(_value(name, each, per_item) for each in value)
+        return tuple(_value(name, each, per_item, own) for each in value)
     if name == "recency" and value is not None:
         return Recency(**value)
     if name in PARTS or (isinstance(value, dict) and value.keys() == {"class", "hyper_parameters"}):
-        return _decode(value.get("class", PARTS.get(name)), value.get("hyper_parameters", value), per_item)
+        return _decode(value.get("class", PARTS.get(name)), value.get("hyper_parameters", value), per_item, own)
     return value
 
 

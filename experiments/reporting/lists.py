@@ -30,7 +30,7 @@ def start(args: argparse.Namespace) -> int:
     _check(args)
     out = TableFile(args.out) if args.out else None
     asked = named.read(args)
-    recommender = diffrec_jax.load(args.workdir, history=args.known)
+    recommender = diffrec_jax.load(args.workdir, history=args.known, model=args.model or None)
     if out is not None:
         out.as_text = named.beyond_javascript(recommender.vocabulary, users=asked.history is None)
     for report in (report for table in asked.tables for report in table.provenance):  # rows without a user or an item

@@ -36,7 +36,7 @@ def start(config: Config) -> int:
 
 def show_recommendations(config: Config, split: Split, console: Console) -> None:
     """The last items of three users, and the recommended ones, by title."""
-    recommender = diffrec_jax.load(config.run.workdir)
+    recommender = diffrec_jax.load(config.run.workdir, model=type(config.network))
     train = recommender.content.train
     lengths = train.lengths()
     users = np.argsort(-lengths, kind="stable")[len(lengths) // 4 :: max(len(lengths) // 4, 1)][:USERS]

@@ -112,7 +112,8 @@ def train(
                 profile=profile,
             )
     except InterruptedRunError as stop:
-        again = shlex.join(["python", "-m", "experiments.run", f"--flagfile={folder.path / 'flags.txt'}"])
+        named = [f"--model={config.model_name}"] if ":" in config.model_name else []  # a file is not trusted to say it
+        again = shlex.join(["python", "-m", "experiments.run", f"--flagfile={folder.path / 'flags.txt'}", *named])
         again = "run the same command again" if files.is_remote(folder.path) else again
         said = f"{stop}, state saved; to go on: {again}"
         if config.run.quiet:

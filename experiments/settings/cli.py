@@ -4,7 +4,6 @@ A command line is read twice: for the model, and then for the options that the m
 """
 
 import dataclasses
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.console import Console
 
 from diffrec_jax.models.registry import find
 from diffrec_jax.options import Field, options_of
-from experiments.settings import help_text
+from experiments.settings import help_text, own_class
 from experiments.settings.config import DEFAULT_MODEL, MACHINE, Config, as_json, configure
 from experiments.settings.groups import MODEL, Group, defaults_of, groups_of, means_nothing, refuse_two_of_one_name
 
@@ -148,14 +147,8 @@ def _model_named(argv: Sequence[str]) -> str:
             f"the flag file names a class of somebody's own, {name}, and a file never causes an import by itself: say "
             f"--model={name} on the command line, too, if you trust it"
         )
-    look_here(name)
+    own_class.look_here(name)
     return name
-
-
-def look_here(model: str) -> None:
-    """Let Python find a class of one's own in the current folder, as it does for ``python -m``."""
-    if ":" in model and not {"", os.getcwd()} & set(sys.path):
-        sys.path.append(os.getcwd())
 
 
 def _without_those_of_others(argv: Sequence[str], values: flags.FlagValues, model: str) -> list[str]:
