@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from diffrec_jax.data.packing import in_few_rows
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.data.windows import next_items, user_keys, window
 from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Params
@@ -49,6 +50,7 @@ class SASRec(Model):
       loss_name: one of ``LOSSES``.
       negatives: K of ``sampled`` and ``gbce``.
       t: of ``gbce``: 0 is binary cross entropy, 1 calibrated.
+      packing: train with several short histories in a row; False gives each its own window. Only dropout differs.
       lr: learning rate of Adam.
     """
 
@@ -61,6 +63,7 @@ class SASRec(Model):
     loss_name: str = "softmax"
     negatives: int = 256
     t: float = 0.75
+    packing: bool = True
     lr: float = 1e-3
 
     SPACE: ClassVar[Mapping[str, Range]] = {
@@ -123,12 +126,25 @@ class SASRec(Model):
         """Adam with the paper's second decay."""
         return optax.adam(self.lr, b2=0.98)
 
-    def features(self, params: Params, items: jax.Array, real: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """f of Eq. 1 at each position of a window of at most L events, ``[B, L, D]``; with a key, after dropout."""
+    def features(
+        self,
+        params: Params,
+        items: jax.Array,
+        real: jax.Array,
+        segments: jax.Array | None = None,
+        columns: jax.Array | None = None,
+        *,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """f of Eq. 1 at each position of a window of at most L events, ``[B, L, D]``; with a key, after dropout.
+
+        Packed windows come with their ``segments`` and ``columns``, both ``[B, L]`` (``data.packing``).
+        """
         n = items.shape[1]
         x = params["items"].at[items].get(mode="fill", fill_value=0) * math.sqrt(self.width)
-        x = x + params["positions"][self.length - n :]
-        return self.encoder.apply({"params": params["encoder"]}, x, real, key=key)
+        positions = params["positions"][self.length - n :]
+        x = x + (positions if columns is None else positions[columns])
+        return self.encoder.apply({"params": params["encoder"]}, x, real, segments, key=key)
 
     def loss(
         self, params: Params, memory: Memory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
@@ -138,7 +154,7 @@ class SASRec(Model):
         dropout_key, negative_key = jax.random.split(key)
         items, real = window(rows, min(self.length, rows.items.shape[1] - 1 or 1) + 1)
         inputs, targets, weights = next_items(items, real & (rows.users >= 0)[:, None])
-        f = self.features(params, inputs, weights > 0, key=dropout_key)
+        f = self._trained_on(params, inputs, weights > 0, dropout_key)
         flat = (f.reshape(-1, self.width), params["items"], None, targets.reshape(-1), weights.reshape(-1))
         if self.loss_name == "softmax":
             total = softmax_cross_entropy(*flat, mesh=rows.mesh)
@@ -148,6 +164,16 @@ class SASRec(Model):
         else:
             total = self._binary(params, f, items, targets, weights, user_keys(negative_key, rows.users))
         return total / jnp.maximum(jnp.sum(weights), 1.0), LossAux()
+
+    def _trained_on(self, params: Params, items: jax.Array, real: jax.Array, key: jax.Array) -> jax.Array:
+        """f after dropout, ``[B, L, D]``."""
+        if not self.packing:
+            return self.features(params, items, real, key=key)
+
+        def packed(items: jax.Array, segments: jax.Array, columns: jax.Array) -> jax.Array:
+            return self.features(params, items, segments >= 0, segments, columns, key=key)
+
+        return in_few_rows(packed, items, real)
 
     def _binary(
         self,
