@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from diffrec_jax.data.packing import in_few_rows
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.data.windows import next_items, user_keys, window
 from diffrec_jax.fit_options import FitOptions
@@ -65,6 +66,7 @@ class SASRec(Model):
         flag="gbce_t",
         needs=Needs("loss", "--loss=gbce", ("gbce",)),
     )
+    packing: bool = option(True, "train with several short histories in a row; only dropout differs by it", rare=True)
     lr: float = option(1e-3, "learning rate of Adam", above=0.0, search=Real(1e-4, 1e-2, log=True))
 
     fit_options: ClassVar[FitOptions] = FitOptions(batch_size=128)
@@ -112,12 +114,25 @@ class SASRec(Model):
         """Adam with the paper's second decay."""
         return optax.adam(self.lr, b2=0.98)
 
-    def features(self, params: Params, items: jax.Array, real: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """F of Eq. 1 at each position of a window of at most L events, ``[B, L, D]``; with a key, after dropout."""
+    def features(
+        self,
+        params: Params,
+        items: jax.Array,
+        real: jax.Array,
+        segments: jax.Array | None = None,
+        columns: jax.Array | None = None,
+        *,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """F of Eq. 1 at each position of a window of at most L events, ``[B, L, D]``; with a key, after dropout.
+
+        Packed windows come with their ``segments`` and ``columns``, both ``[B, L]`` (``data.packing``).
+        """
         n = items.shape[1]
         x = params["items"].at[items].get(mode="fill", fill_value=0) * math.sqrt(self.width)
-        x = x + params["positions"][self.length - n :]
-        encoded: Any = self.encoder.apply({"params": params["encoder"]}, x, real, key=key)
+        positions = params["positions"][self.length - n :]
+        x = x + (positions if columns is None else positions[columns])
+        encoded: Any = self.encoder.apply({"params": params["encoder"]}, x, real, segments, key=key)
         return jnp.asarray(encoded)
 
     def loss(
@@ -128,7 +143,7 @@ class SASRec(Model):
         dropout_key, negative_key = jax.random.split(key)
         items, real = window(rows, min(self.length, rows.items.shape[1] - 1 or 1) + 1)
         inputs, targets, weights = next_items(items, real & (rows.users >= 0)[:, None])
-        f = self.features(params, inputs, weights > 0, key=dropout_key)
+        f = self._trained_on(params, inputs, weights > 0, dropout_key)
         flat = (f.reshape(-1, self.width), params["items"], None, targets.reshape(-1), weights.reshape(-1))
         if self.loss_name == "softmax":
             total = softmax_cross_entropy(*flat, mesh=rows.mesh)
@@ -138,6 +153,16 @@ class SASRec(Model):
         else:
             total = self._binary(params, f, items, targets, weights, user_keys(negative_key, rows.users))
         return total / jnp.maximum(jnp.sum(weights), 1.0), LossAux()
+
+    def _trained_on(self, params: Params, items: jax.Array, real: jax.Array, key: jax.Array) -> jax.Array:
+        """F after dropout, ``[B, L, D]``."""
+        if not self.packing:
+            return self.features(params, items, real, key=key)
+
+        def packed(items: jax.Array, segments: jax.Array, columns: jax.Array) -> jax.Array:
+            return self.features(params, items, segments >= 0, segments, columns, key=key)
+
+        return in_few_rows(packed, items, real)
 
     def _binary(
         self,

@@ -53,6 +53,13 @@ def test_the_loss_is_the_cross_entropy_of_what_each_prefix_is_scored():
     assert float(loss_of(SMALL, params, rows)) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
+def test_short_histories_share_rows_and_nothing_changes():
+    params, rows = initial(SMALL), batch((1, 4, 6, 7, 12, 0, 2, 2))
+    apart = dataclasses.replace(SMALL, packing=False)
+    one, other = (jax.jit(jax.value_and_grad(lambda p, m=m: loss_of(m, p, rows)))(params) for m in (SMALL, apart))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, other)
+
+
 @pytest.mark.parametrize("loss_name", LOSSES)
 def test_rows_of_padding_weigh_nothing(loss_name):
     model = dataclasses.replace(SMALL, loss_name=loss_name, negatives=4, dropout=0.2)
