@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,14 @@ from diffrec_jax.finite import check_parameters
 from diffrec_jax.fit_options import SELECTION, FitOptions
 from diffrec_jax.held_out import checked_log, is_part, masked, numbered, union, vocabulary_of
 from diffrec_jax.mesh import Layout, make_mesh, replicated
-from diffrec_jax.models.contract import Catalogue, Scorer, check_model
+from diffrec_jax.models.contract import Catalogue, Params, Scorer, check_model
 from diffrec_jax.processes import is_writer
 from diffrec_jax.serving import ModelFolder, Recommender, Table, Vocabulary
 from diffrec_jax.serving.model_folder import FOLDER
 from diffrec_jax.training.checkpoint import Checkpoints, Progress
 from diffrec_jax.training.loop import FitResult
 from diffrec_jax.training.loop import fit as run_training
-from diffrec_jax.training.observer import Observer
+from diffrec_jax.training.observer import Metrics, Observer
 from diffrec_jax.training.profile import Profile
 from diffrec_jax.training.progress import ProgressLines
 from diffrec_jax.training.step import Trainer
@@ -138,20 +138,40 @@ def fit(
     fitted = Fitted(model, None, train, valid, mesh, nothing, vocabulary, standing, about)
     if model.trained is None:
         return _in_one_go(fitted, content, workdir, progress)
+    trainer = Trainer(model.trained, Catalogue(n_items=train.n_items, n_users=train.n_users), mesh, seed, options)
     ks = _validated(selection, ks)
     if progress:
         observer = ProgressLines(selection, options.eval_every, options.epochs, observer)
-    catalogue = Catalogue(n_items=train.n_items, n_users=train.n_users)
-    trainer = Trainer(model.trained, catalogue, mesh, seed, options)
+    fitted = _by_epochs(
+        fitted, trainer, content, workdir, selection=selection, ks=ks, observer=observer, profile=profile
+    )
+    return fitted if trainer.model is model else _completed(fitted, model)
+
+
+def _by_epochs(
+    fitted: Fitted,
+    trainer: Trainer,
+    content: ModelFolder,
+    workdir: str | Path | None,
+    *,
+    selection: tuple[str, str],
+    ks: Sequence[int],
+    observer: Observer | None,
+    profile: Profile | None,
+) -> Fitted:
+    """The part of a model that is trained, with the parameters of its best epoch."""
     evaluator = _evaluator(trainer, fitted, ks)
+
+    def validate(params: Params, look_up: Callable[[], None]) -> Metrics:
+        assert evaluator is not None
+        return evaluator(params, between_batches=look_up).means()
+
     checkpoints = None if workdir is None else _checkpoints(trainer, content, workdir)
     try:
         result = run_training(
             trainer,
-            device_csr(train, mesh=mesh),
-            validate=None
-            if evaluator is None
-            else lambda params, look_up: evaluator(params, between_batches=look_up).means(),
+            device_csr(fitted.train, mesh=trainer.mesh),
+            validate=None if evaluator is None else validate,
             selection=selection,
             checkpoints=checkpoints,
             observer=observer,
@@ -162,9 +182,7 @@ def fit(
             checkpoints.close()
     if evaluator is not None:
         result = dataclasses.replace(result, compile_seconds=result.compile_seconds + evaluator.compile_seconds)
-    trained = {"model": trainer.model, "stored": result.params, "result": result, "validation": evaluator}
-    fitted = dataclasses.replace(fitted, **trained)
-    return fitted if trainer.model is model else _completed(fitted, model)
+    return dataclasses.replace(fitted, model=trainer.model, stored=result.params, result=result, validation=evaluator)
 
 
 def _options(model: Scorer, options: FitOptions | None, changes: Mapping[str, Any]) -> FitOptions:

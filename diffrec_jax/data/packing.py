@@ -78,7 +78,8 @@ def in_few_rows(
         return call
 
     large_enough = jnp.searchsorted(jnp.asarray(sizes), where.rows)
-    return jax.lax.switch(large_enough, [of(rows) for rows in sizes])
+    found: jax.Array = jax.lax.switch(large_enough, [of(rows) for rows in sizes])
+    return found
 
 
 def waste(real: jax.Array, where: Plan | None = None) -> jax.Array:
