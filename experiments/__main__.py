@@ -21,6 +21,7 @@ COMMANDS = (
     "quickstart", "datasets", "run", "sweep", "report", "compare", "evaluate", "results", "paper", "recommend",
     "export", "serve", "tpu_plan",
 )  # fmt: skip
+MADE_OF_OPTIONS = ("quickstart", "run", "sweep", "evaluate", "paper")  # whose --helpfull names every flag there is
 ALSO_THOSE_OF = {"tpu_plan": "run"}  # commands that take the flags of another one, too
 
 
@@ -60,7 +61,7 @@ def flags_of(command: str) -> list[str]:
     text = io.StringIO()
     try:
         with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-            door(command).main([command, "--help"])
+            door(command).main([command, "--helpfull" if command in MADE_OF_OPTIONS else "--help"])
     except ValueError as error:
         print(f"no flags of {command} are completed: {error}", file=sys.stderr)
     more = flags_of(ALSO_THOSE_OF[command]) if command in ALSO_THOSE_OF else []
