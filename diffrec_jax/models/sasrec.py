@@ -18,7 +18,7 @@ Letters: B rows, L positions, I items, D width, K negatives.
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -144,7 +144,7 @@ class SASRec(Model):
         x = params["items"].at[items].get(mode="fill", fill_value=0) * math.sqrt(self.width)
         positions = params["positions"][self.length - n :]
         x = x + (positions if columns is None else positions[columns])
-        return self.encoder.apply({"params": params["encoder"]}, x, real, segments, key=key)
+        return cast(jax.Array, self.encoder.apply({"params": params["encoder"]}, x, real, segments, key=key))
 
     def loss(
         self, params: Params, memory: Memory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
