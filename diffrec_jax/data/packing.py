@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-SHARES = (8, 2, 1)  # R may be B divided by these, rounded up; each is compiled
+SHARES = (8, 2)  # R may be B divided by these, rounded up, or B; each is compiled
 
 
 class Plan(NamedTuple):
@@ -68,7 +68,7 @@ def in_few_rows(
     where = plan(real)
     owner = jnp.broadcast_to(jnp.arange(n_histories, dtype=jnp.int32)[:, None], items.shape)
     column = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), items.shape)
-    sizes = sorted({-(-n_histories // share) for share in SHARES})
+    sizes = sorted({-(-n_histories // share) for share in SHARES} - {n_histories})
 
     def of(rows: int) -> Callable[[], jax.Array]:
         def call() -> jax.Array:
@@ -77,8 +77,11 @@ def in_few_rows(
 
         return call
 
-    large_enough = jnp.searchsorted(jnp.asarray(sizes), where.rows)
-    found: jax.Array = jax.lax.switch(large_enough, [of(rows) for rows in sizes])
+    def apart() -> jax.Array:
+        return jnp.where(real[..., None], function(items, jnp.where(real, owner, -1), column), 0)
+
+    large_enough = jnp.sum(where.rows > jnp.asarray(sizes, jnp.int32))
+    found: jax.Array = jax.lax.switch(large_enough, [*(of(rows) for rows in sizes), apart])
     return found
 
 

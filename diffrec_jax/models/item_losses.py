@@ -113,11 +113,9 @@ def _by_shard(
     vectors = jnp.pad(vectors, ((0, missing), (0, 0)))
     targets, weights = (jnp.pad(array, (0, missing)) for array in (targets, weights))
 
-    def local(
-        vectors: jax.Array, table: jax.Array, bias: jax.Array, targets: jax.Array, weights: jax.Array
-    ) -> tuple[jax.Array, ...]:
+    def local(v: jax.Array, e: jax.Array, b: jax.Array, y: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
         first_item = jax.lax.axis_index("items") * width
-        loss, found = _walk(vectors, table, bias, targets, weights, chunk, "items", first_item, gradients)
+        loss, found = _walk(v, e, b, y, w, chunk, "items", first_item, gradients)
         loss = jax.lax.psum(loss, "users")
         if not gradients:
             return (loss,)

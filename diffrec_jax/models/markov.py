@@ -23,7 +23,7 @@ from diffrec_jax.data.events import CSR
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.data.windows import window
 from diffrec_jax.models.contract import ClosedForm, Params, Prepared
-from diffrec_jax.options import again, check, option
+from diffrec_jax.options import again, check, internal, option
 from diffrec_jax.space import Real, Whole
 
 AT_ONCE = 32  # counts of one item that are added up together
@@ -105,3 +105,4 @@ class Markov(Transitions):
 
     distance: int = again(Transitions, "distance", default=1)
     last: int = again(Transitions, "last", default=1)
+    decay: float = internal(1.0)  # one vote has nothing to fade against

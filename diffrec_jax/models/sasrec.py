@@ -18,7 +18,7 @@ Letters: B rows, L positions, I items, D width, K negatives.
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -132,8 +132,7 @@ class SASRec(Model):
         x = params["items"].at[items].get(mode="fill", fill_value=0) * math.sqrt(self.width)
         positions = params["positions"][self.length - n :]
         x = x + (positions if columns is None else positions[columns])
-        encoded: Any = self.encoder.apply({"params": params["encoder"]}, x, real, segments, key=key)
-        return jnp.asarray(encoded)
+        return cast(jax.Array, self.encoder.apply({"params": params["encoder"]}, x, real, segments, key=key))
 
     def loss(
         self, params: Params, memory: Memory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
@@ -148,7 +147,7 @@ class SASRec(Model):
         if self.loss_name == "softmax":
             total = softmax_cross_entropy(*flat, mesh=rows.mesh)
         elif self.loss_name == "sampled":
-            drawn = jax.random.choice(negative_key, rows.n_items, (self.negatives,), replace=False)
+            drawn = jax.random.randint(negative_key, (self.negatives,), 0, rows.n_items)
             total = sampled_softmax(*flat, drawn, jnp.full(self.negatives, -math.log(rows.n_items)))
         else:
             total = self._binary(params, f, items, targets, weights, user_keys(negative_key, rows.users))
