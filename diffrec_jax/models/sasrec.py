@@ -147,7 +147,7 @@ class SASRec(Model):
         if self.loss_name == "softmax":
             total = softmax_cross_entropy(*flat, mesh=rows.mesh)
         elif self.loss_name == "sampled":
-            drawn = jax.random.randint(negative_key, (self.negatives,), 0, rows.n_items)
+            drawn = jax.random.choice(negative_key, rows.n_items, (self.negatives,), replace=False)
             total = sampled_softmax(*flat, drawn, jnp.full(self.negatives, -math.log(rows.n_items)))
         else:
             total = self._binary(params, f, items, targets, weights, user_keys(negative_key, rows.users))

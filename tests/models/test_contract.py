@@ -70,7 +70,7 @@ class TestSASRec(ModelSuite):
 
 class TestMarkov(ModelSuite):
     model = dr.Markov()
-    bad = (("decay", 1.5),)
+    bad = (("last", 0),)
 
 
 class TestTransitions(ModelSuite):

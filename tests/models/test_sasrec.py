@@ -20,6 +20,7 @@ I = 21
 SMALL = SASRec(width=8, length=6, dropout=0.0)
 
 
+@pytest.mark.long
 class TestSASRecGBCE(ModelSuite):
     model = SASRec(width=8, length=7, norm="pre", loss_name="gbce", negatives=5)
     bad = (("negatives", 0), ("t", 2.0), ("lr", 0.0))
@@ -70,6 +71,7 @@ def test_rows_of_padding_weigh_nothing(loss_name):
     assert float(loss_of(model, params, padded)) == pytest.approx(float(loss_of(model, params, rows)), rel=1e-5)
 
 
+@pytest.mark.long
 def test_all_items_as_negatives_are_the_softmax_and_binary_losses_are_those_by_hand():
     params, rows = initial(SMALL), batch()
     sampled = dataclasses.replace(SMALL, loss_name="sampled", negatives=I)
@@ -118,6 +120,7 @@ def chains(n_users=200, n_items=30, shuffled=False):
     return csr(train), csr(items[:, -1:])
 
 
+@pytest.mark.long
 def test_order_is_learned_where_there_is_any_and_nothing_leaks_where_there_is_none():
     how = {"batch_size": 50, "epochs": 15, "mesh": make_mesh(devices=jax.devices()[:1])}
     model = SASRec(width=16, length=8, dropout=0.0, lr=0.01)
