@@ -20,18 +20,18 @@ from experiments.settings import guard, own_class
 def main(argv: Sequence[str]) -> int:
     """Export what the command line asks for; the exit code."""
     args = arguments().parse_args(argv[1:])
-    if args.k < 1:
+    chosen = export.FORMATS[args.format]
+    if args.k is not None and not chosen.lists:
+        able = ", ".join(name for name, each in export.FORMATS.items() if each.lists)
+        raise ValueError(f"--k={args.k} means nothing to --format={args.format}: drop it, or choose one of {able}")
+    if args.k is not None and args.k < 1:
         raise ValueError(f"--k={args.k} must be at least 1")
     if Path(args.out).exists():
         raise ValueError(f"--out={args.out} exists: name another folder, or remove it first")
     recommender = diffrec_jax.load(args.workdir, model=args.model or None)
     results = recorded_results(Path(args.workdir))
-    if args.format == "safetensors":
-        export.export_safetensors(recommender, args.out, results=results)
-    elif args.format == "jax":
-        export.export_program(recommender, args.out, k=args.k, results=results)
-    else:
-        export.export_vectors(recommender, args.out, results=results)
+    length = {} if args.k is None else {"k": args.k}
+    chosen.export(recommender, args.out, results=results, **length)
     for file in sorted(Path(args.out).iterdir()):
         print(f"{file}  {file.stat().st_size:,} bytes")
     return 0
@@ -43,9 +43,9 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m experiments.export", description=__doc__, formatter_class=usage)
     parser.add_argument("--workdir", required=True, help="a run folder")
     own_class.add_flag(parser)
-    parser.add_argument("--format", required=True, choices=export.FORMATS, help="what to write")
+    parser.add_argument("--format", required=True, choices=list(export.FORMATS), help="what to write")
     parser.add_argument("--out", required=True, help="the folder to make")
-    parser.add_argument("--k", type=int, default=100, help="list length of --format=jax")
+    parser.add_argument("--k", type=int, help="length of the lists of an export that holds some; 100 if not given")
     return parser
 
 

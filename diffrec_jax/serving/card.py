@@ -74,7 +74,7 @@ def model_card(
 
     Args:
       content: the model and its data.
-      kind: ``safetensors``, ``jax`` or ``vectors``.
+      kind: the format, a key of ``LOADING``.
       folder: how a reader would name the export.
       results: what a run found, as in ``result.json``; None says that nothing is recorded.
       loading: what the paragraph on loading mentions.

@@ -1,4 +1,4 @@
-"""Three ways out, each a folder with a model card: weights and ids, a program, vectors for an index.
+"""Ways out, each a folder with a model card: weights and ids, a program, vectors for an index.
 
 =============  =====================================================================================================
 safetensors    everything ``load`` needs: weights, hyper-parameters, ids and titles, histories
@@ -10,8 +10,9 @@ Nothing is pickled. A folder gets its name when it is complete.
 """
 
 import contextlib
+import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -21,8 +22,6 @@ from diffrec_jax.serving.card import Results, model_card
 from diffrec_jax.serving.program import write_program
 from diffrec_jax.serving.recommender import Recommender
 from diffrec_jax.serving.weights import write_weights
-
-FORMATS = ("safetensors", "jax", "vectors")
 
 
 def export_safetensors(recommender: Recommender, folder: str | Path, *, results: Results | None = None) -> None:
@@ -78,6 +77,26 @@ def export_vectors(recommender: Recommender, folder: str | Path, *, results: Res
         write_program(recommender.ranker, temporary, k=None)
         recommender.vocabulary.write_items(temporary)
         _write_card(recommender, temporary, folder, "vectors", results, width=vectors.shape[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One way out.
+
+    Attributes:
+      export: writes it: ``(recommender, folder, *, results)``.
+      lists: whether it holds lists, so that ``export`` takes their length, ``k``.
+    """
+
+    export: Callable[..., None]
+    lists: bool = False
+
+
+FORMATS: Mapping[str, Format] = {
+    "safetensors": Format(export_safetensors),
+    "jax": Format(export_program, lists=True),
+    "vectors": Format(export_vectors),
+}
 
 
 def _write_card(

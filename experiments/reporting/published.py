@@ -24,17 +24,17 @@ PAPER: dict[tuple[str, str], tuple[float, float, float, float]] = {
     ("lt_diffrec", "yelp_clean"): (0.0604, 0.0982, 0.0369, 0.0484),
 }
 COLUMNS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+SHOWN = ("recall", "ndcg")  # the metrics of every table
 
 
 def columns(*measured: Mapping[str, float]) -> tuple[str, ...]:
-    """The metrics that a table shows, given those of its rows: the paper's four where all rows have them, else recall
-    and NDCG at every K that all of them have.
+    """What a table shows of the metrics of its rows: those of ``SHOWN`` that all rows have, at the paper's K where all
+    rows have its four columns, else at every K.
     """
     shared = [name for name in measured[0] if all(name in other for other in measured[1:])]
-    if set(COLUMNS) <= set(shared):
-        return COLUMNS
-    ks = sorted({int(name.partition("@")[2]) for name in shared if name.startswith("recall@")})
-    return tuple(f"{metric}@{k}" for metric in ("recall", "ndcg") for k in ks)
+    of = COLUMNS if set(COLUMNS) <= set(shared) else shared
+    ks = sorted({int(name.partition("@")[2]) for name in of if name.startswith("recall@")})
+    return tuple(name for name in (f"{metric}@{k}" for metric in SHOWN for k in ks) if name in shared)
 
 
 def list_length(*measured: Mapping[str, float]) -> int:

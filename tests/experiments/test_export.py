@@ -25,5 +25,7 @@ def test_every_format(run_folder, tmp_path, capsys):  # noqa: F811
     assert code == 2 and "exists: name another folder" in printed
     code, printed = do("--format=jax", f"--out={tmp_path / 'other'}", "--k=0")
     assert code == 2 and "--k=0 must be at least 1" in printed
+    code, printed = do("--format=vectors", f"--out={tmp_path / 'other'}", "--k=5")
+    assert code == 2 and "--k=5 means nothing to --format=vectors: drop it, or choose one of jax" in printed
     with pytest.raises(SystemExit):
         do("--format=pickle", f"--out={tmp_path / 'other'}")
