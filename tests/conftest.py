@@ -1,5 +1,6 @@
 """Shared by all tests: eight simulated devices, the recorded reference behaviour, and where real data may lie."""
 
+import gc
 import json
 import os
 import tempfile
@@ -16,9 +17,9 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llv
 import jax
 import numpy as np
 import pytest
-from programs import shared_programs
+from programs import forget, shared_programs
 
-__all__ = ["golden", "real_data", "shared_programs"]
+__all__ = ["few_mappings", "golden", "real_data", "shared_programs"]
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
@@ -50,6 +51,20 @@ def real_data():
         return path
 
     return find
+
+
+MAPPINGS = Path("/proc/self/maps")
+MANY_MAPPINGS = 20_000  # every compiled program takes a few; at 65,530 the kernel refuses, and the compiler dies of it
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_mappings():
+    """Before a process holds too many compiled programs, they are let go; those on disk are found again."""
+    yield
+    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > MANY_MAPPINGS:
+        forget()
+        jax.clear_caches()
+        gc.collect()
 
 
 DEAR_ON_DEVICES = (

@@ -49,7 +49,9 @@ class SASRec(Model):
     width: int = option(64, "width of the transformer", at_least=1, search=Choice((32, 64, 128, 256)))
     blocks: int = option(2, "transformer blocks", at_least=1, search=Whole(1, 4))
     heads: int = option(2, "attention heads, a divisor of --width", at_least=1, search=Choice((1, 2, 4)))
-    length: int = option(128, "most recent events of a history that are seen", at_least=2, hint="50 or 200, say")
+    length: int = option(
+        128, "most recent events of a history that are seen", at_least=2, hint="one event has no order; 50 or 200, say"
+    )
     dropout: float = option(
         0.1, "dropout rate of inputs and branches in training", at_least=0.0, below=1.0, search=Real(0.0, 0.6)
     )

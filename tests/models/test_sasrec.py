@@ -144,8 +144,8 @@ def test_more_negatives_than_items_are_refused_before_anything_is_trained():
     "make, sentence",
     [
         (lambda: SASRec(width=65), "width=65 does not divide by heads=2: choose a multiple of 2, or other heads"),
-        (lambda: SASRec(length=1), "length=1 of a window must be at least 2: one event has no order"),
-        (lambda: SASRec(loss_name="hinge"), "loss_name='hinge' is unknown: choose one of softmax, sampled, gbce, bce"),
+        (lambda: SASRec(length=1), "length=1 must be at least 2: one event has no order"),
+        (lambda: SASRec(loss_name="hinge"), "loss='hinge' is unknown: choose one of softmax, sampled, gbce, bce"),
     ],
 )
 def test_bad_hyper_parameters_are_refused(make, sentence):
