@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffrec_jax.space import Choice, Range, Real
+from experiments.settings.groups import defaults_of
 from experiments.settings.guard import out_of_memory
 
 try:
@@ -65,8 +66,8 @@ class Search:
         if recorded is None:
             self.study.set_user_attr("about", ours)
             self.study.enqueue_trial(self._encoded({n: v for n, v in start.items() if v in space[n]}))
-        elif recorded != ours:
-            names = [n for n in {**recorded, **ours} if recorded.get(n) != ours.get(n)]
+        elif unlike(recorded, ours):
+            names = unlike(recorded, ours)
             listed = "; ".join(f"{n}: {recorded.get(n)!r} there, {ours.get(n)!r} now" for n in names)
             raise ValueError(f"{path.parent} holds another search ({listed}): choose another --workdir")
         for trial in trials:
@@ -148,3 +149,19 @@ class Search:
 def _texts(values: Choice) -> dict[str, Any]:
     """Options by their text: Optuna stores no tuples."""
     return {str(value): value for value in values.of}
+
+
+def unlike(recorded: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """In what two searches differ; an option that one of them did not record, as versions differ, had its default."""
+
+    def same(name: str) -> bool:
+        there, here = recorded.get(name), ours.get(name)
+        if name == "space":
+            return set(str(there).split("; ")) == set(str(here).split("; "))
+        if name in recorded and name in ours:
+            return bool(there == here)
+        said = there if name in recorded else here
+        usual = [list(value) if isinstance(value, tuple) else value for value in defaults_of(name)]
+        return said is None or said in usual
+
+    return [name for name in {**recorded, **ours} if not same(name)]

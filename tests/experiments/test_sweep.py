@@ -12,6 +12,7 @@ from diffrec_jax import api
 from diffrec_jax.models.registry import MODELS
 from experiments import run, sweep
 from experiments.running import source, sweeping
+from experiments.running.search import unlike
 from experiments.settings import cli, guard
 from experiments.settings.config import configure
 from experiments.settings.groups import takes_recency
@@ -196,3 +197,11 @@ def test_two_processes_do_not_share_a_folder(command, tmp_path):
     with sweeping.claimed(tmp_path / "sweep"):
         code, text = command(*EASE)
     assert code == 2 and "another process searches in" in text
+
+
+def test_a_study_of_an_older_version_which_recorded_every_option_goes_on():
+    ours = {"model": "ease", "dataset": "tiny", "space": "l2 in [1.0, 10.0]; forecast in {0.0}", "data": "abc"}
+    older = {**ours, "space": "forecast in {0.0}; l2 in [1.0, 10.0]", "min_rating": None, "split": "", "k_core": 5}
+    assert unlike(older, ours) == [] and unlike(ours, {**ours, "eval_history": "train"}) == []
+    assert unlike({**older, "k_core": 10}, ours) == ["k_core"] and unlike(older, {**ours, "data": "x"}) == ["data"]
+    assert unlike(older, {**ours, "space": "l2 in [1.0, 10.0]"}) == ["space"]
