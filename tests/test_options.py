@@ -97,7 +97,7 @@ def test_needs():
 
 
 PARTS = [kind for kind in vars(parts).values() if dataclasses.is_dataclass(kind) and kind.__module__ == parts.__name__]
-EVERY = [*{entry.model for entry in MODELS.values()}, Recency, FitOptions, *PARTS]
+EVERY = [*dict.fromkeys(entry.model for entry in MODELS.values()), Recency, FitOptions, *PARTS]
 
 
 @pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
