@@ -109,6 +109,8 @@ def configure(**values: Any) -> Config:
     """
     name = values.get(MODEL, DEFAULT_MODEL)
     entry = find(name)
+    if values.get("recency") == "":  # as older flag files say that none is named
+        del values["recency"]
     groups = groups_of(entry)
     fields = {option.flag: (group, option) for group in groups for option in group.options}
     for flag in values:

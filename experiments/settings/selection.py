@@ -1,8 +1,9 @@
 """Which validation metric chooses an epoch, or a trial of a search: ``ndcg@10``, or ``standard:ndcg@10``."""
 
 from diffrec_jax.evaluation.metrics import PROTOCOLS, Protocol, parse_metric
+from diffrec_jax.fit_options import SELECTION
 
-DEFAULT = "recall@20"
+DEFAULT = SELECTION[1]  # of the official protocol
 
 
 def parse(text: str) -> tuple[Protocol, str]:

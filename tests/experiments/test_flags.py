@@ -65,6 +65,10 @@ def test_a_flag_file_of_an_older_version_goes_on_but_not_one_that_says_something
     old.write_text("--model=ease\n--l2=7.0\n--steps=40\n--dims=[200,600]\n--n_cate=2\n--recency=\n--batch_size=400\n")
     assert cli.parse(["run", f"--flagfile={old}"], usage="").network.l2 == 7.0
     assert cli.parse(["run", "--flagfile", str(old), "--l2=8"], usage="").network.l2 == 8.0
+    time_aware = tmp_path / "t.flags"
+    time_aware.write_text("--model=t_diffrec\n--recency=\n--w_min=0.3\n")
+    kernel = cli.parse(["run", f"--flagfile={time_aware}"], usage="").network.recency
+    assert (kernel.kernel, kernel.w_min) == ("linear", 0.3)
     old.write_text("--model=ease\n--steps=41\n")
     with pytest.raises(ValueError, match="steps means nothing to ease"):
         cli.parse(["run", f"--flagfile={old}"], usage="")
