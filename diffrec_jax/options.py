@@ -171,10 +171,10 @@ def _options_of(kind: type) -> tuple[Field, ...]:
             about = dataclasses.replace(about, choices=about.choices or get_args(hint))
             hint = type(get_args(hint)[0])
         element = get_args(hint)[0] if get_origin(hint) is tuple and get_args(hint)[1:] == (Ellipsis,) else hint
-        if element not in PLAIN:
+        if element not in PLAIN or (element is bool and hint is not bool):
             raise ValueError(
                 f"{field.name} of {kind.__name__} is a {hint!r}, which makes no flag: use bool, int, float, str, or a "
-                "tuple of one of these, or make it diffrec_jax.options.internal(...)"
+                "tuple of whole numbers, numbers or text, or make it diffrec_jax.options.internal(...)"
             )
         if field.default is dataclasses.MISSING:
             raise ValueError(f"{field.name} of {kind.__name__} has no default, and an option needs one: give it one")

@@ -54,7 +54,7 @@ def real_data():
 
 
 MAPPINGS = Path("/proc/self/maps")
-MANY_MAPPINGS = 20_000  # every compiled program takes a few; at 65,530 the kernel refuses, and the compiler dies of it
+MANY_MAPPINGS = 20_000  # every compiled program takes a few, and the kernel allows 65,530
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -84,6 +84,12 @@ def test_fields_that_make_no_option_are_refused():
     class Bare:
         width: int
 
+    @dataclasses.dataclass
+    class Many:
+        each: tuple[bool, ...] = (True,)
+
+    with pytest.raises(ValueError, match=r"each of Many is a .*, which makes no flag"):
+        options_of(Many)
     with pytest.raises(ValueError, match="table of Odd is a <class 'dict'>, which makes no flag"):
         options_of(Odd)
     with pytest.raises(ValueError, match="width of Bare has no default, and an option needs one"):

@@ -15,11 +15,10 @@ from experiments.settings.config import (
     NOT_PART_OF_A_RUN,
     Config,
     as_json,
-    check_recorded,
     configure,
-    unmet,
+    recorded_flags,
 )
-from experiments.settings.groups import MODEL, groups_of
+from experiments.settings.groups import MODEL, options_by_flag
 from experiments.settings.parts import DataOptions
 
 NO_WAY = [""] * 1000  # longer than any list of flags
@@ -92,8 +91,8 @@ def _flags(meant: Mapping[str, Any], start: Mapping[str, Any], name: str) -> lis
 
 def _defaults(model: str) -> dict[str, Any]:
     """The default of every option of a model of this library, as JSON would hold it."""
-    options = [option for group in groups_of(MODELS[model]) for option in group.options] if model in MODELS else []
-    return {o.flag: list(o.default) if isinstance(o.default, tuple) else o.default for o in options}
+    options = options_by_flag(MODELS[model]).items() if model in MODELS else ()
+    return {flag: list(o.default) if isinstance(o.default, tuple) else o.default for flag, o in options}
 
 
 def recorded_values(recorded: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,9 +115,4 @@ def configuration(recorded: Mapping[str, Any]) -> Config:
     Raises:
       ValueError: for a model, an option or a value that this version does not have.
     """
-    entry = find(str(recorded[MODEL]))
-    options = {option.flag for group in groups_of(entry) for option in group.options}
-    check_recorded(recorded, options)
-    values = {n: tuple(v) if isinstance(v, list) else v for n, v in recorded.items() if n in options or n == MODEL}
-    values = {n: v for n, v in values.items() if v is not None and not (n == "recency" and not v)}
-    return configure(**{n: v for n, v in values.items() if n not in unmet(entry, values)})
+    return configure(**recorded_flags(recorded, find(str(recorded[MODEL]))))

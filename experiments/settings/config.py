@@ -1,12 +1,12 @@
 """One frozen ``Config`` holds everything a run depends on, in parts; the command line is made from their options.
 
 Which parts there are depends on the model: its own options, those of training if it is trained by epochs, and so on.
-``configure`` makes one from the values of flags, ``flat`` gives them back.
+``configure`` makes one from the values of flags, ``Config.values`` gives them back.
 """
 
 import dataclasses
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from diffrec_jax.data.recency import Recency
@@ -18,7 +18,14 @@ from diffrec_jax.models.linear_path import LinearPath
 from diffrec_jax.models.registry import Entry, find
 from diffrec_jax.options import Needs, options_of, values_of
 from experiments.settings import selection
-from experiments.settings.groups import MODEL, every_option, groups_of, means_nothing, takes_recency
+from experiments.settings.groups import (
+    MODEL,
+    every_option,
+    groups_of,
+    means_nothing,
+    options_by_flag,
+    takes_recency,
+)
 from experiments.settings.parts import (
     ClusterOptions,
     DataOptions,
@@ -75,7 +82,9 @@ class Config:
     @functools.cached_property
     def values(self) -> Mapping[str, Any]:
         """The value of every flag that means something to this configuration, in the order of the help."""
-        return flat(self)
+        every = {MODEL: self.model_name, **_all(self)}
+        needs = {flag: option.about.needs for flag, option in options_by_flag(self.entry).items()}
+        return {flag: value for flag, value in every.items() if _is_met(needs.get(flag), every)}
 
     @property
     def fit_arguments(self) -> dict[str, Any]:
@@ -96,9 +105,9 @@ class Config:
         over.
         """
         ours = as_json(self)
-        theirs = {**as_json(configure(model=self.model_name)), **meaningful(recorded, self)}
-        names = [name for name in {**theirs, **ours} if name not in NOT_PART_OF_A_RUN]
-        return {n: (theirs.get(n), ours.get(n)) for n in names if theirs.get(n) != ours.get(n)}
+        theirs = {**as_json(configure(model=self.model_name)), **recorded_flags(recorded, self.entry)}
+        names = [name for name in ours if name not in NOT_PART_OF_A_RUN]
+        return {n: (theirs.get(n), ours[n]) for n in names if theirs.get(n) != ours[n]}
 
 
 def configure(**values: Any) -> Config:
@@ -167,10 +176,14 @@ def _usual_training(entry: Entry) -> FitOptions:
 
 def unmet(entry: Entry, values: Mapping[str, Any]) -> dict[str, Needs]:
     """Of the flags that are said, those that mean nothing for want of another, and that other one."""
-    options = {option.flag: option for group in groups_of(entry) for option in group.options}
+    options = options_by_flag(entry)
     known = {flag: option.default for flag, option in options.items()} | dict(values)
     needs = {flag: options[flag].about.needs for flag in values if flag in options}
     return {flag: need for flag, need in needs.items() if need is not None and not need.met(known)}
+
+
+def _is_met(need: Needs | None, values: Mapping[str, Any]) -> bool:
+    return need is None or need.met(values)
 
 
 def _check_together(config: Config) -> None:
@@ -204,35 +217,21 @@ def _all(config: Config) -> dict[str, Any]:
     return found
 
 
-def flat(config: Config) -> dict[str, Any]:
-    """The values of the flags that mean something to a configuration, by name."""
-    every = {MODEL: config.model_name, **_all(config)}
-    needs = {option.flag: option.about.needs for group in groups_of(config.entry) for option in group.options}
-    met = {name: needs.get(name) is None or needs[name].met(every) for name in every}  # type: ignore[union-attr]
-    return {name: value for name, value in every.items() if met[name]}
-
-
-def meaningful(recorded: Mapping[str, Any], config: Config) -> dict[str, Any]:
-    """What of a recorded configuration means something to ``config``; older versions recorded every option there was.
+def recorded_flags(recorded: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
+    """What of a recorded configuration means something to a model; older versions recorded every option there was.
 
     Raises:
       ValueError: for an option that is no more.
     """
-    check_recorded(recorded, {option.flag for group in groups_of(config.entry) for option in group.options})
-    unsaid = {name for name, value in recorded.items() if value is None or (name == "recency" and not value)}
-    return {n: v for n, v in recorded.items() if n not in unsaid and (n in config.values or n == MODEL)}
-
-
-def check_recorded(recorded: Mapping[str, Any], options: Collection[str]) -> None:
-    """Refuse a recorded option that is no more: it is neither among these nor any model's.
-
-    Raises:
-      ValueError: naming it, and what there is instead.
-    """
+    options = options_by_flag(entry)
     for name, value in recorded.items():
         if name not in options and name not in every_option() and name != MODEL:
             instead = REPLACED_BY.get(name, "it was made by another version of diffrec_jax")
             raise ValueError(f"{name}={value} is recorded, and this version has no such option: {instead}")
+    said = {n: v for n, v in recorded.items() if (n in options or n == MODEL) and v is not None}
+    if not said.get("recency", "one"):
+        del said["recency"]  # as older versions recorded that none is named
+    return {n: v for n, v in said.items() if n not in unmet(entry, said)}
 
 
 def as_json(config: Config) -> dict[str, Any]:

@@ -84,6 +84,11 @@ def groups_of(entry: Entry) -> tuple[Group, ...]:
     return groups
 
 
+def options_by_flag(entry: Entry) -> dict[str, Field]:
+    """Every option of a model, by flag."""
+    return {option.flag: option for group in groups_of(entry) for option in group.options}
+
+
 def refuse_two_of_one_name(*kinds: type) -> None:
     """Refuse dataclasses of which two declare the same flag.
 
@@ -105,11 +110,7 @@ def refuse_two_of_one_name(*kinds: type) -> None:
 @functools.cache
 def owners(flag: str) -> tuple[str, ...]:
     """The models to which a flag belongs, by name."""
-    return tuple(
-        name
-        for name, entry in MODELS.items()
-        if any(option.flag == flag for group in groups_of(entry) for option in group.options)
-    )
+    return tuple(name for name, entry in MODELS.items() if flag in options_by_flag(entry))
 
 
 @functools.cache
@@ -117,18 +118,15 @@ def every_option() -> dict[str, Field]:
     """The options of all models together, by flag; of several of one name the first."""
     found: dict[str, Field] = {}
     for entry in MODELS.values():
-        for group in groups_of(entry):
-            for option in group.options:
-                found.setdefault(option.flag, option)
+        found |= {flag: option for flag, option in options_by_flag(entry).items() if flag not in found}
     return found
 
 
 @functools.cache
 def defaults_of(flag: str) -> tuple[Any, ...]:
     """The defaults that a flag has in the models to which it belongs; empty for a flag of no model."""
-    entries = [groups_of(MODELS[name]) for name in owners(flag)]
-    options = [option for groups in entries for group in groups for option in group.options]
-    return tuple({repr(option.default): option.default for option in options if option.flag == flag}.values())
+    defaults = [options_by_flag(MODELS[name])[flag].default for name in owners(flag)]
+    return tuple({repr(default): default for default in defaults}.values())
 
 
 def means_nothing(flag: str, model: str) -> str:
