@@ -114,7 +114,7 @@ def read(argv: Sequence[str], *kinds: type, usage: str) -> Said:
             _define(option, values)
     flags.DEFINE_boolean("help", False, "show the usual flags", short_name="h", flag_values=values)
     flags.DEFINE_boolean("helpfull", False, "show every flag", flag_values=values)
-    argv = _without_those_of_others(argv, values, name)
+    argv = _without_those_of_others(argv, values)
     try:
         rest = values(argv)
     except flags.UnrecognizedFlagError as error:
@@ -151,7 +151,7 @@ def _model_named(argv: Sequence[str]) -> str:
     return name
 
 
-def _without_those_of_others(argv: Sequence[str], values: flags.FlagValues, model: str) -> list[str]:
+def _without_those_of_others(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
     """Flag files opened, without flags of other models that say no more than these models' defaults, as older run
     folders recorded them; a typed flag is never passed over.
     """
