@@ -168,6 +168,7 @@ class Events:
     provenance: tuple[FilterReport, ...] = ()
     notes: tuple[str, ...] = ()
     distinct: bool = False  # known to hold every (user, item) pair at most once
+    in_order: tuple[np.ndarray, ...] = ()  # vocabularies known to ascend: a log made from another need not look again
 
     def __post_init__(self) -> None:
         for name, values in (("items", self.items), ("times", self.times), ("ratings", self.ratings)):
@@ -178,7 +179,9 @@ class Events:
         _check_range("user", self.users, self.n_users)
         _check_range("item", self.items, self.n_items)
         for role in ("user", "item"):
-            self._renumber(role)
+            if all(getattr(self, f"{role}_ids") is not known for known in self.in_order):
+                self._renumber(role)
+        object.__setattr__(self, "in_order", (self.user_ids, self.item_ids))
 
     def _renumber(self, role: str) -> None:
         """Bring one vocabulary into ascending order, and the codes with it."""

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffrec_jax.data import noise, preprocess, splits
+from diffrec_jax.data import events, noise, preprocess, splits
 from diffrec_jax.data.interactions import Interactions
+from diffrec_jax.data.order import id_order
 
 RULES = {
     "temporal": splits.temporal,
@@ -86,3 +87,14 @@ def test_of_one_moment_the_better_rated_event_counts_whatever_the_file_says_firs
         log = Interactions.from_arrays(["u", "u"], ["a", "a"], times=[7, 7], ratings=np.array([2, 5])[order])
         for keep in ("first", "last"):
             assert log.deduplicate(keep).ratings.tolist() == [5]
+
+
+def test_a_vocabulary_is_looked_at_once_and_another_one_anew(monkeypatch):
+    log = Interactions.from_arrays([3, 1, 2], [7, 9, 8])
+    looked = []
+    monkeypatch.setattr(events, "id_order", lambda ids, role: looked.append(role) or id_order(ids, role))
+    log.select(np.array([0, 2])).select(np.array([1]))
+    assert not looked
+    other = replace(log, user_ids=log.user_ids[::-1].copy())
+    assert looked == ["user"] and list(other.user_ids) == [1, 2, 3]
+    assert list(other.user_ids[other.users]) == list(log.user_ids[::-1][log.users])
