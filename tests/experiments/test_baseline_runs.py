@@ -20,6 +20,7 @@ SMALL = {
     "elsa": ["--dim=8", "--epochs=2", "--eval_every=1"],
     "multvae": ["--dims=[8]", "--epochs=2", "--eval_every=1"],
     "lightgcn": ["--dim=4", "--updates=3", "--triples=64"],
+    "sasrec": ["--width=8", "--length=5", "--nopacking", "--epochs=2", "--eval_every=1"],
     "t_diffrec": [*PATH, "--dims=[8]", "--guidance=1", "--linear_l2=50"],
     "lt_diffrec": [*PATH, "--in_dims=[8]", "--mlp_dims=[8]", "--item_emb=svd"],
 }
@@ -40,7 +41,7 @@ def command(tmp_path, capsys):
 
 @pytest.mark.parametrize("model", quick([*BASELINES, "t_diffrec", "lt_diffrec"], *QUICK))
 def test_a_baseline_ends_in_the_same_table_folder_and_service(command, tmp_path, model):
-    kernel = [] if model == "recent_popularity" else ["--recency=power"]
+    kernel = ["--recency=power"] if MODELS[model].family != "sequential" and model != "recent_popularity" else []
     flags = [f"--model={model}", "--baselines=false", *kernel, *SMALL.get(model, [])]
     code, text = command(*flags)
     assert code == 0, text

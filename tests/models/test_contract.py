@@ -64,7 +64,7 @@ class TestLightGCN(ModelSuite):
 
 
 class TestSASRec(ModelSuite):
-    model = dr.SASRec(width=8, length=7, dropout=0.2)
+    model = dr.SASRec(width=8, length=7, dropout=0.2, packing=False)
     bad = (("width", 9), ("heads", 0), ("length", 1), ("dropout", 1.0), ("norm", "none"), ("loss_name", "mse"))
 
 

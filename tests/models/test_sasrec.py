@@ -17,12 +17,12 @@ from diffrec_jax.models.sasrec import LOSSES, SASRec
 from diffrec_jax.testing import ModelSuite
 
 I = 21
-SMALL = SASRec(width=8, length=6, dropout=0.0)
+SMALL = SASRec(width=8, length=6, dropout=0.0, packing=False)  # packed, it takes three times as long to compile
 
 
 @pytest.mark.long
 class TestSASRecGBCE(ModelSuite):
-    model = SASRec(width=8, length=7, norm="pre", loss_name="gbce", negatives=5)
+    model = SASRec(width=8, length=7, norm="pre", loss_name="gbce", negatives=5, packing=False)
     bad = (("negatives", 0), ("t", 2.0), ("lr", 0.0))
 
 
@@ -38,6 +38,9 @@ def initial(model, n_items=I):
     return jax.tree.map(lambda a: a + 0.1 * jax.random.normal(jax.random.key(a.size), a.shape), params)
 
 
+features = jax.jit(SMALL.features)
+
+
 def loss_of(model, params, rows, key=5):
     now = {"key": jax.random.key(key), "step": jnp.asarray(0), "epoch": jnp.asarray(0)}
     return model.loss(params, None, rows, **now)[0]
@@ -48,7 +51,7 @@ def test_the_loss_is_the_cross_entropy_of_what_each_prefix_is_scored():
     losses = []
     for row in range(6):
         history = np.asarray(rows.items)[row, : int(rows.lengths[row])][-SMALL.length - 1 :]
-        f = SMALL.features(params, jnp.asarray(history[None, :-1]), jnp.ones((1, max(len(history) - 1, 0)), bool))
+        f = features(params, history[None, :-1], np.ones((1, max(len(history) - 1, 0)), bool))
         logits = np.asarray(f[0] @ params["items"].T, np.float64)
         losses += [np.log(np.exp(row).sum()) - row[target] for row, target in zip(logits, history[1:])]
     assert float(loss_of(SMALL, params, rows)) == pytest.approx(np.mean(losses), rel=1e-5)
@@ -56,8 +59,8 @@ def test_the_loss_is_the_cross_entropy_of_what_each_prefix_is_scored():
 
 def test_short_histories_share_rows_and_nothing_changes():
     params, rows = initial(SMALL), batch((1, 4, 6, 7, 12, 0, 2, 2))
-    apart = dataclasses.replace(SMALL, packing=False)
-    one, other = (jax.jit(jax.value_and_grad(lambda p, m=m: loss_of(m, p, rows)))(params) for m in (SMALL, apart))
+    packed = dataclasses.replace(SMALL, packing=True)
+    one, other = (jax.jit(jax.value_and_grad(lambda p, m=m: loss_of(m, p, rows)))(params) for m in (packed, SMALL))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, other)
 
 
@@ -66,12 +69,12 @@ def test_rows_of_padding_weigh_nothing(loss_name):
     model = dataclasses.replace(SMALL, loss_name=loss_name, negatives=4, dropout=0.2)
     params, rows = initial(model), batch((4, 6, 12))
     padded = batch((4, 6, 12, 5), users=jnp.asarray([0, 1, 2, -1]))
-    for value in (jax.value_and_grad(lambda p, r=r: loss_of(model, p, r))(params) for r in (rows, padded)):
-        jax.tree.map(lambda a: np.testing.assert_array_equal(np.isfinite(a), True), value)
-    assert float(loss_of(model, params, padded)) == pytest.approx(float(loss_of(model, params, rows)), rel=1e-5)
+    both = jax.jit(jax.value_and_grad(lambda p, r: loss_of(model, p, r)))
+    (one, its), (other, others) = both(params, rows), both(params, padded)
+    assert float(one) == pytest.approx(float(other), rel=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), its, others)
 
 
-@pytest.mark.long
 def test_all_items_as_negatives_are_the_softmax_and_binary_losses_are_those_by_hand():
     params, rows = initial(SMALL), batch()
     sampled = dataclasses.replace(SMALL, loss_name="sampled", negatives=I)
@@ -79,11 +82,12 @@ def test_all_items_as_negatives_are_the_softmax_and_binary_losses_are_those_by_h
     gbce = dataclasses.replace(SMALL, loss_name="gbce", negatives=1, t=0.0)
     assert gbce_beta(1, I, 0.0) == 1.0
     for model, share in ((gbce, 0.5), (dataclasses.replace(SMALL, loss_name="bce"), 1.0)):
-        found = np.mean([float(loss_of(model, params, rows, n)) for n in range(600)]) / share
+        drawn = jax.jit(jax.vmap(lambda key, model=model: loss_of(model, params, rows, key)))(jnp.arange(600))
+        found = float(jnp.mean(drawn)) / share
         expected = []
         for row in range(6):
             history = np.asarray(rows.items)[row, : int(rows.lengths[row])][-SMALL.length - 1 :]
-            f = SMALL.features(params, jnp.asarray(history[None, :-1]), jnp.ones((1, max(len(history) - 1, 0)), bool))
+            f = features(params, history[None, :-1], np.ones((1, max(len(history) - 1, 0)), bool))
             logits = np.asarray(f[0] @ params["items"].T, np.float64)
             others = np.logaddexp(0.0, logits)[:, ~np.isin(np.arange(I), history)].sum(1) / I
             targets = logits[np.arange(len(logits)), history[1:]] if len(logits) else np.zeros(0)
@@ -123,7 +127,7 @@ def chains(n_users=200, n_items=30, shuffled=False):
 @pytest.mark.long
 def test_order_is_learned_where_there_is_any_and_nothing_leaks_where_there_is_none():
     how = {"batch_size": 50, "epochs": 15, "mesh": make_mesh(devices=jax.devices()[:1])}
-    model = SASRec(width=16, length=8, dropout=0.0, lr=0.01)
+    model = SASRec(width=16, length=8, dropout=0.0, packing=False, lr=0.01)
     found = []
     for shuffled in (False, True):
         train, test = chains(shuffled=shuffled)
