@@ -4,15 +4,19 @@ import gc
 import json
 import os
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
-# Tests compile many small programs: lightly optimised, and kept for the whole session, also for the other workers and
-# the processes that tests start.
+# Tests compile many small programs: lightly optimised, without the fusions that take half the time to compile, and kept
+# for the whole session, also for the other workers and the processes that tests start.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory(prefix="diffrec_jax_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+if "XLA_FLAGS" not in os.environ:
+    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    if version("jaxlib").startswith("0.10."):  # a flag that XLA does not know ends the process
+        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
 import jax
 import numpy as np
