@@ -89,9 +89,9 @@ def test_a_number_does_not_depend_on_the_order_of_rows_or_the_numbering_of_ids(n
     for order in orders:
         log = dr.Interactions.from_arrays(users[order], items[order], times=times[order])
         train, valid, test = log.split_by_time(0.5, 0.25, 0.25)
-        found.append(dr.evaluate(fit(MODELS[name], train, valid), test))
-        lists = fit(MODELS[name], train, valid).recommend(train.user_ids[:9], k=30)
-        found[-1] = (found[-1], lists["item"].tolist(), lists["score"].tolist())
+        fitted = fit(MODELS[name], train, valid)
+        lists = fitted.recommend(train.user_ids[:9], k=30)
+        found.append((dr.evaluate(fitted, test), lists["item"].tolist(), lists["score"].tolist()))
     first, *others = found
     for other in others:
         assert other[0].means() == first[0].means()
