@@ -96,8 +96,9 @@ def past_and_future(rows: Rows, key: jax.Array, *, half_life: float, recency: Re
     place = jax.random.randint(key, n.shape, 1, jnp.maximum(n, 2))
     users = jnp.where(n >= 2, rows.users, -1)
     past = make_rows(rows.items, place, users, n_items=rows.n_items, days=rows.days, recency=recency, mesh=rows.mesh)
-    ahead = jnp.arange(rows.items.shape[1]) - place[:, None]
-    weights = jnp.where((ahead >= 0) & (rows.items < rows.n_items), jnp.exp2(-ahead / half_life), 0.0)
+    ahead = jnp.arange(rows.items.shape[1])[None, :] - place[:, None]
+    fading = jnp.exp2(ahead.astype(jnp.float32) / -half_life)
+    weights = jnp.where((ahead >= 0) & (rows.items < rows.n_items), fading, 0.0)
     dtype = rows.weights.dtype
     return past.replace(weights=past.weights.astype(dtype)), rows.replace(users=users, weights=weights.astype(dtype))
 

@@ -73,7 +73,7 @@ class Recency:
         age = None
         if days is not None:
             age = jnp.take_along_axis(days, jnp.maximum(lengths - 1, 0)[:, None], axis=1) - days
-        return self.at(jnp.arange(max_length), lengths[:, None], age)
+        return self.at(jnp.arange(max_length)[None, :], lengths[:, None], age)
 
     def at(self, position: Array, lengths: Array, age: Array | None = None) -> jax.Array:
         """Weights of interactions at ``position`` (0 is the oldest) of histories of ``lengths``; shapes broadcast.

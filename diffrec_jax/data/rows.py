@@ -63,7 +63,7 @@ class Rows(struct.PyTreeNode):
     def mean(self, values: jax.Array, *, where: jax.Array | bool = True) -> jax.Array:
         """The mean of ``values [B]`` over the rows of users seen in training, and of these where it is asked for."""
         counted = (self.users >= 0) & where
-        return jnp.sum(jnp.where(counted, values, 0.0)) / jnp.maximum(jnp.sum(counted), 1)
+        return jnp.sum(jnp.where(counted, values, 0.0)) / jnp.maximum(jnp.sum(counted), 1).astype(values.dtype)
 
 
 def device_csr(csr: CSR, *, mesh: Mesh | None = None) -> DeviceCSR:
@@ -95,7 +95,7 @@ def take_rows(csr: DeviceCSR, users: jax.Array, *, recency: Recency | None = Non
         users = jax.lax.with_sharding_constraint(users, NamedSharding(mesh, P("users")))
     start = csr.indptr.at[users].get(mode="clip")
     lengths = jnp.where(users >= 0, csr.indptr.at[users + 1].get(mode="clip") - start, 0)
-    position = jnp.arange(csr.max_length, dtype=jnp.int32)
+    position = jnp.arange(csr.max_length, dtype=jnp.int32)[None, :]
     present = position < lengths[:, None]  # [B, L]
     place = start[:, None] + position
     items = jnp.where(present, csr.indices.at[place].get(mode="clip"), csr.n_items)
@@ -124,7 +124,7 @@ def make_rows(
       recency: how an interaction's weight depends on its age; None weighs all 1.
       mesh: the devices the rows are spread over.
     """
-    present = jnp.arange(items.shape[1]) < lengths[:, None]
+    present = jnp.arange(items.shape[1])[None, :] < lengths[:, None]
     weights = present.astype(jnp.float32)
     if recency is not None:
         weights = jnp.where(present, recency.weights(lengths, items.shape[1], days), 0.0)

@@ -32,7 +32,7 @@ def take_window(csr: DeviceCSR, users: jax.Array, length: int) -> tuple[jax.Arra
     """``window`` of ``users [B]`` (-1 has no events), cut out of the interactions without the rows between them."""
     end = csr.indptr.at[users + 1].get(mode="clip")
     start = csr.indptr.at[users].get(mode="clip")
-    place = end[:, None] - length + jnp.arange(length, dtype=jnp.int32)
+    place = end[:, None] - length + jnp.arange(length, dtype=jnp.int32)[None, :]
     real = (place >= start[:, None]) & (users >= 0)[:, None]
     return jnp.where(real, csr.indices.at[place].get(mode="clip"), csr.n_items), real
 
@@ -55,7 +55,7 @@ def one_cut(rows: Rows, length: int, key: jax.Array) -> tuple[jax.Array, jax.Arr
     """
     n = rows.lengths
     uniform = jax.vmap(jax.random.uniform)(user_keys(key, rows.users))
-    place = 1 + jnp.minimum((uniform * (n - 1)).astype(jnp.int32), jnp.maximum(n - 2, 0))
+    place = 1 + jnp.minimum((uniform * (n - 1).astype(jnp.float32)).astype(jnp.int32), jnp.maximum(n - 2, 0))
     items, real = _last(rows, jnp.where(n > 1, place, 0), length)
     column = jnp.clip(place, 0, rows.items.shape[1] - 1)[:, None]
     targets = jnp.where(n > 1, jnp.take_along_axis(rows.items, column, axis=1)[:, 0], rows.n_items)
@@ -86,7 +86,7 @@ def masked(
         return jnp.flip(jax.random.uniform(events, (length,))), jax.random.uniform(last)
 
     events, forced = jax.vmap(draw)(user_keys(key, rows.users))
-    is_last = jnp.arange(length) == length - 1
+    is_last = jnp.arange(length)[None, :] == length - 1
     hidden = (events < p) & real
     only_last = (forced < force_last) | ~jnp.any(hidden, axis=1)
     hidden = jnp.where(only_last[:, None], is_last & real, hidden)
@@ -101,7 +101,7 @@ def user_keys(key: jax.Array, users: jax.Array) -> jax.Array:
 
 def _last(rows: Rows, ends: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
     """The ``length`` events before ``ends [B]``."""
-    place = ends[:, None] - length + jnp.arange(length, dtype=jnp.int32)
+    place = ends[:, None] - length + jnp.arange(length, dtype=jnp.int32)[None, :]
     real = place >= 0
     column = jnp.clip(place, 0, rows.items.shape[1] - 1)
     return jnp.where(real, jnp.take_along_axis(rows.items, column, axis=1), rows.n_items), real

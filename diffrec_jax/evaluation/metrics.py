@@ -66,14 +66,15 @@ def ranking_metrics(hits: jax.Array, n_truth: jax.Array, ks: Sequence[int]) -> d
         raise ValueError(f"metrics at K={max(ks)} need a list of that length, and this one has {width} items")
     discount = jnp.asarray(1.0 / np.log2(np.arange(width) + 2.0), jnp.float32)
     ideal = jnp.concatenate([jnp.zeros(1), jnp.cumsum(discount)])
-    found, gain = jnp.cumsum(hits, axis=1), jnp.cumsum(hits * discount, axis=1)
-    reciprocal = jnp.max(hits / (jnp.arange(width) + 1.0), axis=1, keepdims=True)  # best possible with the whole list
+    found, gain = jnp.cumsum(hits, axis=1), jnp.cumsum(hits * discount[None, :], axis=1)
+    place = jnp.arange(1.0, width + 1.0)[None, :]
+    reciprocal = jnp.max(hits / place, axis=1, keepdims=True)  # best possible with the whole list
     truth = jnp.maximum(n_truth, 1)
     metrics: dict[str, jax.Array] = {}
     for k in ks:
         hit = found[:, k - 1] > 0
         metrics[f"precision@{k}"] = found[:, k - 1] / k
-        metrics[f"recall@{k}"] = found[:, k - 1] / truth
+        metrics[f"recall@{k}"] = found[:, k - 1] / truth.astype(jnp.float32)
         metrics[f"ndcg@{k}"] = gain[:, k - 1] / ideal.at[jnp.minimum(truth, k)].get(mode="clip")
         metrics[f"mrr@{k}"] = jnp.where(hit, reciprocal[:, 0], 0.0)
         metrics[f"hit@{k}"] = hit.astype(jnp.float32)

@@ -82,7 +82,7 @@ def _from_all(values: jax.Array, items: jax.Array, scores: jax.Array, last: jax.
     """``items [B, M]``, those of the score ``last [B, 1]`` being the ones with the lowest places of all."""
     of_last = _largest(jnp.where(scores == last, _height(place), 0.0), items.shape[1])[1]
     above = jnp.sum(values > last, axis=1, keepdims=True)
-    rank = jnp.arange(items.shape[1])
+    rank = jnp.arange(items.shape[1])[None, :]
     return jnp.where(rank < above, items, jnp.take_along_axis(of_last, jnp.maximum(rank - above, 0), axis=1))
 
 
@@ -91,7 +91,7 @@ def _sorted_by_place(items: jax.Array, places: jax.Array, equal: jax.Array) -> j
 
     Runs of equal scores are short or in order, so that a few turns do.
     """
-    left_is_even = jnp.arange(items.shape[1] - 1) % 2 == 0
+    left_is_even = jnp.arange(items.shape[1] - 1)[None, :] % 2 == 0
 
     def exchange(items: jax.Array, places: jax.Array, pairs: jax.Array) -> tuple[jax.Array, jax.Array]:
         swap = pairs & (places[:, :-1] > places[:, 1:])
@@ -138,7 +138,8 @@ def _largest(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     block, padding = (1, BLOCK), ((0, 0), (0, n_blocks * BLOCK - n_items))
     maxima = jax.lax.reduce_window(scores, -jnp.inf, jax.lax.max, block, block, padding)  # no copy of the scores
     best = jnp.sort(_best(maxima, k)[1], axis=1)  # [B, K] blocks
-    items = (best[:, :, None] * BLOCK + jnp.arange(BLOCK, dtype=best.dtype)).reshape(n_rows, k * BLOCK)
+    within = jnp.arange(BLOCK, dtype=best.dtype)[None, None, :]
+    items = (best[:, :, None] * BLOCK + within).reshape(n_rows, k * BLOCK)
     found = jnp.take_along_axis(scores, items, axis=1, mode="fill", fill_value=-jnp.inf)  # the last block may be short
     values, place = _best(found, k)
     return values, jnp.take_along_axis(items, place, axis=1)

@@ -178,7 +178,7 @@ class ClusterVAE(nn.Module):
         means, log_variances = [], []
         for h, width, layers in zip(parts, self.latent_widths, self.encoders):
             for kernel, bias in layers:
-                h = act(jnp.matmul(h, kernel) + bias)
+                h = act(jnp.matmul(h, kernel) + bias[None, :])
             means.append(h[:, :width])
             log_variances.append(h[:, width:])
         return jnp.concatenate(means, axis=1), jnp.concatenate(log_variances, axis=1)
@@ -194,15 +194,16 @@ class ClusterVAE(nn.Module):
         act = ACTIVATIONS[self.activation]
         means = []
         for product, width, layers in zip(products, self.latent_widths, self.encoders):
-            h = act(product + layers[0][1][: self._needed(layers, width)])
+            h = act(product + layers[0][1][None, : self._needed(layers, width)])
             for kernel, bias in layers[1:]:
-                h = act(jnp.matmul(h, kernel) + bias)
+                h = act(jnp.matmul(h, kernel) + bias[None, :])
             means.append(h[:, :width])
         return jnp.concatenate(means, axis=1)
 
     def decode(self, z: jax.Array) -> list[jax.Array]:
         """Logits from ``z [B, Z]``: one ``[B, I]`` in cluster order (Eq. 4), or one ``[B, |c|]`` each (Eq. 5)."""
-        return [jnp.matmul(h, layers[-1][0]) + layers[-1][1] for h, layers in zip(self.hidden(z), self.decoders)]
+        last = (layers[-1] for layers in self.decoders)
+        return [jnp.matmul(h, kernel) + bias[None, :] for h, (kernel, bias) in zip(self.hidden(z), last)]
 
     def hidden(self, z: jax.Array) -> list[jax.Array]:
         """What the last matrix of each decoder is multiplied with."""
@@ -211,7 +212,7 @@ class ClusterVAE(nn.Module):
         out = []
         for h, layers in zip(parts, self.decoders):
             for kernel, bias in layers[:-1]:
-                h = act(jnp.matmul(h, kernel) + bias)
+                h = act(jnp.matmul(h, kernel) + bias[None, :])
             out.append(h)
         return out
 

@@ -95,7 +95,7 @@ def reverse_collapsed(
         p, u = carry
         scaled = p / _norm(tables, start, u, now["s"], now["a"])[:, None] if denoiser.norm else p
         h: Any = denoiser.apply(params, scaled, now["t"][None], method="inner")  # one embedding serves all rows
-        p = now["k1"] * (jnp.matmul(h, tables.A) + tables.c) + now["k2"] * p
+        p = now["k1"] * (jnp.matmul(h, tables.A) + tables.c[None, :]) + now["k2"] * p
         return (p, now["k1"] * h + now["k2"] * u), None
 
     width = tables.A.shape[0]

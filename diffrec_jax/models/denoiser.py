@@ -32,7 +32,7 @@ def timestep_embedding(t: jax.Array, size: int, *, max_period: float = 10_000.0)
     """Sinusoidal embedding ``[B, size]`` of steps ``t [B]``: cosines, then sines, then a zero if ``size`` is odd."""
     half = size // 2
     frequencies = jnp.asarray(np.exp(-np.log(max_period) * np.arange(half) / max(half, 1)), jnp.float32)
-    angles = t.astype(jnp.float32)[:, None] * frequencies
+    angles = t.astype(jnp.float32)[:, None] * frequencies[None, :]
     return jnp.pad(jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=1), ((0, 0), (0, size % 2)))
 
 
@@ -50,7 +50,7 @@ def dropout(key: jax.Array, x: jax.Array, *, rate: float) -> jax.Array:
         words = -(-x.shape[1] // 32)
         bits = jax.random.bits(key, (x.shape[0], words), jnp.uint32)
         shifts = jnp.arange(32, dtype=jnp.uint32)
-        keep = (bits[:, :, None] >> shifts) & 1  # [B, words, 32]
+        keep = (bits[:, :, None] >> shifts[None, None, :]) & 1  # [B, words, 32]
         keep = keep.reshape(x.shape[0], words * 32)[:, : x.shape[1]] != 0
     else:
         keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
@@ -104,13 +104,13 @@ class Denoiser(nn.Module):
             x = l2_normalise(x)
         if dropout_key is not None:
             x = dropout(dropout_key, x, rate=self.dropout)
-        return jnp.matmul(self.inner(jnp.matmul(x, self.in_items), t), self.out_items) + self.out_bias
+        return jnp.matmul(self.inner(jnp.matmul(x, self.in_items), t), self.out_items) + self.out_bias[None, :]
 
     def inner(self, p: jax.Array, t: jax.Array) -> jax.Array:
         """``g(p + e_t)`` of Eq. 1: from ``p = W_in · x [B, H]`` to the last hidden layer ``[B, H]``."""
         act = ACTIVATIONS[self.activation]
         embedding = self.emb(timestep_embedding(t, self.emb_size).astype(p.dtype))
-        h = act(p + jnp.matmul(embedding, self.in_emb) + self.in_bias)
+        h = act(p + jnp.matmul(embedding, self.in_emb) + self.in_bias[None, :])
         for layer in self.hidden:
             h = act(layer(h))
         return h

@@ -135,7 +135,7 @@ class DiffRec(DiffusionSettings):
             return self.scores_by_dense_loop(params, rows, key)
         found, x_T = self._user_vectors(params, rows, key, tables)
         p = params["params"]
-        scores: jax.Array = jnp.matmul(found.u, p["out_items"]) + found.s * p["out_bias"]
+        scores: jax.Array = jnp.matmul(found.u, p["out_items"]) + found.s * p["out_bias"][None, :]
         if found.a != 0.0:
             scores += found.a * (rows.dense() if x_T is None else x_T)
         return scores
@@ -174,7 +174,7 @@ class DiffRec(DiffusionSettings):
             start = start._replace(out=product(p["out_items"].T), bias=bias, norm2=norm2)
         found = self._run_back(params, tables, start, n_items=rows.n_items)
         if self.guidance:
-            found = found._replace(u=found.u - self.guidance * tables.empty, s=found.s * (1.0 - self.guidance))
+            found = found._replace(u=found.u - self.guidance * tables.empty[None, :], s=found.s * (1.0 - self.guidance))
         return found, x_T
 
     def _run_back(

@@ -18,6 +18,7 @@ Letters: P positions, D width, I items, K negatives.
 """
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -185,12 +186,12 @@ class _Items:
     def logits(self, v: jax.Array, n: Any) -> tuple[jax.Array, jax.Array, Any]:
         """Of chunk ``n``: ``[block, chunk]``, -inf where the one before had them; its part of the table; its place."""
         if self.n_chunks == 1:
-            return _dot(v, self.table.T) + self.bias, self.table, 0
+            return _dot(v, self.table.T) + self.bias[None, :], self.table, 0
         place = jnp.minimum(n * self.chunk, self.n_items - self.chunk)
         part = jax.lax.dynamic_slice_in_dim(self.table, place, self.chunk)
         bias = jax.lax.dynamic_slice_in_dim(self.bias, place, self.chunk)
         bias = jnp.where(place + jnp.arange(self.chunk) >= n * self.chunk, bias, -jnp.inf)
-        return _dot(v, part.T) + bias, part, place
+        return _dot(v, part.T) + bias[None, :], part, place
 
     def log_sum_exp(self, v: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         """``[block]`` over the items of all devices, and the logits where there is one chunk of them."""
@@ -280,11 +281,11 @@ def sampled_softmax(
     check_negatives(negatives.shape[0], table.shape[0])
     dtype = _precise(vectors)
     targets = jnp.where(weights > 0, targets, 0)
-    logits = _dot(vectors, table[negatives].T) - (log_q + jnp.log(negatives.shape[0])).astype(dtype)
+    logits = _dot(vectors, table[negatives].T) - (log_q + math.log(negatives.shape[0])).astype(dtype)[None, :]
     positive = jnp.sum(vectors.astype(dtype) * table[targets].astype(dtype), axis=1)
     if bias is not None:
-        logits, positive = logits + bias[negatives], positive + bias[targets]
-    logits = jnp.where(negatives == targets[:, None], -jnp.inf, logits)
+        logits, positive = logits + bias[negatives][None, :], positive + bias[targets]
+    logits = jnp.where(negatives[None, :] == targets[:, None], -jnp.inf, logits)
     everything = jnp.concatenate([positive[:, None], logits], axis=1)
     return jnp.sum(jnp.where(weights > 0, weights * (jax.nn.logsumexp(everything, axis=1) - positive), 0.0))
 

@@ -269,7 +269,7 @@ class LatentDiffRec(DiffusionSettings):
         """
         tables = self.prepare(params) if tables is None else tables
         hidden = self.user_vectors(params, rows, key=key, tables=tables)[:, :-1]
-        scores: jax.Array = jnp.matmul(hidden, tables["last_kernel"]) + tables["last_bias"]
+        scores: jax.Array = jnp.matmul(hidden, tables["last_kernel"]) + tables["last_bias"][None, :]
         return scores
 
     @property

@@ -84,7 +84,7 @@ class Transitions(ClosedForm):
             n = jnp.where(is_real, params["starts"].at[item + 1].get(mode="clip") - start, 0)
 
             def part(m: jax.Array, scores: jax.Array) -> jax.Array:
-                column = m * AT_ONCE + jnp.arange(AT_ONCE)
+                column = m * AT_ONCE + jnp.arange(AT_ONCE)[None, :]
                 where = start[:, None] + column
                 votes = self.decay ** k.astype(jnp.float32) * params["counts"].at[where].get(mode="clip")
                 j = jnp.where(column < n[:, None], params["next"].at[where].get(mode="clip"), n_items)
@@ -94,7 +94,7 @@ class Transitions(ClosedForm):
             return counted
 
         votes: jax.Array = jax.lax.fori_loop(0, last, event, jnp.zeros((items.shape[0], n_items)))
-        popular = TIE_BREAK * (1.0 + params["popularity"])
+        popular = TIE_BREAK * (1.0 + params["popularity"])[None, :]
         scores: jax.Array = votes * (1.0 + popular) + NO_VOTES * popular
         return scores
 

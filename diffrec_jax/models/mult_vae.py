@@ -70,7 +70,7 @@ class Autoencoder(nn.Module):
     def encode(self, product: jax.Array) -> jax.Array:
         """``[μ, log σ²] [B, 2Z]``, or ``z [B, Z]`` of MultiDAE, from ``x · in_items``."""
         act = ACTIVATIONS[self.activation]
-        h = product + self.in_bias
+        h = product + self.in_bias[None, :]
         for layer in self.encoder:
             h = layer(act(h))
         return h if self.variational else act(h)
@@ -84,7 +84,7 @@ class Autoencoder(nn.Module):
 
     def decode(self, z: jax.Array) -> jax.Array:
         """Logits ``[B, I]``."""
-        return jnp.matmul(self.hidden(z), self.out_items) + self.out_bias
+        return jnp.matmul(self.hidden(z), self.out_items) + self.out_bias[None, :]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,7 @@ class Multinomial(Model):
     def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
         """Logits ``[B, I]`` of each user."""
         p = params["params"]
-        scores: jax.Array = jnp.matmul(self._hidden(params, rows), p["out_items"]) + p["out_bias"]
+        scores: jax.Array = jnp.matmul(self._hidden(params, rows), p["out_items"]) + p["out_bias"][None, :]
         return scores
 
     @property
@@ -173,7 +173,7 @@ class Multinomial(Model):
         Z, kernel = self.dims[0], params["params"]["in_items"]
         product = _directions(rows).product(kernel if len(self.dims) > 1 else kernel[:, :Z])
         if len(self.dims) == 1:  # the first matrix is the last of the encoder: the log-variance is not needed
-            z = product + params["params"]["in_bias"][:Z]
+            z = product + params["params"]["in_bias"][None, :Z]
             z = z if self.variational else ACTIVATIONS[self.activation](z)
         else:
             z = self._apply(params, rows.n_items, product, method="encode")[:, :Z]

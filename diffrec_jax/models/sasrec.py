@@ -133,7 +133,7 @@ class SASRec(Model):
         n = items.shape[1]
         x = params["items"].at[items].get(mode="fill", fill_value=0) * math.sqrt(self.width)
         positions = params["positions"][self.length - n :]
-        x = x + (positions if columns is None else positions[columns])
+        x = x + (positions[None] if columns is None else positions[columns])
         return cast(jax.Array, self.encoder.apply({"params": params["encoder"]}, x, real, segments, key=key))
 
     def loss(
@@ -183,9 +183,9 @@ class SASRec(Model):
         target, negative = (table.at[a].get(mode="clip").astype(jnp.float32) for a in (targets, drawn))
         positive = jnp.sum(f * target, axis=2)
         if original:
-            others = jax.nn.softplus(jnp.sum(f * negative, axis=2)) * is_negative
+            others = jax.nn.softplus(jnp.sum(f * negative, axis=2)) * is_negative.astype(f.dtype)
             return jnp.sum(weights * (jax.nn.softplus(-positive) + others))
-        others = jax.nn.softplus(jnp.einsum("bld,bkd->blk", f, negative)) * is_negative[:, None, :]
+        others = jax.nn.softplus(jnp.einsum("bld,bkd->blk", f, negative)) * is_negative[:, None, :].astype(f.dtype)
         beta = gbce_beta(self.negatives, table.shape[0], self.t)
         return jnp.sum(weights * (beta * jax.nn.softplus(-positive) + jnp.sum(others, axis=2))) / (count + 1)
 

@@ -89,7 +89,7 @@ class Encoder(nn.Module):
         def drop(x: jax.Array) -> jax.Array:
             return x if key is None else drop_bytes(next(keys), x, rate=self.dropout)
 
-        x = drop(x) * real[..., None]
+        x = drop(x) * real[..., None].astype(x.dtype)
         for layers, (up, down), (first, second) in zip(self.attention, self.dense, self.norms):
 
             def feed(x: jax.Array, up: nn.Dense = up, down: nn.Dense = down) -> jax.Array:
@@ -105,7 +105,7 @@ class Encoder(nn.Module):
             else:
                 q = first(x)
                 x = second(q + drop(self._attend(layers, q, x, allowed)))
-                x = (x + feed(x)) * real[..., None]
+                x = (x + feed(x)) * real[..., None].astype(x.dtype)
         return x if self.last_norm is None else self.last_norm(x)
 
     def _attend(self, layers: list[nn.Dense], asking: jax.Array, x: jax.Array, allowed: jax.Array) -> jax.Array:
@@ -125,7 +125,7 @@ def attention_mask(real: jax.Array, *, causal: bool, segments: jax.Array | None 
     """``[B, 1, L, L]`` bool: which positions (third axis) see which (fourth)."""
     allowed = real[:, None, :]
     if causal:
-        allowed = allowed & jnp.tri(real.shape[1], dtype=bool)
+        allowed = allowed & jnp.tri(real.shape[1], dtype=bool)[None]
     if segments is not None:
         allowed = allowed & (segments[:, :, None] == segments[:, None, :])
     return jnp.broadcast_to(allowed, (*real.shape, real.shape[1]))[:, None]

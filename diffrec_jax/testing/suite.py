@@ -172,6 +172,24 @@ class ModelSuite:
         high, low = losses(model, state, rows)
         assert low == pytest.approx(high, rel=0.05)
 
+    def test_ranks_and_precisions_meet_as_written(self) -> None:
+        """Loss and scores are traced where JAX promotes neither shapes nor types by itself."""
+        model, params = self.fitted().model, self.fitted().params
+        now = {"key": jax.random.key(0), "step": jnp.asarray(0), "epoch": jnp.asarray(0)}
+
+        def traced(params: Params, of_trained: Params) -> list[jax.Array]:
+            csr, users = device_csr(self.fitted().train), jnp.arange(8)
+            rows = take_rows(csr, users, recency=model.recency)
+            found = [model.scores(params, rows, key=now["key"], tables=model.prepare(params))]
+            if model.trained is not None:
+                rows = take_rows(csr, users, recency=model.trained.training_recency)
+                found.append(model.trained.loss(of_trained, model.trained.init_memory(), rows, **now)[0])
+            return found
+
+        shapes = None if model.trained is None else model.trained.shapes(Catalogue(n_items=N_ITEMS, n_users=N_USERS))
+        with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+            jax.eval_shape(traced, params, shapes)
+
     def test_a_run_taken_up_again_ends_as_if_it_had_not_stopped_and_is_loaded(self, tmp_path: Path) -> None:
         """Bit for bit, and what is loaded from its folder likewise."""
         one = self.fitted()

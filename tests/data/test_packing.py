@@ -56,7 +56,7 @@ def test_packed_windows_are_encoded_like_windows_of_their_own(case):
     weight = jax.random.normal(jax.random.key(3), (len(lengths), L, 6))
 
     def apart(table):
-        f = encoder.apply(params, table[items] + places, real)
+        f = encoder.apply(params, table[items] + places[None], real)
         return jnp.sum(weight * jnp.where(real[..., None], f, 0.0)), f
 
     def together(table):

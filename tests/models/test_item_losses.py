@@ -23,7 +23,7 @@ def arrays(dtype=np.float32):
 
 
 def dense(vectors, table, bias, targets, weights):
-    logits = vectors @ table.T + (0.0 if bias is None else bias)
+    logits = vectors @ table.T + (0.0 if bias is None else bias[None])
     target = jnp.take_along_axis(logits, jnp.minimum(targets, I - 1)[:, None], axis=1)[:, 0]
     return jnp.sum(weights * (jax.nn.logsumexp(logits, axis=1) - target))
 
@@ -88,13 +88,15 @@ def test_the_correction_makes_any_proposal_unbiased_in_the_limit():
         rng, found = np.random.default_rng(3), []
         for _ in range(400):
             drawn = rng.choice(I, 36, p=q)
-            found.append(np.exp(np.asarray(vectors @ table[drawn].T + bias[drawn]) - log_q[drawn] - np.log(36)).sum(1))
+            found.append(
+                np.exp(np.asarray(vectors @ table[drawn].T + bias[None, drawn]) - log_q[drawn] - np.log(36)).sum(1)
+            )
         return np.mean(found, axis=0)
 
-    full = np.exp(np.asarray(vectors @ table.T + bias)).sum(1)
+    full = np.exp(np.asarray(vectors @ table.T + bias[None])).sum(1)
     np.testing.assert_allclose(mean_sum(np.log(q)), full, rtol=0.15)
     got = sampled_softmax(vectors, table, bias, targets, weights, negatives, jnp.log(q)[negatives])
-    logits = np.asarray(vectors @ table[negatives].T + bias[negatives] - np.log(36 * q)[np.asarray(negatives)])
+    logits = np.asarray(vectors @ table[negatives].T + bias[None, negatives]) - np.log(36 * q)[np.asarray(negatives)]
     logits = np.where(np.asarray(negatives) == np.asarray(targets)[:, None], -np.inf, logits)
     own = np.asarray(jnp.sum(vectors * table[jnp.minimum(targets, I - 1)], 1) + bias[jnp.minimum(targets, I - 1)])
     by_hand = np.log(np.exp(own) + np.exp(logits).sum(1)) - own

@@ -60,17 +60,17 @@ def features_sasrec(params, g, variant):
     """``[B, L, D]``; positions are numbered from 1, and padding, zero at first, is attended to."""
     seq = g["seq"]
     kind = {"original_block": "original", "post_ln": "post", "pre_ln": "pre"}[variant]
-    x = params["items"][seq] * np.sqrt(D) + params["positions"][1:]
+    x = params["items"][seq] * np.sqrt(D) + params["positions"][None, 1:]
     encoder = Encoder(D, 2, 2, D, norm=kind, activation="relu", epsilon=1e-8)
     x = x * jnp.asarray(seq > 0)[..., None]
     return encoder.apply({"params": params["encoder"]}, x, jnp.ones(seq.shape, bool))
 
 
 def features_s3(params, g):
-    mean = params["items"][g["seq"]] + params["positions"]
+    mean = params["items"][g["seq"]] + params["positions"][None]
     mean -= mean.mean(-1, keepdims=True)
     x = mean / jnp.sqrt(jnp.square(mean).mean(-1, keepdims=True) + 1e-12)
-    x = x * params["norm"]["scale"] + params["norm"]["bias"]
+    x = x * params["norm"]["scale"][None, None] + params["norm"]["bias"][None, None]
     encoder = Encoder(D, 2, 2, 4 * D, norm="post", activation="gelu_exact", final_norm=False, epsilon=1e-12)
     return encoder.apply({"params": params["encoder"]}, x, jnp.asarray(g["seq"] > 0))
 
@@ -152,7 +152,7 @@ def test_the_s3_family_equals_the_recorded_one(golden):
 def make(norm="pre", **more):
     encoder = Encoder(8, 2, 2, 12, norm=norm, **more)
     x = jax.random.normal(jax.random.key(0), (3, 9, 8))
-    real = jnp.arange(9) >= jnp.asarray([0, 4, 8])[:, None]
+    real = jnp.arange(9)[None] >= jnp.asarray([0, 4, 8])[:, None]
     params = encoder.init(jax.random.key(1), x, real)
     params = jax.tree.map(lambda a: a + 0.1 * jax.random.normal(jax.random.key(a.size), a.shape), params)
     return encoder, params, x, real
