@@ -182,6 +182,8 @@ def announce(config: Config, split: Split, console: Console) -> None:
     )
     for line in (split.guarantee, *split.notes):
         console.print(f"  {line}", highlight=False)
+    if config.evaluation.eval_history == "train+valid":
+        console.print("  test history: training and validation events; nothing is trained on validation", highlight=False)
     size = config.model.bytes_needed(split.n_items) / 2**20
     if size:
         console.print(f"  memory on the host to fit {config.model_name}: at most {size:,.0f} MiB", highlight=False)
