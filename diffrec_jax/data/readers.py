@@ -229,9 +229,7 @@ def check_memory(needed: int, path: str | Path) -> None:
         )
 
 
-def _read_text(
-    file: TextFile, names: Names, *, optional: tuple[str, ...] = (), notes: tuple[str, ...] = ()
-) -> Events:
+def _read_text(file: TextFile, names: Names, *, optional: tuple[str, ...] = (), notes: tuple[str, ...] = ()) -> Events:
     check_memory(file.path.stat().st_size * (5 if file.path.suffix == ".gz" else 1) * 2, file.path)
     table, found = file.read(list(dict.fromkeys(names.values())))
     return _build(table.column, names, typed=False, optional=optional, notes=(*notes, *found))

@@ -91,7 +91,8 @@ class Config:
         """What ``diffrec_jax.fit`` takes by these names."""
         chosen_by = selection.parse(self.evaluation.select)
         ks = (*self.evaluation.ks, parse_metric(chosen_by[1])[1])
-        return {"options": self.fit, "seed": self.run.seed, "selection": chosen_by, "ks": ks}
+        more = {"ks": ks, "mask_seen": self.evaluation.mask_seen}
+        return {"options": self.fit, "seed": self.run.seed, "selection": chosen_by, **more}
 
     def changed(self, **values: Any) -> "Config":
         """The configuration with other values of some flags."""

@@ -130,6 +130,10 @@ class EvaluationOptions:
         choices=("", *EVAL_HISTORIES),
     )
 
+    mask_seen: bool = option(
+        True, "leave what somebody has out of the ranking that is selected by and shown first; both are recorded"
+    )
+
     def __post_init__(self) -> None:
         check(self)
         selection.parse(self.select)

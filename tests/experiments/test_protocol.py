@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import run
+from experiments import compare, run
 from experiments.settings import guard
 from experiments.settings.config import configure
 
@@ -51,3 +51,27 @@ def test_validation_is_shown_at_test_to_models_of_order_where_the_split_keeps_ti
     assert shown(model="sasrec", dataset="ml-1m_clean") == "train" == shown(model="sasrec", dataset="ml-100k")
     assert shown(model="sasrec", test_data="test.csv", **log) == "train"
     assert shown(model="ease", split="leave_one_out", **log) == "train" == shown(split="leave_one_out", **log)
+
+
+def test_all_rankings_are_recorded_and_printed_by_name_and_one_is_compared_with_its_like(command, pairs, tmp_path):
+    code, said, result = command(f"--data={pairs}", "--split=leave_one_out", "--model=markov", "--k_core=0", "--ks=3,5")
+    assert code == 0 and result["ranking"] == "masked"
+    assert sorted(result["rankings"]) == ["masked, mid-rank", "unmasked", "unmasked, mid-rank"]
+    for name in ("masked", *result["rankings"]):
+        assert any(f"│ {name} " in line for line in said.splitlines())
+    assert "hit@3" in said and "Test history: train+valid. One item is held out of each user" in said
+    report = (tmp_path / "r" / "report.md").read_text()
+    assert "**Rankings of the same scores, standard protocol**" in report
+    (tmp_path / "r").rename(tmp_path / "masked")
+    flags = (
+        f"--data={pairs}",
+        "--split=leave_one_out",
+        "--model=markov",
+        "--k_core=0",
+        "--ks=3,5",
+        "--mask_seen=false",
+    )
+    code, said, open_result = command(*flags)
+    assert code == 0 and open_result["ranking"] == "unmasked" and "few, test, unmasked, official protocol" in said
+    assert open_result["test"] == result["rankings"]["unmasked"] and open_result["rankings"]["masked"] == result["test"]
+    assert guard.guarded(compare.main, ["compare.py", str(tmp_path / "masked"), str(tmp_path / "r")]) == 2
