@@ -50,6 +50,7 @@ class Fitted:
     standing: Standing  # what decides between items where the model does not
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     validation: Evaluator | None = None  # compiled, on the validation data
+    mask_seen: bool = True  # whether what a person has is left out of what chose the epoch, and is evaluated
 
     def __repr__(self) -> str:
         sizes = f"{self.train.n_users:,} users, {self.train.n_items:,} items, {len(self.train.indices):,} interactions"
@@ -98,6 +99,7 @@ def fit(
     observer: Observer | None = None,
     about: Mapping[str, Any] | None = None,
     profile: Profile | None = None,
+    mask_seen: bool = True,
     **changes: Any,
 ) -> Fitted:
     """Fit a model to training interactions, choosing the epoch on validation.
@@ -120,6 +122,7 @@ def fit(
       observer: is told what happens.
       about: what a model card should say of data, split and protocol (JSON values).
       profile: of a few training steps.
+      mask_seen: whether validation leaves out of the ranking what a person has in training.
       changes: single options by name, as in ``fit(model, train, valid, epochs=3)``; see ``FitOptions``.
 
     Returns:
@@ -135,7 +138,7 @@ def fit(
     options = _options(model, options, changes)
     content = ModelFolder(model, vocabulary, train, valid, about)
     nothing = FitResult(None, Progress(), 0, 0)
-    fitted = Fitted(model, None, train, valid, mesh, nothing, vocabulary, standing, about)
+    fitted = Fitted(model, None, train, valid, mesh, nothing, vocabulary, standing, about, mask_seen=mask_seen)
     if model.trained is None:
         return _in_one_go(fitted, content, workdir, progress)
     trainer = Trainer(model.trained, Catalogue(n_items=train.n_items, n_users=train.n_users), mesh, seed, options)
@@ -231,7 +234,9 @@ def _evaluator(trainer: Trainer, fitted: Fitted, ks: Sequence[int]) -> Evaluator
     if valid is None or not valid.n_interactions:
         return None
     data: dict[str, Any] = {"history": train, "seen": train, "truth": valid, "standing": fitted.standing}
-    evaluator = Evaluator(trainer.model, **data, mesh=trainer.mesh, seed=trainer.seed, ks=ks)
+    evaluator = Evaluator(
+        trainer.model, **data, mesh=trainer.mesh, seed=trainer.seed, ks=ks, mask_seen=fitted.mask_seen
+    )
     evaluator.compile(trainer.abstract_state().params)
     return evaluator
 
@@ -272,6 +277,8 @@ def evaluate(
     with_valid: bool = False,
     seed: int = 0,
     ks: Sequence[int] = KS,
+    mask_seen: bool | None = None,
+    others: bool = False,
 ) -> Evaluation:
     """Rank the whole catalogue for every user with held-out items.
 
@@ -289,6 +296,8 @@ def evaluate(
         *after* test in time, so that this leaks the future there.
       seed: of noise at inference.
       ks: list lengths.
+      mask_seen: leave what is seen out of the ranking; None: as ``fit`` was told.
+      others: also judge the other rankings of the same scores (``Evaluation.others``, ``evaluation.rankings``).
 
     Raises:
       ValueError: for held-out ids that are not in the training data, list lengths that are none, or what ``fit`` did
@@ -312,6 +321,8 @@ def evaluate(
         seed=seed,
         ks=ks,
         beyond=True,
+        mask_seen=fitted.mask_seen if mask_seen is None else mask_seen,
+        others=others,
     )
     found = evaluator(fitted.stored)
     if found.masked:

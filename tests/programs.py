@@ -37,7 +37,7 @@ def shared_programs():
     def evaluator_compile(self, params):
         if self._compiled is None:
             shapes = _shapes((params, self._key, self._batches[0], self._data))
-            key = ("evaluate", self.mesh, self.ks, self.beyond, self.n_users, self._catalogue, shapes)
+            key = ("evaluate", self.mesh, self.ks, self.judged, self.beyond, self.n_users, self._catalogue, shapes)
             self._compiled = _kept(key, self.model, lambda: compile_evaluator(self, params))
         return self._compiled
 

@@ -230,6 +230,20 @@ class TextFile:
         raise ValueError(f"{self.path} cannot be read as text divided by {self.delimiter!r}: {problem}") from cause
 
 
+def holds_pairs(path: Path) -> bool:
+    """Whether a ``.txt`` file begins as those of the sequential literature do: two whole numbers with a space between,
+    a user and an item, where others have a header.
+    """
+    if Path(path.name.removesuffix(".gz")).suffix.lower() != ".txt":
+        return False
+    try:
+        with pa.input_stream(str(path), compression="detect") as stream:
+            first = bytes(stream.read(64)).splitlines()
+    except OSError:
+        return False
+    return bool(first) and re.fullmatch(rb"[0-9]+ [0-9]+", first[0].rstrip()) is not None
+
+
 class _Lines:
     """A stream that counts the lines which pass, and looks at their quotes."""
 

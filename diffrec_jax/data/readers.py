@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.dataset
 
 from diffrec_jax.data.columns import encode_ids, encode_ratings, encode_times, times_array
-from diffrec_jax.data.delimited import TEXT_SUFFIXES, TextFile
+from diffrec_jax.data.delimited import TEXT_SUFFIXES, TextFile, holds_pairs
 from diffrec_jax.data.events import Events
 from diffrec_jax.data.naming import Names, listed, resolve
 from diffrec_jax.data.objects import Values, as_column, frame_columns
@@ -102,15 +102,19 @@ def read_csv(
       item: column of item ids.
       time: column of times (unix s/ms/us or ISO 8601), or None: file order stands for time order.
       rating: column of ratings, or None.
-      delimiter: one character; None takes ``,`` for ``.csv`` and a tab for the rest.
+      delimiter: one character; None takes ``,`` for ``.csv`` and a tab for the rest. A ``.txt`` file of two whole
+        numbers on each line, ``user item`` with one space between, needs neither this nor names (``delimited``).
       encoding: of the text; None is UTF-8.
       columns: names for a file that has no header line.
       header: whether the first line names the columns; without, and without ``columns``, they are '0', '1', ….
     """
     path = _existing(path)
+    notes: tuple[str, ...] = ()
+    if delimiter is None and encoding is None and columns is None and header and holds_pairs(path):
+        delimiter, columns, notes = " ", ("user", "item"), ("columns: none named; each line is a user and an item.",)
     file = TextFile.of(path, delimiter=delimiter, encoding=encoding, columns=columns, header=header)
     names = resolve(file.names(), {"user": user, "item": item, "time": time, "rating": rating}, path)
-    return _read_text(file, names)
+    return _read_text(file, names, notes=notes)
 
 
 def read_inter(
@@ -225,10 +229,10 @@ def check_memory(needed: int, path: str | Path) -> None:
         )
 
 
-def _read_text(file: TextFile, names: Names, *, optional: tuple[str, ...] = ()) -> Events:
+def _read_text(file: TextFile, names: Names, *, optional: tuple[str, ...] = (), notes: tuple[str, ...] = ()) -> Events:
     check_memory(file.path.stat().st_size * (5 if file.path.suffix == ".gz" else 1) * 2, file.path)
-    table, notes = file.read(list(dict.fromkeys(names.values())))
-    return _build(table.column, names, typed=False, optional=optional, notes=notes)
+    table, found = file.read(list(dict.fromkeys(names.values())))
+    return _build(table.column, names, typed=False, optional=optional, notes=(*notes, *found))
 
 
 def _build(

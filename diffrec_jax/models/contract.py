@@ -50,6 +50,8 @@ class Scorer(abc.ABC):
       recency: the kernel that weighs the history that is scored; None weighs every interaction 1.
       fit_weighted: whether the rows that are fitted are weighted by it, too.
       forecast: half-life of the futures that are fitted, in interactions; 0 reconstructs rows (``data.forecast``).
+      needs_order: whether what it learns is the order of events: a log without one is refused (``data.ordered``), and
+        repeated items are read as they stand, where others read each item once.
       keeps_params: whether a run keeps the parameters of a model that is fitted in one go, because that takes long;
         they are then a dictionary of arrays. Otherwise they are computed again where they are needed.
     """
@@ -57,6 +59,7 @@ class Scorer(abc.ABC):
     recency: Recency | None = None
     fit_weighted: bool = True
     forecast: float = 0.0
+    needs_order: ClassVar[bool] = False
     keeps_params: ClassVar[bool] = False
 
     # ranking

@@ -13,6 +13,7 @@ Letters: B rows, I items, N non-zero counts.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,8 @@ class Transitions(ClosedForm):
         hint="1 forgets nothing",
         search=Real(0.1, 1.0),
     )
+
+    needs_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check(self)

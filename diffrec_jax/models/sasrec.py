@@ -72,6 +72,7 @@ class SASRec(Model):
     lr: float = option(1e-3, "learning rate of Adam", above=0.0, search=Real(1e-4, 1e-2, log=True))
 
     fit_options: ClassVar[FitOptions] = FitOptions(batch_size=128)
+    needs_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check(self)

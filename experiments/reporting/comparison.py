@@ -15,12 +15,14 @@ import numpy as np
 
 from diffrec_jax.evaluation import BEYOND
 from diffrec_jax.evaluation.metrics import Protocol
+from diffrec_jax.evaluation.rankings import MASKED
 from diffrec_jax.evaluation.significance import Test, compare_systems
 from experiments.reporting import evidence
 from experiments.reporting.sheet import Sheet
 from experiments.reporting.systems import Run, System, shared_list_length
 
-SAME = ("dataset", "split", "noise", "eval_history", "data")
+SAME = ("dataset", "split", "noise", "eval_history", "ranking", "data")
+UNRECORDED = {"ranking": MASKED}  # what results of older versions do not say, because there was nothing else
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +149,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
     first = runs[0]
     for run in runs[1:]:
         for name in SAME:
-            ours, theirs = first.result.get(name), run.result.get(name)
+            ours, theirs = (each.result.get(name, UNRECORDED.get(name)) for each in (first, run))
             if ours != theirs:
                 what = "interactions, by checksum" if name == "data" else name
                 raise ValueError(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from diffrec_jax.evaluation.rankings import UNMASKED
 from diffrec_jax.files import write_atomically
 from experiments.reporting import systems
 from experiments.reporting.published import columns, list_length, published
@@ -70,7 +71,9 @@ def page(runs: Sequence[Run], *, protocol: str = "official", heading: str = "") 
     sections: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         result = run.result
-        key: tuple[str, ...] = (result["dataset"], result.get("split", ""), result.get("eval_history", "train"))
+        history = result.get("eval_history", "train")
+        history += ", unmasked" if result.get("ranking") == UNMASKED else ""
+        key: tuple[str, ...] = (result["dataset"], result.get("split", ""), history)
         key = (*key, heading, "") if heading else (*key, result.get("noise", ""), run.data)
         sections.setdefault(key, []).append(run)
     shown = columns(*(run.result["test"][protocol] for run in runs))

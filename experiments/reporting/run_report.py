@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from diffrec_jax.evaluation import BEYOND
+from diffrec_jax.evaluation import BEYOND, PROTOCOLS
+from diffrec_jax.evaluation.rankings import UNMASKED
 from diffrec_jax.files import write_atomically
-from experiments.reporting import evidence, groups, pictures, segments, systems
+from experiments.reporting import evidence, groups, pictures, rankings, segments, systems
 from experiments.reporting.published import columns, published
 from experiments.reporting.sheet import Sheet
 from experiments.reporting.systems import Run, System, shared_list_length
@@ -120,7 +121,8 @@ def made(run: Run) -> Report:
     alone = System(title, (run,))
     baselines = [System(TITLES.get(b.result["model"], b.result["model"]), (b,)) for b in kept]
     by_user_group = (segments.sheet(result),) if "segments" in result else ()
-    sheets = (_quality(result), *by_user_group, *(_beyond([alone, *baselines]) if "beyond" in result else ()))
+    ranked = [rankings.sheet(result, TITLES, protocol=p) for p in PROTOCOLS] if result.get("rankings") else []
+    sheets = (_quality(result), *ranked, *by_user_group, *(_beyond([alone, *baselines]) if "beyond" in result else ()))
     return Report(
         f"{title} on {result['dataset']}",
         tuple(facts),
@@ -136,7 +138,7 @@ def _quality(result: dict[str, Any]) -> Sheet:
     comparable = (result.get("split"), result.get("noise"), result.get("eval_history")) == ("released", "", "train")
     shown = columns(*(test["official"] for test in (result["test"], *result["baselines"].values())))
     rows = []
-    for protocol in ("official", "standard"):
+    for protocol in PROTOCOLS:
         named = {f"{title}, this run": result["test"][protocol]}
         if paper is not None and comparable and protocol == "official":
             named[f"{title}, published"] = paper
@@ -145,7 +147,8 @@ def _quality(result: dict[str, Any]) -> Sheet:
         for name, metrics in named.items():
             rows.append((name, protocol, *(f"{metrics[c]:.4f}" if c in metrics else "-" for c in shown)))
     note = "official: mean over all users; standard: mean over users with held-out items."
-    return Sheet("Test", ("model", "protocol", *shown), tuple(rows), note=note, n_text=2)
+    title = "Test, unmasked" if result.get("ranking") == UNMASKED else "Test"
+    return Sheet(title, ("model", "protocol", *shown), tuple(rows), note=note, n_text=2)
 
 
 def _beyond(among: Sequence[System]) -> tuple[Sheet, ...]:

@@ -7,7 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from diffrec_jax.evaluation import BEYOND
+from diffrec_jax.evaluation.rankings import UNMASKED
 from diffrec_jax.models.registry import MODELS
+from experiments.reporting import rankings
 from experiments.reporting.published import columns, list_length, published
 
 TITLES = {name: entry.title for name, entry in MODELS.items()}
@@ -17,7 +19,8 @@ def show(result: dict[str, Any], *, protocol: str, console: Console | None = Non
     """Print the result of a run, given as in ``result.json``."""
     model, dataset = result["model"], result["dataset"]
     noise = f" with noise {result['noise']}" if result.get("noise") else ""
-    title = f"{dataset}{noise}, test, {protocol} protocol ({_meaning(protocol)})"
+    unmasked = ", unmasked" if result.get("ranking") == UNMASKED else ""
+    title = f"{dataset}{noise}, test{unmasked}, {protocol} protocol ({_meaning(protocol)})"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("model")
     tested = [result["test"][protocol], *(metrics[protocol] for metrics in result["baselines"].values())]
@@ -36,6 +39,8 @@ def show(result: dict[str, Any], *, protocol: str, console: Console | None = Non
     console = Console(width=110, soft_wrap=True) if console is None else console
     console.print()
     console.print(table)
+    if result.get("rankings"):
+        console.print(rankings.sheet(result, TITLES, protocol=protocol).drawn())
     for sentence in result.get("notes", []):
         console.print(sentence, highlight=False)
     k = list_length(*tested)

@@ -38,9 +38,8 @@ def beside(config: Config, split: Split, fitted: api.Fitted, *, fingerprint: str
                 f"{size:,.0f} GiB."
             )
             continue
-        evaluated = (
-            [list(config.evaluation.ks)] if config.evaluation.ks != KS else []
-        )  # folders of older versions are found again
+        evaluated: list[Any] = [list(config.evaluation.ks)] if config.evaluation.ks != KS else []
+        evaluated += [] if config.evaluation.mask_seen else ["unmasked"]  # folders of older versions are found again
         identity = json.dumps([fingerprint, repr(model), config.evaluation.eval_history, *evaluated])
         folder = (
             epath.Path(config.run.workdir)
@@ -52,8 +51,8 @@ def beside(config: Config, split: Split, fitted: api.Fitted, *, fingerprint: str
         if not (folder / "result.json").is_file():
             began = time.perf_counter()
             mesh = make_mesh(devices=jax.local_devices()) if fitted.mesh.is_multi_process else fitted.mesh
-            baseline = api.fit(model, split.train, split.valid, mesh=mesh)
-            test = api.evaluate(baseline, split.test, with_valid=with_valid, ks=config.evaluation.ks)
+            baseline = api.fit(model, split.train, split.valid, mesh=mesh, mask_seen=config.evaluation.mask_seen)
+            test = api.evaluate(baseline, split.test, with_valid=with_valid, ks=config.evaluation.ks, others=True)
             folder.mkdir(parents=True, exist_ok=True)
             evidence.write(folder, test, split, with_valid=with_valid)
             seconds = {"evaluate": test.seconds, "compile": test.compile_seconds}
@@ -63,6 +62,8 @@ def beside(config: Config, split: Split, fitted: api.Fitted, *, fingerprint: str
                 "model": name,
                 "dataset": split.name,
                 "test": test.means(),
+                "ranking": test.ranking,
+                "rankings": test.other_means(),
                 "beyond": test.beyond,
                 "ties": test.ties,
                 "seconds": {key: round(value, 3) for key, value in seconds.items()},

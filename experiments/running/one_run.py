@@ -182,6 +182,10 @@ def announce(config: Config, split: Split, console: Console) -> None:
     )
     for line in (split.guarantee, *split.notes):
         console.print(f"  {line}", highlight=False)
+    if config.evaluation.eval_history == "train+valid":
+        console.print(
+            "  test history: training and validation events; nothing is trained on validation", highlight=False
+        )
     size = config.model.bytes_needed(split.n_items) / 2**20
     if size:
         console.print(f"  memory on the host to fit {config.model_name}: at most {size:,.0f} MiB", highlight=False)
@@ -204,7 +208,9 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
         valid = api.evaluate(fitted, split.valid, seed=config.run.seed, ks=config.evaluation.ks)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of masked truth, which the notes of the result say, too
-        test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.run.seed, ks=config.evaluation.ks)
+        test = api.evaluate(
+            fitted, split.test, with_valid=with_valid, seed=config.run.seed, ks=config.evaluation.ks, others=True
+        )
     total, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     fingerprint = source.fingerprint(split)
     baselines: dict[str, Any] = {}
@@ -230,9 +236,12 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
         "selected_by": about(config, split)["selected_by"],
         "valid": valid.means() if valid is not None else {},
         "test": test.means(),
+        "ranking": test.ranking,
+        "rankings": test.other_means(),
         "beyond": test.beyond,
         "ties": test.ties,
         "baselines": {name: record["test"] for name, record in baselines.items()},
+        "baseline_rankings": {name: record.get("rankings", {}) for name, record in baselines.items()},
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "epochs_run": outcome.epochs_run,
         "parameters": outcome.parameters,

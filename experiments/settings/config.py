@@ -17,7 +17,7 @@ from diffrec_jax.models.contract import Scorer
 from diffrec_jax.models.linear_path import LinearPath
 from diffrec_jax.models.registry import Entry, find
 from diffrec_jax.options import Needs, options_of, values_of
-from experiments.settings import selection
+from experiments.settings import own_splits, selection
 from experiments.settings.groups import (
     MODEL,
     every_option,
@@ -91,7 +91,8 @@ class Config:
         """What ``diffrec_jax.fit`` takes by these names."""
         chosen_by = selection.parse(self.evaluation.select)
         ks = (*self.evaluation.ks, parse_metric(chosen_by[1])[1])
-        return {"options": self.fit, "seed": self.run.seed, "selection": chosen_by, "ks": ks}
+        more = {"ks": ks, "mask_seen": self.evaluation.mask_seen}
+        return {"options": self.fit, "seed": self.run.seed, "selection": chosen_by, **more}
 
     def changed(self, **values: Any) -> "Config":
         """The configuration with other values of some flags."""
@@ -137,15 +138,19 @@ def configure(**values: Any) -> Config:
             group, option = fields[flag]
             said[group.part][option.name] = tuple(value) if isinstance(value, list) else value
     recency = _recency(entry, said.pop("recency", {}))
-    run = RunOptions(**said["run"])
+    run, data = RunOptions(**said["run"]), DataOptions(**said["data"])
+    evaluation = EvaluationOptions(**said["evaluation"])
+    if not evaluation.eval_history:
+        shown = "train+valid" if entry.model.needs_order and own_splits.keeps_time(data) else "train"
+        evaluation = dataclasses.replace(evaluation, eval_history=shown)
     config = Config(
         model_name=name,
         network=_network(entry, said["network"], recency, run.seed),
-        data=DataOptions(**said["data"]),
+        data=data,
         clusters=ClusterOptions(**said.get("clusters", {})),
         linear=LinearPathOptions(**said.get("linear", {})),
         fit=dataclasses.replace(_usual_training(entry), **said.get("fit", {})),
-        evaluation=EvaluationOptions(**said["evaluation"]),
+        evaluation=evaluation,
         run=run,
         trace=TraceOptions(**said.get("trace", {})),
         machine=MachineOptions(**said["machine"]),

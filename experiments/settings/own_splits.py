@@ -8,6 +8,7 @@ from diffrec_jax.data.splits import Split, leakage_report
 if TYPE_CHECKING:
     from experiments.settings.parts import DataOptions
 
+IN_TIME = ("temporal", "leave_one_out", "global_time")  # splits whose validation part is no later than the test part
 SHARED = ("temporal", "global_time", "random")  # splits that shares mean something to
 
 
@@ -44,6 +45,12 @@ def rule(data: "DataOptions") -> str:
     """The split by its name; empty where the dataset brings its own."""
     implied = "global_time" if data.split_dates else "temporal" if data.split_shares else ""
     return data.split or implied
+
+
+def keeps_time(data: "DataOptions") -> bool:
+    """Whether validation is known to be no later than test: of a log, or a dataset whose split is said."""
+    found = rule(data) or ("temporal" if data.data and not data.test_data else "")
+    return found in IN_TIME
 
 
 def check(data: "DataOptions") -> None:

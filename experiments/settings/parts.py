@@ -123,7 +123,16 @@ class EvaluationOptions:
     )
     ks: tuple[int, ...] = option(KS, "list lengths K that are evaluated and recorded, such as 1,5,20")
     segments: str = option("", "also say metrics by user group: a table with the columns user and group")
-    eval_history: str = option("train", "what the history holds when the test part is ranked", choices=EVAL_HISTORIES)
+    eval_history: str = option(
+        "",
+        "what the history holds when the test part is ranked; unless given, train+valid for a model of order where the "
+        "split of a log keeps time, else train",
+        choices=("", *EVAL_HISTORIES),
+    )
+
+    mask_seen: bool = option(
+        True, "leave what somebody has out of the ranking that is selected by and shown first; both are recorded"
+    )
 
     def __post_init__(self) -> None:
         check(self)

@@ -241,3 +241,22 @@ def test_numpy_datetimes_of_every_unit_are_read(unit, text):
     times = np.array([text, text], f"datetime64[{unit}]")
     log = Interactions.from_arrays([1, 2], [3, 4], times=times)
     assert log.times.tolist() == times.astype("datetime64[us]").astype(np.int64).tolist()
+
+
+def test_a_text_file_of_two_numbers_a_line_is_users_and_items_in_order(tmp_path):
+    path = tmp_path / "beauty.txt"
+    path.write_text("1 12\n1 7\r\n2 7\n1 3\n")
+    log = readers.read_log(path)
+    assert [*zip(log.user_ids[log.users].tolist(), log.item_ids[log.items].tolist())] == [
+        (1, 12),
+        (1, 7),
+        (2, 7),
+        (1, 3),
+    ]
+    assert "columns: none named; each line is a user and an item." in log.notes
+    assert "times: no column named; file order stands for time order." in log.notes
+    with pytest.raises(ValueError, match="has no column 'at' for the time; present are 'user', 'item'"):
+        readers.read_log(path, time="at")
+    path.write_text("1 12 5\n")  # a third number has no known meaning
+    with pytest.raises(ValueError, match="which column is the user"):
+        readers.read_log(path)
