@@ -95,7 +95,7 @@ def test_rankings_are_the_same_on_eight_devices(split, found):
 
 def test_validation_ranks_as_it_was_told(split):
     one = make_mesh(devices=jax.devices()[:1])
-    fitted = api.fit(ELSA(width=8), split.train, split.valid, epochs=1, eval_every=1, ks=KS, mesh=one, mask_seen=False)
+    fitted = api.fit(ELSA(dim=8), split.train, split.valid, epochs=1, eval_every=1, ks=KS, mesh=one, mask_seen=False)
     chosen_by = fitted.result.progress.best_value
     found = api.evaluate(fitted, split.valid)
     assert found.ranking == "unmasked" and chosen_by == pytest.approx(found.mean("official")["recall@20"])
