@@ -20,7 +20,7 @@ from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS, list_lengths, par
 from diffrec_jax.evaluation.standing import Standing
 from diffrec_jax.finite import check_parameters
 from diffrec_jax.fit_options import SELECTION, FitOptions
-from diffrec_jax.held_out import checked_log, is_part, masked, numbered, union, vocabulary_of
+from diffrec_jax.held_out import checked_log, is_part, joined, masked, numbered, read_by, union, vocabulary_of
 from diffrec_jax.mesh import Layout, make_mesh, replicated
 from diffrec_jax.models.contract import Catalogue, Params, Scorer, check_model
 from diffrec_jax.processes import is_writer
@@ -50,6 +50,7 @@ class Fitted:
     standing: Standing  # what decides between items where the model does not
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     validation: Evaluator | None = None  # compiled, on the validation data
+    context: CSR | None = None  # what is shown beside ``train`` when people are ranked, and never trained on
     mask_seen: bool = True  # whether what a person has is left out of what chose the epoch, and is evaluated
 
     def __repr__(self) -> str:
@@ -66,7 +67,8 @@ class Fitted:
     @functools.cached_property
     def recommender(self) -> Recommender:
         """Lists, explanations and vectors of this model; see ``serving.recommender``."""
-        content = ModelFolder(self.model, self.vocabulary, self.train, self.valid, self.about)
+        data = (self.train, self.valid)
+        content = ModelFolder(self.model, self.vocabulary, *data, self.about, context=self.context)
         return Recommender(content, self.params, mesh=self.mesh)
 
     def recommend(
@@ -100,6 +102,7 @@ def fit(
     about: Mapping[str, Any] | None = None,
     profile: Profile | None = None,
     mask_seen: bool = True,
+    context: CSR | Events | None = None,
     **changes: Any,
 ) -> Fitted:
     """Fit a model to training interactions, choosing the epoch on validation.
@@ -123,6 +126,8 @@ def fit(
       about: what a model card should say of data, split and protocol (JSON values).
       profile: of a few training steps.
       mask_seen: whether validation leaves out of the ranking what a person has in training.
+      context: what is shown beside the training interactions when people are ranked, and never trained on: the earlier
+        events of held-out sessions (``Split.context``).
       changes: single options by name, as in ``fit(model, train, valid, epochs=3)``; see ``FitOptions``.
 
     Returns:
@@ -130,15 +135,16 @@ def fit(
     """
     check_model(model)
     vocabulary, about = vocabulary_of(checked_log(train, "train")), dict(about or {})
-    train = numbered(vocabulary, train, "train")
-    valid = None if valid is None else numbered(vocabulary, valid, "valid")
+    train = read_by(model, vocabulary, train, "train")
+    valid = None if valid is None else read_by(model, vocabulary, valid, "valid")
+    context = None if context is None else read_by(model, vocabulary, context, "context")
     mesh = make_mesh() if mesh is None else mesh
     standing = Standing.of(vocabulary.item_ids, train)
     model.check_size(train.n_items)
     options = _options(model, options, changes)
-    content = ModelFolder(model, vocabulary, train, valid, about)
+    content = ModelFolder(model, vocabulary, train, valid, about, context=context)
     nothing = FitResult(None, Progress(), 0, 0)
-    fitted = Fitted(model, None, train, valid, mesh, nothing, vocabulary, standing, about, mask_seen=mask_seen)
+    fitted = Fitted(model, None, train, valid, mesh, nothing, vocabulary, standing, about, None, context, mask_seen)
     if model.trained is None:
         return _in_one_go(fitted, content, workdir, progress)
     trainer = Trainer(model.trained, Catalogue(n_items=train.n_items, n_users=train.n_users), mesh, seed, options)
@@ -233,7 +239,8 @@ def _evaluator(trainer: Trainer, fitted: Fitted, ks: Sequence[int]) -> Evaluator
     train, valid = fitted.train, fitted.valid
     if valid is None or not valid.n_interactions:
         return None
-    data: dict[str, Any] = {"history": train, "seen": train, "truth": valid, "standing": fitted.standing}
+    known = joined(train, fitted.context)
+    data: dict[str, Any] = {"history": known, "seen": known, "truth": valid, "standing": fitted.standing}
     evaluator = Evaluator(
         trainer.model, **data, mesh=trainer.mesh, seed=trainer.seed, ks=ks, mask_seen=fitted.mask_seen
     )
@@ -250,6 +257,7 @@ def _checkpoints(trainer: Trainer, content: ModelFolder, workdir: str | Path) ->
     precision = {"dtype": options.dtype, "mu_dtype": options.mu_dtype}
     identity |= {name: value for name, value in precision.items() if value != "float32"}
     identity |= {"train": checksum(content.train), "valid": checksum(content.valid)}
+    identity |= {} if content.context is None else {"context": checksum(content.context)}
     checkpoints = Checkpoints(epath.Path(workdir) / "checkpoints")
     checkpoints.claim(identity, defaults=defaults)
     if is_writer():
@@ -307,14 +315,14 @@ def evaluate(
         raise ValueError(f"fitted is a {type(fitted).__name__} and must be what fit(model, train, valid) returns")
     ks = list_lengths(ks)
     truth = numbered(fitted.vocabulary, truth, "truth")
-    train, valid = fitted.train, fitted.valid
-    history = train
+    known, valid = joined(fitted.train, fitted.context), fitted.valid
+    history = known
     if with_valid and valid is not None and not is_part(truth, valid):
-        history = merge(train, valid)
+        history = merge(known, valid)
     evaluator = Evaluator(
         fitted.model,
         history=history,
-        seen=masked(train, valid, truth) if seen is None else union(fitted.vocabulary, seen, "seen"),
+        seen=masked(known, valid, truth) if seen is None else union(fitted.vocabulary, seen, "seen"),
         truth=truth,
         standing=fitted.standing,
         mesh=fitted.mesh,

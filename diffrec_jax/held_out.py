@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from diffrec_jax.data.events import CSR, Events, merge, overlap
+from diffrec_jax.models.contract import Scorer
 from diffrec_jax.serving.vocabulary import Vocabulary
 
 Log = CSR | Events
@@ -47,7 +48,18 @@ def numbered(vocabulary: Vocabulary, data: Log, name: str) -> CSR:
         return data
     users = _renumbered(data.users, data.user_ids, vocabulary.user_ids, vocabulary.users, f"users of {name}")
     items = _renumbered(data.items, data.item_ids, vocabulary.item_ids, vocabulary.items, f"items of {name}")
-    return CSR.from_pairs(users, items, n_users=n_users, n_items=n_items, times=data.times)
+    return CSR.from_pairs(users, items, n_users=n_users, n_items=n_items, times=data.times, repeats=data.repeats)
+
+
+def read_by(model: Scorer, vocabulary: Vocabulary, data: Log, name: str) -> CSR:
+    """The rows of a log as a model reads them: repeated items, where they are kept, only if it reads their order."""
+    rows = numbered(vocabulary, data, name)
+    return rows if model.needs_order else rows.once()
+
+
+def joined(*parts: CSR | None) -> CSR:
+    """The rows of several logs together, those that are None aside."""
+    return functools.reduce(merge, (part for part in parts if part is not None))
 
 
 def _renumbered(

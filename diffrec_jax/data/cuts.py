@@ -32,7 +32,7 @@ def cut_moments(cuts: Sequence[object]) -> list[int]:
     return moments
 
 
-def parts_at(times: np.ndarray, moments: Sequence[int]) -> tuple[np.ndarray, str]:
+def parts_at(times: np.ndarray, moments: Sequence[int], what: str = "events") -> tuple[np.ndarray, str]:
     """Which of train, valid and test (0, 1, 2) each event falls in, int8 [N], and a sentence; at a cut: the later part.
 
     Raises:
@@ -44,7 +44,7 @@ def parts_at(times: np.ndarray, moments: Sequence[int]) -> tuple[np.ndarray, str
     asked = (0, 2) if len(moments) == 1 else (0, 1, 2)
     if len(times) and not sizes[list(asked)].all():
         raise ValueError(
-            f"split 'global_time' at {said} UTC leaves {sizes[0]:,} events to train, {sizes[1]:,} to valid and "
+            f"split 'global_time' at {said} UTC leaves {sizes[0]:,} {what} to train, {sizes[1]:,} to valid and "
             f"{sizes[2]:,} to test: cut within the log, from {describe_time(times.min())} to "
             f"{describe_time(times.max())} UTC"
         )

@@ -46,13 +46,14 @@ class FilterReport:
 class CSR:
     """Events grouped by user; a user's events in time order, equal times by item (file order where there are no times).
 
-    An item appears at most once in a row: the first of repeated events is kept.
+    An item appears at most once in a row, the first of repeated events, unless the rows are said to keep repeats.
     """
 
     indptr: np.ndarray  # int32 [U + 1]
     indices: np.ndarray  # int32 [N]
     n_items: int
     times: np.ndarray | None = None  # int64 [N], microseconds, aligned with ``indices``
+    repeats: bool = False  # whether a row may hold an item several times
 
     @property
     def n_users(self) -> int:
@@ -81,6 +82,7 @@ class CSR:
         n_users: int,
         n_items: int,
         times: np.ndarray | None = None,
+        repeats: bool = False,
     ) -> CSR:
         """Group events by user, each user's in time order and equal times by item (without times: in file order).
 
@@ -99,13 +101,20 @@ class CSR:
         if order is not None:
             users, items = users[order], items[order]
             times = None if times is None else times[order]
-        keep = first_occurrences(users, items, n_items)
+        keep = None if repeats else first_occurrences(users, items, n_items)
         if keep is not None:
             users, items = users[keep], items[keep]
             times = None if times is None else times[keep]
         indptr = np.zeros(n_users + 1, np.int32)
         np.cumsum(np.bincount(users, minlength=n_users), out=indptr[1:])
-        return cls(indptr, items, n_items, None if times is None else np.asarray(times, np.int64))
+        return cls(indptr, items, n_items, None if times is None else np.asarray(times, np.int64), repeats)
+
+    def once(self) -> CSR:
+        """The same rows with each item once, the first."""
+        if not self.repeats:
+            return self
+        n_users, n_items = self.n_users, self.n_items
+        return CSR.from_pairs(self.users(), self.indices, n_users=n_users, n_items=n_items, times=self.times)
 
 
 def checksum(rows: CSR | None) -> str:
@@ -125,7 +134,8 @@ def overlap(a: CSR, b: CSR) -> int:
 
 
 def merge(a: CSR, b: CSR) -> CSR:
-    """Per user ``a``'s events, then ``b``'s, in time order (stable) if both know times; repeated items once, the first.
+    """Per user ``a``'s events, then ``b``'s, in time order (stable) if both know times; repeated items once, the first,
+    unless one of the two keeps repeats.
 
     Used to fold validation into a test history.
 
@@ -144,6 +154,7 @@ def merge(a: CSR, b: CSR) -> CSR:
         n_users=a.n_users,
         n_items=a.n_items,
         times=times,
+        repeats=a.repeats or b.repeats,
     )
 
 
@@ -167,6 +178,7 @@ class Events:
     item_titles: np.ndarray | None = None  # [I] str
     provenance: tuple[FilterReport, ...] = ()
     notes: tuple[str, ...] = ()
+    repeats: bool = False  # whether rows keep repeated pairs, see ``preprocess.keep_repeats``
     distinct: bool = False  # known to hold every (user, item) pair at most once
     in_order: tuple[np.ndarray, ...] = ()  # vocabularies known to ascend: a log made from another need not look again
 
@@ -217,8 +229,9 @@ class Events:
         return len(self.item_ids)
 
     def csr(self) -> CSR:
-        """The events grouped by user, each user's in time order, repeated items once."""
-        return CSR.from_pairs(self.users, self.items, n_users=self.n_users, n_items=self.n_items, times=self.times)
+        """The events grouped by user, each user's in time order, repeated items once unless they are kept."""
+        sizes = {"n_users": self.n_users, "n_items": self.n_items}
+        return CSR.from_pairs(self.users, self.items, **sizes, times=self.times, repeats=self.repeats)
 
     def select(self: EventsT, rows: np.ndarray) -> EventsT:
         """The events at ``rows`` (mask or indices), in that order; the vocabularies stay as they are."""

@@ -95,6 +95,10 @@ class Interactions(Events):
         """Keep the first or last event of every (user, item) pair."""
         return preprocess.deduplicate(self, keep)
 
+    def keep_repeats(self) -> Interactions:
+        """Let rows hold an item as often as somebody met it; see ``preprocess.keep_repeats``."""
+        return preprocess.keep_repeats(self)
+
     def k_core(self, k: int) -> Interactions:
         """Drop users and items with fewer than ``k`` events until none is left."""
         return preprocess.k_core(self, k)

@@ -37,9 +37,17 @@ def deduplicate(data: EventsT, keep: str = "first") -> EventsT:
     return replace(keep_events(data, mask, f"deduplicate({keep})"), distinct=True)
 
 
+def keep_repeats(data: EventsT) -> EventsT:
+    """The log whose rows hold an item as often as somebody met it, in splits, too.
+
+    For models that read the order of events; others read each item once, the first (``Scorer.needs_order``).
+    """
+    return replace(data, repeats=True)
+
+
 def without_repeats(data: EventsT) -> EventsT:
-    """The log as rows hold it: ``deduplicate()`` where a pair is repeated, else the log itself."""
-    if data.distinct:
+    """The log as rows hold it: ``deduplicate()`` where a pair is repeated, unless repeats are kept."""
+    if data.distinct or data.repeats:
         return data
     return replace(data, distinct=True) if _once(data) is None else deduplicate(data)
 
@@ -49,8 +57,9 @@ def _once(data: Events, keep: str = "first") -> np.ndarray | None:
     return first_occurrences(data.users, data.items, data.n_items, data.times, data.ratings, keep=keep)
 
 
-def k_core(data: EventsT, k: int) -> EventsT:
-    """Drop users and items with fewer than ``k`` partners, again and again, until every one left has at least ``k``.
+def k_core(data: EventsT, k: int, *, of_users: int | None = None) -> EventsT:
+    """Drop users and items with fewer than ``k`` partners, again and again, until every one left has at least ``k``,
+    users ``of_users`` where that is given.
 
     A repeated pair counts once, as rows hold it once: preparing in Python and on the command line is the same.
     """
@@ -60,14 +69,14 @@ def k_core(data: EventsT, k: int) -> EventsT:
     users, items = (data.users, data.items) if once is None else (data.users[once], data.items[once])
     cut = False
     while True:
-        user_stays = np.bincount(users, minlength=data.n_users) >= k
+        user_stays = np.bincount(users, minlength=data.n_users) >= (k if of_users is None else of_users)
         item_stays = np.bincount(items, minlength=data.n_items) >= k
         alive = user_stays[users] & item_stays[items]
         if alive.all():
             break
         users, items, cut = users[alive], items[alive], True
     mask = user_stays[data.users] & item_stays[data.items] if cut else np.ones(len(data), bool)
-    return keep_events(data, mask, f"k_core({k})")
+    return keep_events(data, mask, f"k_core({k})" if of_users is None else f"k_core({k}, of_users={of_users})")
 
 
 def min_history(data: EventsT, n: int) -> EventsT:
@@ -86,6 +95,7 @@ def prepare(
     duplicates: str | None = "first",
     core: int = 0,
     history: int = 0,
+    core_of_users: int | None = None,
 ) -> EventsT:
     """The usual chain in its usual order: rating threshold and duplicates, k-core, minimum history.
 
@@ -97,6 +107,7 @@ def prepare(
       rating: keep events rated at least this; None keeps all.
       duplicates: 'first' or 'last' event of a pair; None keeps repeats (rows still hold an item once).
       core: k of the k-core; 0 or 1 for none.
+      core_of_users: what the k-core asks of users instead.
       history: minimum events per user after everything else; 0 or 1 for none.
     """
     steps: list[Callable[[EventsT], EventsT]] = []
@@ -105,7 +116,7 @@ def prepare(
     if duplicates is not None:
         steps.insert(0 if duplicates == "last" else len(steps), lambda d: deduplicate(d, duplicates))
     if core > 1:
-        steps.append(lambda d: k_core(d, core))
+        steps.append(lambda d: k_core(d, core, of_users=core_of_users))
     if history > 1:
         steps.append(lambda d: min_history(d, history))
     for step in steps:

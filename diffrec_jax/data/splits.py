@@ -1,14 +1,15 @@
 """Splits: which events a model trains on, is chosen by, and is judged by; what each cut promises, and a check of it.
 
-Every function takes one prepared log and returns a ``Split`` of three logs over one vocabulary. A (user, item) pair
-counts once: where the log repeats pairs, the first event of each is split and the split says so. Nothing else is lost,
-repeated or invented. Times decide the order within a user, the item breaks ties; without times file order stands in.
+Every function takes one prepared log and returns a ``Split`` of three logs over one vocabulary. Of a repeated (user,
+item) pair the first event is split, and the split says so, unless the log keeps repeats. Nothing else is lost, repeated
+or invented. Times decide the order within a user, the item breaks ties; without times file order stands in.
 
 | rule | cut | promise |
 |---|---|---|
 | ``temporal`` | per user, by share of their events | train <= valid <= test in time for every user |
 | ``leave_one_out`` | per user, the last and the one before | the same |
 | ``global_time`` | two moments for everybody, by share or given | no training event later than any test event |
+| ``sessions`` | whole sessions, by their ends (``sessions.by_session``) | the same |
 | ``random`` | per user, seeded | none in time |
 | ``diffrec`` | the authors' recipe for ML-1M, in the released order | their sizes; **valid is later than test** |
 | ``released``, ``as_given`` | as the files say | none |
@@ -40,6 +41,7 @@ class Split:
     rule: str  # 'temporal', 'leave_one_out', 'global_time', 'random', 'diffrec', 'released', 'as_given'
     guarantee: str  # one sentence
     notes: tuple[str, ...] = ()  # what a person should read: source, filters, warnings, the leakage check
+    context: Events | None = None  # shown when valid and test are ranked, never trained on: of ``by_session``
 
     def __iter__(self) -> Iterator[Events]:
         return iter((self.train, self.valid, self.test))
@@ -129,7 +131,7 @@ def global_time(
       ValueError: without times, or where ties, or cuts outside of the log, leave train or test empty (with two cuts,
         valid).
     """
-    shares = _shares((train, valid, test))
+    shares = share_values((train, valid, test))
     if data.times is None:
         raise ValueError("split 'global_time' needs times and this log has none; name the time column")
     data = without_repeats(data)
@@ -253,7 +255,8 @@ def as_given(train: Events, valid: Events | None, test: Events, *, name: str = "
 # The cuts themselves -------------------------------------------------------------------------------------------------
 
 
-def _shares(shares: Sequence[float]) -> tuple[float, float, float]:
+def share_values(shares: Sequence[float]) -> tuple[float, float, float]:
+    """Shares of train, valid and test, which must add up to 1."""
     train, valid, test = map(float, shares)
     if min(train, valid, test) < 0 or train <= 0 or test <= 0 or abs(train + valid + test - 1) > 1e-6:
         raise ValueError(
@@ -265,7 +268,7 @@ def _shares(shares: Sequence[float]) -> tuple[float, float, float]:
 
 def _share_bounds(data: Events, shares: Sequence[float]) -> np.ndarray:
     """Per user the first position of valid and of test, int64 [2, U]."""
-    train, valid, _ = _shares(shares)
+    train, valid, _ = share_values(shares)
     n = np.bincount(data.users, minlength=data.n_users)
     cuts = np.floor(np.outer([train, train + valid], n) + 0.5 + 1e-9).astype(np.int64)
     cuts = np.maximum(cuts, 1)  # a user with test events has at least one to learn from
@@ -306,9 +309,7 @@ def _per_user(
 
 def _short_users(data: Events) -> tuple[str, ...]:
     few = int((np.bincount(data.users, minlength=data.n_users) < 3).sum())
-    if not few:
-        return ()
-    return (f"{few:,} of {data.n_users:,} users have fewer than 3 events; all of theirs are in train.",)
+    return (f"{few:,} of {data.n_users:,} users have fewer than 3 events; all of theirs are in train.",) if few else ()
 
 
 def _assemble(
@@ -327,10 +328,9 @@ def _assemble(
     logs = [data.select(np.flatnonzero(part == which) if order is None else order[part == which]) for which in range(3)]
     split = Split(name, logs[0], logs[1], logs[2], rule=rule, guarantee=guarantee)
     empty = [what for what, log in zip(("train", "valid", "test"), split) if not len(log)]
-    if "train" in empty or "test" in empty:
-        raise ValueError(
-            f"split {rule!r} leaves {' and '.join(empty)} empty ({data}); users need at least three events"
-        )
+    if {"train", "test"} & {*empty}:
+        said = f"split {rule!r} leaves {' and '.join(empty)} empty ({data})"
+        raise ValueError(f"{said}; users need at least three events")
     notes = (*data.notes, *map(str, data.provenance), *extra)
     return replace(split, notes=(*notes, str(leakage_report(split))))
 

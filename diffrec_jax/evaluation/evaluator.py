@@ -115,6 +115,7 @@ class Evaluator:
           others: also judge the other rankings of the same scores (``rankings``): with or without ``seen``, and where
             no user has more than one held-out item, with ties shared.
         """
+        seen, truth = seen.once(), truth.once()  # as sets
         self.model, self.mesh = model, mesh
         self.ks = tuple(sorted(ks))
         self.beyond = beyond

@@ -32,7 +32,7 @@ class Standing(struct.PyTreeNode):
     @classmethod
     def of(cls, item_ids: np.ndarray, train: CSR) -> "Standing":
         """From raw ids ``[I]``, in the order of the item numbers, and the training interactions."""
-        users = np.bincount(train.indices, minlength=train.n_items).astype(np.int32)
+        users = np.bincount(train.once().indices, minlength=train.n_items).astype(np.int32)
         place = np.empty(train.n_items, np.int32)
         place[np.lexsort((tie_keys(item_ids), users == 0))] = np.arange(train.n_items, dtype=np.int32)
         share = (users / max(train.n_users, 1)).astype(np.float32)

@@ -122,6 +122,8 @@ def of_lists(
     vocabulary: Vocabulary,
     lists: object,
     times: object = None,
+    *,
+    repeats: bool = False,
 ) -> tuple[Histories, list[object]]:
     """Histories from raw item ids: unknown items are left out, the first of a repeated item is kept.
 
@@ -129,6 +131,7 @@ def of_lists(
       vocabulary: of the model.
       lists: raw item ids of each person, in any form that ``asked_ids.lists`` reads; without ``times``, oldest first.
       times: of each item, in any form that ``data.columns.encode_times`` reads; decides the order.
+      repeats: keep all of a repeated item.
 
     Returns:
       The histories and the ids that are no item of the model.
@@ -144,7 +147,7 @@ def of_lists(
         micros = _micros(lists, times)
         order = np.lexsort((items, micros, row))  # of one moment by item, as rows are
         items, row, micros = items[order], row[order], micros[order]
-    first = np.zeros(len(items), bool)
+    first = np.full(len(items), repeats)
     first[np.unique(row * np.int64(vocabulary.n_items + 1) + items, return_index=True)[1]] = True
     keep = first & (items >= 0)
     items, row = items[keep], row[keep]

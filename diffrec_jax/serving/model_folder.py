@@ -7,6 +7,7 @@
     items.parquet        id, title (where known), one column for each hyper-parameter that has an entry per item
     train.parquet        user, item (numbers, grouped by user, oldest first), time (unix µs, where known)
     valid.parquet        likewise, where there was validation data
+    context.parquet      likewise, where more was shown than trained on
     parameters.npz       of a model that is fitted in one go, but not in a moment (LightGCN)
     weights.safetensors  in an exported folder; a run's weights are in its checkpoints
 
@@ -29,7 +30,7 @@ from etils import epath
 
 from diffrec_jax import files
 from diffrec_jax._version import __version__
-from diffrec_jax.data.events import CSR
+from diffrec_jax.data.events import CSR, merge
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.models.contract import Scorer
 from diffrec_jax.models.registry import HOMES, load_class
@@ -50,6 +51,12 @@ class ModelFolder:
     valid: CSR | None
     about: Mapping[str, Any]  # what a model card says of data, split and protocol; JSON values
     params: Mapping[str, Any] | None = None  # arrays, of a model whose ``keeps_params`` says so
+    context: CSR | None = None  # what was shown beside ``train`` when people were ranked, and never trained on
+
+    @property
+    def known(self) -> CSR:
+        """The histories that people were ranked from."""
+        return self.train if self.context is None else merge(self.train, self.context)
 
     def write(self, folder: str | Path) -> None:
         """Write everything to a temporary folder and rename it, over an earlier one if need be.
@@ -66,11 +73,12 @@ class ModelFolder:
             "n_users": self.vocabulary.n_users,
             "n_items": self.vocabulary.n_items,
             "about": dict(self.about),
+            **({"repeats": True} if self.train.repeats else {}),
         }
         text = json.dumps(document, indent=2, default=_refuse) + "\n"
         with files.new_folder(folder) as temporary:
             self.vocabulary.write(temporary, item_columns=per_item)
-            for name, csr in (("train", self.train), ("valid", self.valid)):
+            for name, csr in (("train", self.train), ("valid", self.valid), ("context", self.context)):
                 if csr is not None:
                     _write_csr(csr, temporary / f"{name}.parquet")
             if self.params is not None:
@@ -98,8 +106,9 @@ class ModelFolder:
                     f"{folder} is of format {found} and this version reads up to {FORMAT}: install a later diffrec_jax"
                 )
             vocabulary, per_item = Vocabulary.read(root)
-            sizes = (vocabulary.n_users, vocabulary.n_items)
-            train, valid = (_read_csr(root / f"{name}.parquet", *sizes) for name in ("train", "valid"))
+            sizes = (vocabulary.n_users, vocabulary.n_items, document.get("repeats", False))
+            parts = (_read_csr(root / f"{name}.parquet", *sizes) for name in ("train", "valid", "context"))
+            train, valid, context = parts
             params = _read_params(root / "parameters.npz")
         except (KeyError, json.JSONDecodeError, pa.ArrowInvalid, FileNotFoundError, zipfile.BadZipFile) as error:
             raise ValueError(f"{folder} is damaged ({error}): export or train the model again") from None
@@ -108,7 +117,7 @@ class ModelFolder:
         if model is None or isinstance(model, type):
             own = {} if model is None else {model.__name__: model}
             model = _decode(kind, document["model"]["hyper_parameters"], per_item, own)
-        return cls(model, vocabulary, train, valid, about, params)
+        return cls(model, vocabulary, train, valid, about, params, context)
 
 
 def hyper_parameters(content: ModelFolder) -> dict[str, object]:
@@ -204,7 +213,7 @@ def _write_csr(csr: CSR, path: Path) -> None:
     pq.write_table(pa.table(columns), path)
 
 
-def _read_csr(path: epath.Path, n_users: int, n_items: int) -> CSR | None:
+def _read_csr(path: epath.Path, n_users: int, n_items: int, repeats: bool) -> CSR | None:
     if not path.is_file():
         return None
     table = read_table(path)
@@ -214,4 +223,4 @@ def _read_csr(path: epath.Path, n_users: int, n_items: int) -> CSR | None:
     if len(indptr) != n_users + 1 or (len(items) and (items.min() < 0 or items.max() >= n_items)):
         raise ValueError(f"{path} does not fit the vocabularies beside it: export or train the model again")
     times = table["time"].to_numpy() if "time" in table.column_names else None
-    return CSR(indptr, items, n_items, times)
+    return CSR(indptr, items, n_items, times, repeats)

@@ -55,9 +55,9 @@ class Recommender:
         if history not in HISTORIES:
             raise ValueError(f"history={history!r} is unknown: choose one of {', '.join(HISTORIES)}")
         self.content, self.history = content, history
-        seen = content.train if content.valid is None else merge(content.train, content.valid)
+        seen = content.known if content.valid is None else merge(content.known, content.valid)
         self._seen = histories_lib.of_csr(seen)
-        self._history = histories_lib.of_csr(content.train) if history == "train" else self._seen
+        self._history = histories_lib.of_csr(content.known) if history == "train" else self._seen
         standing = Standing.of(content.vocabulary.item_ids, content.train)
         self.ranker = Ranker(content.model, params, standing, mesh=mesh, seed=seed)
 
@@ -253,7 +253,8 @@ class Recommender:
             raise ValueError("give either users=[…] or histories=[[…], …]")
         if users is None:
             assert histories is not None
-            found, unknown = histories_lib.of_lists(self.vocabulary, histories, times)
+            repeats = self.content.train.repeats
+            found, unknown = histories_lib.of_lists(self.vocabulary, histories, times, repeats=repeats)
             return Asked(found, found, np.arange(len(found)), unknown_items=tuple(unknown), n_asked=len(found))
         if times is not None:
             raise ValueError("history_times belong to histories=: the times of known users are known")

@@ -17,6 +17,7 @@ from diffrec_jax import files
 from diffrec_jax.data.events import merge
 from diffrec_jax.data.splits import Split
 from diffrec_jax.evaluation import Evaluation
+from diffrec_jax.held_out import joined
 from diffrec_jax.serving.vocabulary import id_array
 
 PER_USER, PER_ITEM = "per_user.parquet", "per_item.parquet"
@@ -24,9 +25,9 @@ PER_USER, PER_ITEM = "per_user.parquet", "per_item.parquet"
 
 def write(folder: Any, evaluation: Evaluation, split: Split, *, with_valid: bool = False) -> None:
     """Leave both files in ``folder``."""
-    history = split.train.csr()
+    history = joined(split.train.csr(), None if split.context is None else split.context.csr())
     lengths = (merge(history, split.valid.csr()) if with_valid else history).lengths()[evaluation.users]
-    held_out = np.bincount(split.test.csr().users(), minlength=split.n_users)[evaluation.users]
+    held_out = np.bincount(split.test.csr().once().users(), minlength=split.n_users)[evaluation.users]
     users = {"user": id_array(split.user_ids[evaluation.users]), "history": pa.array(lengths.astype(np.int32))}
     users |= {"held_out": pa.array(held_out.astype(np.int32))}
     users |= {name: pa.array(values.astype(np.float32)) for name, values in evaluation.per_user.items()}

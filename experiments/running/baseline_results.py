@@ -51,7 +51,14 @@ def beside(config: Config, split: Split, fitted: api.Fitted, *, fingerprint: str
         if not (folder / "result.json").is_file():
             began = time.perf_counter()
             mesh = make_mesh(devices=jax.local_devices()) if fitted.mesh.is_multi_process else fitted.mesh
-            baseline = api.fit(model, split.train, split.valid, mesh=mesh, mask_seen=config.evaluation.mask_seen)
+            baseline = api.fit(
+                model,
+                split.train,
+                split.valid,
+                context=split.context,
+                mesh=mesh,
+                mask_seen=config.evaluation.mask_seen,
+            )
             test = api.evaluate(baseline, split.test, with_valid=with_valid, ks=config.evaluation.ks, others=True)
             folder.mkdir(parents=True, exist_ok=True)
             evidence.write(folder, test, split, with_valid=with_valid)

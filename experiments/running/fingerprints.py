@@ -23,7 +23,7 @@ def fingerprint(split: Split) -> str:
     digest = hashlib.sha256()
     for ids in (split.user_ids, split.item_ids):
         digest.update(("\n".join(map(str, ids.tolist())) + "\n\n").encode())
-    for part in split:
+    for part in (*split, *(() if split.context is None else (split.context,))):
         digest.update(_events(part))
     return SCHEME + digest.hexdigest()[:16]
 

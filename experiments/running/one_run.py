@@ -110,6 +110,7 @@ def train(
                 observer=observer,
                 about=about(config, split),
                 profile=profile,
+                context=split.context,
             )
     except InterruptedRunError as stop:
         named = [f"--model={config.model_name}"] if ":" in config.model_name else []  # a file is not trusted to say it
@@ -182,6 +183,8 @@ def announce(config: Config, split: Split, console: Console) -> None:
     )
     for line in (split.guarantee, *split.notes):
         console.print(f"  {line}", highlight=False)
+    if config.data.repeats == "keep" and not config.model.needs_order:
+        console.print(f"  {config.model_name} reads each item of a history once: repeated ones count as the first")
     if config.evaluation.eval_history == "train+valid":
         console.print(
             "  test history: training and validation events; nothing is trained on validation", highlight=False

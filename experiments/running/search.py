@@ -151,6 +151,9 @@ def _texts(values: Choice) -> dict[str, Any]:
     return {str(value): value for value in values.of}
 
 
+USED_TO_BE = {"eval_history": "train"}  # defaults of versions in which they did not depend on the model
+
+
 def unlike(recorded: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     """In what two searches differ; an option that one of them did not record, as versions differ, had its default."""
 
@@ -162,6 +165,6 @@ def unlike(recorded: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
             return bool(there == here)
         said = there if name in recorded else here
         usual = [list(value) if isinstance(value, tuple) else value for value in defaults_of(name)]
-        return said is None or said in usual
+        return said is None or said in [*usual, USED_TO_BE.get(name)]
 
     return [name for name in {**recorded, **ours} if not same(name)]

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
-from diffrec_jax.data import catalog, noise, preprocess, readers, released, splits
+from diffrec_jax.data import catalog, noise, preprocess, readers, released, sessions, splits
 from diffrec_jax.data.events import Events
 from diffrec_jax.data.splits import Split
 from experiments.running import fingerprints
@@ -89,16 +89,22 @@ def _log(config: Config) -> Split:
 
 def _read(config: Config, path: str) -> Events:
     """One log, with the columns that the flags name."""
-    return readers.read_log(
-        path,
-        user=config.data.user_col or None,
-        item=config.data.item_col or None,
-        time=config.data.time_col or None,
-        rating=config.data.rating_col or None,
-        delimiter=config.data.delimiter or None,
-        encoding=_encoding(config, path),
-        header=config.data.header,
-    )
+    data = config.data
+    try:
+        return readers.read_log(
+            path,
+            user=data.session_col or data.user_col or None,
+            item=data.item_col or None,
+            time=data.time_col or None,
+            rating=data.rating_col or None,
+            delimiter=data.delimiter or None,
+            encoding=_encoding(config, path),
+            header=data.header,
+        )
+    except ValueError as error:
+        if not data.session_col:
+            raise
+        raise ValueError(str(error).replace("for the user;", "for the session;")) from error  # which stands there
 
 
 def _three_files(config: Config) -> Split:
@@ -112,7 +118,7 @@ def _three_files(config: Config) -> Split:
         try:
             raw = _read(config, path)
             raw = _titled(config, raw) if path == config.data.data else readers.with_titles(raw, _titles(config))
-            part = preprocess.prepare(raw, rating=config.data.min_rating, duplicates=config.data.duplicates)
+            part = _prepared(config, raw, rating=config.data.min_rating)
         except ValueError as error:
             raise ValueError(str(error) if path in str(error) else f"{path}: {error}") from error
         notes += [f"{path}: {step}" for step in part.provenance if step.rows_after < step.rows_before]
@@ -162,20 +168,33 @@ def _noisy(config: Config, split: Split, raw: Events | None, threshold: float) -
     return noise.apply(config.data.noise, split, ratings=ratings, threshold=threshold, seed=config.data.data_seed)
 
 
+def _prepared(config: Config, raw: Events, *, rating: float | None, core: int = 0, history: int = 0) -> Events:
+    """The log after its filters, repeated pairs dropped or kept; sessions, which are short, need two events."""
+    keep = config.data.repeats == "keep"
+    data = preprocess.prepare(
+        raw,
+        rating=rating,
+        duplicates=None if keep else config.data.duplicates,
+        core=core,
+        core_of_users=2 if config.data.session_col else None,
+        history=history,
+    )
+    return preprocess.keep_repeats(data) if keep else data
+
+
 def _split(config: Config, raw: Events, *, rating: float | None, core: int) -> Split:
     if config.data.split == "diffrec":  # brings its own filters
         threshold = 4.0 if rating is None else rating
         return splits.diffrec(raw, rating=None if raw.ratings is None else threshold)
-    data = preprocess.prepare(
-        raw, rating=rating, duplicates=config.data.duplicates, core=core, history=config.data.min_history
-    )
+    data = _prepared(config, raw, rating=rating, core=core, history=config.data.min_history)
     rule = own_splits.rule(config.data)
     if rule == "leave_one_out":
         return splits.leave_one_out(data)
+    in_time = sessions.by_session if rule == "sessions" else splits.global_time
     if config.data.split_dates:
-        return splits.global_time(data, cuts=own_splits.dates(config.data.split_dates))
+        return in_time(data, cuts=own_splits.dates(config.data.split_dates))
     train, valid, test = own_splits.shares(config.data.split_shares or "70,10,20")
     if rule == "random":
         return splits.random(data, train=train, valid=valid, test=test, seed=config.data.data_seed)
-    cut = splits.global_time if rule == "global_time" else splits.temporal
+    cut = splits.temporal if rule in ("", "temporal") else in_time
     return cut(data, train=train, valid=valid, test=test)

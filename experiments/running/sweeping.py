@@ -175,13 +175,15 @@ def measured(config: Config, split: Split, trial: Any, deadline: float) -> float
     model = item_clusters.with_clusters(config, split, Console(quiet=True))
     mesh = parse_mesh(config.machine.mesh)
     if not config.entry.is_trained:
-        fitted = api.fit(model, split.train, split.valid, mesh=mesh)
+        shown: dict[str, Any] = {"context": split.context, "mask_seen": config.evaluation.mask_seen}
+        fitted = api.fit(model, split.train, split.valid, mesh=mesh, **shown)
         protocol, metric = selection.parse(config.evaluation.select)
         ks = (parse_metric(metric)[1],)
         return api.evaluate(fitted, split.valid, seed=config.run.seed, ks=ks).mean(protocol)[metric]
     observer = TrialObserver(trial, deadline)
     try:
-        api.fit(model, split.train, split.valid, mesh=mesh, **config.fit_arguments, observer=observer)
+        data: dict[str, Any] = {"mesh": mesh, "context": split.context}
+        api.fit(model, split.train, split.valid, **data, **config.fit_arguments, observer=observer)
     except InterruptedRunError:  # the time is over: what was reached counts
         if observer.best is None:
             raise Pruned from None

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from experiments.settings.parts import DataOptions
 
 IN_TIME = ("temporal", "leave_one_out", "global_time")  # splits whose validation part is no later than the test part
-SHARED = ("temporal", "global_time", "random")  # splits that shares mean something to
+SHARED = ("temporal", "global_time", "sessions", "random")  # splits that shares mean something to
 
 
 def shares(text: str) -> tuple[float, float, float]:
@@ -43,6 +43,8 @@ def dates(text: str) -> list[str]:
 
 def rule(data: "DataOptions") -> str:
     """The split by its name; empty where the dataset brings its own."""
+    if data.session_col:
+        return data.split or "sessions"
     implied = "global_time" if data.split_dates else "temporal" if data.split_shares else ""
     return data.split or implied
 
@@ -68,13 +70,24 @@ def check(data: "DataOptions") -> None:
         raise ValueError(
             f"split_shares means nothing to split={data.split}: drop it, or say --split={' or '.join(SHARED)}"
         )
-    if data.split_dates and rule(data) != "global_time":
+    if data.session_col and data.user_col:
+        raise ValueError(
+            f"session_col={data.session_col} and user_col={data.user_col}: a log is split by one of the two: drop one"
+        )
+    if data.session_col and data.split not in ("", "sessions"):
+        raise ValueError(
+            f"split={data.split} would part sessions, and session_col={data.session_col} keeps them whole: drop it, or "
+            "name the column by --user_col"
+        )
+    if data.split == "sessions" and not data.session_col:
+        raise ValueError("split=sessions needs to know the sessions: name their column by --session_col")
+    if data.split_dates and rule(data) not in ("global_time", "sessions"):
         raise ValueError(f"split_dates means nothing to split={data.split}: drop it, or say --split=global_time")
     if data.valid_data and not data.test_data:
         raise ValueError(f"valid_data={data.valid_data} is a part of a split: name the last one, too, by --test_data")
     if not data.test_data:
         return
-    for name in ("split", "split_shares", "split_dates", "k_core", "min_history"):
+    for name in ("split", "split_shares", "split_dates", "session_col", "k_core", "min_history"):
         if getattr(data, name) != getattr(type(data), name):
             raise ValueError(
                 f"{name} means nothing to a split of your own files, kept as given: drop it or --test_data"

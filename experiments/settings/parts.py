@@ -13,7 +13,7 @@ from diffrec_jax.models.baselines import EASE
 from diffrec_jax.options import Needs, again, check, option
 from experiments.settings import own_splits, selection
 
-SPLITS = ("temporal", "leave_one_out", "global_time", "random", "diffrec")
+SPLITS = ("temporal", "leave_one_out", "global_time", "sessions", "random", "diffrec")
 EVAL_HISTORIES = ("train", "train+valid")
 LOG = Needs("data", "--data=LOG")
 TITLES = Needs("titles", "--titles=FILE")
@@ -34,6 +34,7 @@ class DataOptions:
     valid_data: str = of_log("", "validation part of your own split, with --test_data", rare=True)
     test_data: str = of_log("", "test part of your own split, whose training part is --data", rare=True)
     user_col: str = of_log("", "user column of --data")
+    session_col: str = of_log("", "session column of a log without users, split by whole sessions")
     item_col: str = of_log("", "item column of --data")
     time_col: str = of_log("", "time column of --data: unix seconds, ms or µs, or ISO 8601")
     rating_col: str = of_log("", "rating column of --data")
@@ -45,6 +46,11 @@ class DataOptions:
     title_item_col: str = of_log("", "column of item ids in --titles", needs=TITLES, rare=True)
     min_rating: float | None = of_log(None, "keep events that are rated at least this")
     duplicates: str = of_log("first", "which event of a repeated pair is kept", choices=("first", "last"))
+    repeats: str = of_log(
+        "drop",
+        "keep: histories hold an item as often as it was met, for models of order; others count it once",
+        choices=("drop", "keep"),
+    )
     k_core: int = of_log(5, "keep users and items with at least this many events, repeatedly; 0 keeps all", at_least=0)
     min_history: int = of_log(0, "then keep users with at least this many events", at_least=0)
     split: str = option(
@@ -71,6 +77,10 @@ class DataOptions:
                     )
             if self.duplicates != DataOptions.duplicates:
                 raise ValueError(f"duplicates={self.duplicates} means nothing to split=diffrec: it keeps the first")
+            if self.repeats != DataOptions.repeats:
+                raise ValueError(f"repeats={self.repeats} means nothing to split=diffrec: it keeps the first")
+        if self.repeats == "keep" and self.duplicates != DataOptions.duplicates:
+            raise ValueError(f"duplicates={self.duplicates} means nothing where repeats are kept: drop one of them")
         own_splits.check(self)
         object.__setattr__(self, "split_shares", own_splits.shares_text(self.split_shares))
         if self.data and self.noise.startswith("natural") and self.min_rating is None:

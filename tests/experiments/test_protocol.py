@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import compare, run
+from experiments.reporting import evidence
 from experiments.settings import guard
 from experiments.settings.config import configure
 
@@ -75,3 +76,50 @@ def test_all_rankings_are_recorded_and_printed_by_name_and_one_is_compared_with_
     assert code == 0 and open_result["ranking"] == "unmasked" and "few, test, unmasked, official protocol" in said
     assert open_result["test"] == result["rankings"]["unmasked"] and open_result["rankings"]["masked"] == result["test"]
     assert guard.guarded(compare.main, ["compare.py", str(tmp_path / "masked"), str(tmp_path / "r")]) == 2
+
+
+@pytest.fixture
+def visits(tmp_path):
+    """A log by session, without people: the session, the thing, the minute."""
+    path, lines = tmp_path / "visits.csv", []
+    for n in range(40):
+        lines += [f"s{n},i{(n + k) % 5},{60 * (10 * n + k)}" for k in (0, 1, 0, 2)]
+    path.write_text("\n".join(["sid,sku,at", *lines]) + "\n")
+    return path
+
+
+VISITS = ["--session_col=sid", "--item_col=sku", "--time_col=at", "--model=markov", "--ks=1,3"]
+
+
+def test_a_log_by_session_is_split_by_whole_sessions(command, visits, tmp_path):
+    code, said, result = command(f"--data={visits}", *VISITS, "--split_shares=60,20,20")
+    assert code == 0 and (result["split"], result["eval_history"]) == ("sessions", "train")
+    assert "40 users x 5 items" in said and "Sessions: 24 train, 8 valid, 8 test." in said
+    assert "k_core(5, of_users=2): 120 -> 120 events" in said
+    history = evidence.read(tmp_path / "r", evidence.PER_USER)["history"]
+    assert history.tolist() == [2] * 8  # of three things the first two, since repeats are dropped
+
+
+def test_repeats_stay_in_histories_and_may_be_recommended(command, visits, tmp_path):
+    flags = [f"--data={visits}", *VISITS, "--repeats=keep", "--mask_seen=false"]
+    code, said, result = command(*flags)
+    assert code == 0 and "160 -> 160 events" in said
+    assert evidence.read(tmp_path / "r", evidence.PER_USER)["history"].tolist() == [3] * 8
+    assert result["ranking"] == "unmasked" and result["test"]["standard"]["hit@3"] == 1.0
+    (tmp_path / "r").rename(tmp_path / "of_order")
+    code, said, _ = command(*[flag for flag in flags if not flag.startswith("--model")], "--model=ease")
+    assert code == 0 and "ease reads each item of a history once: repeated ones count as the first" in said
+
+
+@pytest.mark.parametrize(("flags", "sentence"), [
+    (["--session_col=visit"], "has no column 'visit' for the session; present are 'sid', 'sku', 'at'"),
+    (["--session_col=sid", "--user_col=at"], "session_col=sid and user_col=at: a log is split by one of the two"),
+    (["--session_col=sid", "--split=leave_one_out"], "split=leave_one_out would part sessions"),
+    (["--split=sessions"], "split=sessions needs to know the sessions: name their column by --session_col"),
+    (["--session_col=sid", "--test_data=b.csv"], "session_col means nothing to a split of your own files"),
+    (["--user_col=sid", "--repeats=keep", "--duplicates=last"], "duplicates=last means nothing where repeats are kept"),
+    (["--user_col=sid", "--repeats=keep", "--split=diffrec"], "repeats=keep means nothing to split=diffrec"),
+])  # fmt: skip
+def test_flags_that_contradict_each_other_are_refused(command, visits, flags, sentence):
+    code, said, _ = command(f"--data={visits}", "--item_col=sku", "--model=markov", *flags)
+    assert code == 2 and sentence in said
