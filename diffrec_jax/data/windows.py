@@ -60,7 +60,7 @@ def one_cut(rows: Rows, length: int, key: jax.Array) -> tuple[jax.Array, jax.Arr
     column = jnp.clip(place, 0, rows.items.shape[1] - 1)[:, None]
     targets = jnp.where(n > 1, jnp.take_along_axis(rows.items, column, axis=1)[:, 0], rows.n_items)
     weights = jnp.where((rows.users >= 0) & (n > 1), n - 1, 0).astype(jnp.float32)
-    mean = jnp.sum(weights) / jnp.maximum(jnp.sum(weights > 0.0), 1)
+    mean = jnp.sum(weights) / jnp.maximum(jnp.sum(weights > 0.0), 1).astype(jnp.float32)
     return items, real, targets, weights / jnp.maximum(mean, 1.0)
 
 

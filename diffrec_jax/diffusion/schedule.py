@@ -105,6 +105,11 @@ def make_schedule(
             f"beta at step {t} is {betas[t]:.6g}, outside (0, 1], for {name} with noise_scale={noise_scale}, "
             f"noise_min={noise_min}, noise_max={noise_max}: keep 0 < noise_min and noise_scale * noise_max <= 1"
         )
+    return from_betas(betas)
+
+
+def from_betas(betas: np.ndarray) -> Schedule:
+    """The tables (Eq. 1 to 3) of ``betas [T]`` float64, each in (0, 1]."""
     alphas_cumprod = np.cumprod(1.0 - betas)
     alphas_cumprod_prev = np.append(1.0, alphas_cumprod[:-1])
     return Schedule(

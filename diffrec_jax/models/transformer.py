@@ -73,7 +73,13 @@ class Encoder(nn.Module):
         self.last_norm = nn.LayerNorm(epsilon=self.epsilon) if self.final_norm else None
 
     def __call__(
-        self, x: jax.Array, real: jax.Array, segments: jax.Array | None = None, *, key: jax.Array | None = None
+        self,
+        x: jax.Array,
+        real: jax.Array,
+        segments: jax.Array | None = None,
+        *,
+        key: jax.Array | None = None,
+        even: jax.Array | None = None,
     ) -> jax.Array:
         """Encode.
 
@@ -82,6 +88,7 @@ class Encoder(nn.Module):
           real: ``[B, L]`` bool, what is no padding.
           segments: ``[B, L]`` int32, where several histories share a row: they do not see each other.
           key: of dropout; None: no dropout.
+          even: ``[B, L]`` bool, positions that look at all they may see alike.
         """
         allowed = attention_mask(real, causal=self.causal, segments=segments)
         keys = iter(() if key is None else jax.random.split(key, 1 + 3 * self.blocks))
@@ -97,24 +104,28 @@ class Encoder(nn.Module):
 
             if self.norm == "pre":
                 h = first(x)
-                x = x + drop(self._attend(layers, h, h, allowed))
+                x = x + drop(self._attend(layers, h, h, allowed, even))
                 x = x + feed(second(x))
             elif self.norm == "post":
-                x = first(x + drop(self._attend(layers, x, x, allowed)))
+                x = first(x + drop(self._attend(layers, x, x, allowed, even)))
                 x = second(x + feed(x))
             else:
                 q = first(x)
-                x = second(q + drop(self._attend(layers, q, x, allowed)))
+                x = second(q + drop(self._attend(layers, q, x, allowed, even)))
                 x = (x + feed(x)) * real[..., None].astype(x.dtype)
         return x if self.last_norm is None else self.last_norm(x)
 
-    def _attend(self, layers: list[nn.Dense], asking: jax.Array, x: jax.Array, allowed: jax.Array) -> jax.Array:
+    def _attend(
+        self, layers: list[nn.Dense], asking: jax.Array, x: jax.Array, allowed: jax.Array, even: jax.Array | None
+    ) -> jax.Array:
         """A of Eq. 1 to 3, ``[B, L, D]``; a position that may see nothing gets nothing."""
         query, key, value = layers[:3]
         q, k, v = (
             a.reshape(*a.shape[:2], self.heads, self.width // self.heads) for a in (query(asking), key(x), value(x))
         )
         logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(self.width // self.heads)
+        if even is not None:
+            logits = jnp.where(even[:, None, :, None], 0.0, logits)
         logits = jnp.where(allowed, logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), -1e30)
         shares = jnp.where(allowed, jax.nn.softmax(logits, axis=-1), 0.0).astype(x.dtype)
         found = jnp.einsum("bhqk,bkhd->bqhd", shares, v).reshape(x.shape)
