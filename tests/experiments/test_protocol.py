@@ -123,3 +123,19 @@ def test_repeats_stay_in_histories_and_may_be_recommended(command, visits, tmp_p
 def test_flags_that_contradict_each_other_are_refused(command, visits, flags, sentence):
     code, said, _ = command(f"--data={visits}", "--item_col=sku", "--model=markov", *flags)
     assert code == 2 and sentence in said
+
+
+def test_no_order_and_what_is_odd_about_one_is_said_before_anything_is_written(command, visits, tmp_path):
+    path = tmp_path / "sorted.csv"
+    path.write_text("who,sku\n" + "".join(f"u{n},i{k}\n" for n in range(10) for k in range(5)))
+    flags = [f"--data={path}", "--user_col=who", "--item_col=sku"]
+    code, said, _ = command(*flags, "--model=sasrec")
+    assert code == 2 and "name the time column (time=…, --time_col=…)" in said and not (tmp_path / "r").exists()
+    assert command(*flags, "--model=popularity")[0] == 0
+    (tmp_path / "r").rename(tmp_path / "popularity")
+    tied = tmp_path / "tied.csv"
+    tied.write_text(
+        "sid,sku,at\n" + "".join(f"s{n},i{(n + k) % 5},{n + k // 2}\n" for n in range(20) for k in range(4))
+    )
+    code, said, _ = command(f"--data={tied}", *VISITS)
+    assert code == 0 and "training events have the time of the one before in the same history: the item id" in said
