@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from diffrec_jax.data.events import CSR, Events, checksum, merge
+from diffrec_jax.data.ordered import check_order
 from diffrec_jax.data.rows import device_csr
 from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
 from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS, list_lengths, parse_metric
@@ -22,7 +23,7 @@ from diffrec_jax.finite import check_parameters
 from diffrec_jax.fit_options import SELECTION, FitOptions
 from diffrec_jax.held_out import checked_log, is_part, joined, masked, numbered, read_by, union, vocabulary_of
 from diffrec_jax.mesh import Layout, make_mesh, replicated
-from diffrec_jax.models.contract import Catalogue, Params, Scorer, check_model
+from diffrec_jax.models.contract import Catalogue, Params, Scorer, check_model, hyper_parameters
 from diffrec_jax.processes import is_writer
 from diffrec_jax.serving import ModelFolder, Recommender, Table, Vocabulary
 from diffrec_jax.serving.model_folder import FOLDER
@@ -138,6 +139,8 @@ def fit(
     train = read_by(model, vocabulary, train, "train")
     valid = None if valid is None else read_by(model, vocabulary, valid, "valid")
     context = None if context is None else read_by(model, vocabulary, context, "context")
+    if model.needs_order:
+        check_order(train)
     mesh = make_mesh() if mesh is None else mesh
     standing = Standing.of(vocabulary.item_ids, train)
     model.check_size(train.n_items)
@@ -250,7 +253,7 @@ def _evaluator(trainer: Trainer, fitted: Fitted, ks: Sequence[int]) -> Evaluator
 
 def _checkpoints(trainer: Trainer, content: ModelFolder, workdir: str | Path) -> Checkpoints:
     """The checkpoints of the run in ``workdir``, which is made if need be, with the model folder beside them."""
-    of_model, defaults = _hyper_parameters(trainer.model)
+    of_model, defaults = hyper_parameters(trainer.model)
     options = trainer.options
     identity = {**of_model, "batch_size": trainer.batch_size, "seed": trainer.seed, "prng_impl": options.prng_impl}
     identity |= {"ema_decay": options.ema_decay} if options.ema_decay else {}
@@ -336,14 +339,3 @@ def evaluate(
     if found.masked:
         warnings.warn(found.notes[0], stacklevel=2)
     return found
-
-
-def _hyper_parameters(model: Any) -> tuple[dict[str, str], dict[str, str]]:
-    """Those of a model by name, and the defaults of those that have one; a class that is no dataclass is one value."""
-    if not dataclasses.is_dataclass(model):
-        return {"model": repr(model)}, {}
-    fields = dataclasses.fields(model)
-    values = {f"model.{field.name}": repr(getattr(model, field.name)) for field in fields}
-    known = (field for field in fields if field.default is not dataclasses.MISSING)
-    defaults = {f"model.{field.name}": repr(field.default) for field in known}
-    return {"model": type(model).__name__, **values}, defaults

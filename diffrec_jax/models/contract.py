@@ -244,3 +244,14 @@ def check_model(model: object) -> None:
         f"{kind.__name__} is no model ({said}): inherit from Model or ClosedForm of diffrec_jax.models.contract, which "
         "bring all but the equations"
     )
+
+
+def hyper_parameters(model: Scorer) -> tuple[dict[str, str], dict[str, str]]:
+    """Those of a model by name, and the defaults of those that have one; a class that is no dataclass is one value."""
+    if not dataclasses.is_dataclass(model):
+        return {"model": repr(model)}, {}
+    fields = dataclasses.fields(model)
+    values = {f"model.{field.name}": repr(getattr(model, field.name)) for field in fields}
+    known = (field for field in fields if field.default is not dataclasses.MISSING)
+    defaults = {f"model.{field.name}": repr(field.default) for field in known}
+    return {"model": type(model).__name__, **values}, defaults

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import TypeAlias, TypedDict
 
+from diffrec_jax.evaluation.rankings import UNMASKED
 from diffrec_jax.serving.model_folder import ModelFolder, hyper_parameters
 
 Averages: TypeAlias = Mapping[str, Mapping[str, float]]  # protocol -> metric -> number
@@ -15,6 +16,7 @@ class Results(TypedDict, total=False):
     test: Averages
     baselines: Mapping[str, Averages]  # by the name of the model
     eval_history: str
+    ranking: str
 
 
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "mrr@10")
@@ -131,8 +133,9 @@ def _numbers(results: Results | None) -> str:
     measured = [name for protocol in results["test"].values() for name in protocol]
     others = [name for name in dict.fromkeys(measured) if name.startswith(("recall@", "ndcg@"))]
     shown = METRICS if set(METRICS) & set(measured) else others
+    left_out = "nothing" if results.get("ranking") == UNMASKED else "training and validation items"
     lines = [
-        "Whole catalogue ranked, training and validation items left out, history: "
+        f"Whole catalogue ranked, {left_out} left out, history: "
         f"{results.get('eval_history', 'train')}. `official` averages over all users, `standard` over users with "
         "held-out items; numbers of the two must not be compared.",
         "",

@@ -15,9 +15,9 @@ from etils import epath
 from rich.console import Console
 
 from diffrec_jax import files
-from diffrec_jax.data.events import merge
 from diffrec_jax.data.splits import Split
 from diffrec_jax.evaluation import Evaluation, evaluate_lists
+from diffrec_jax.held_out import joined
 from diffrec_jax.models.registry import MODELS
 from diffrec_jax.options import option, options_of
 from experiments.reporting import evidence, given_tables, segments
@@ -124,7 +124,7 @@ def configured(lists: Lists, given: Mapping[str, Any]) -> Config:
 def judged(table: dict[str, Any], config: Config, split: Split, *, scored: bool) -> Evaluation:
     """The lists on the test part of a split; ``scored`` if the person named the column of scores."""
     by_rank = "rank" in table and not scored
-    history = split.train.csr()
+    known = (split.train, split.context, split.valid)
     return evaluate_lists(
         table["user"],
         table["item"],
@@ -132,7 +132,7 @@ def judged(table: dict[str, Any], config: Config, split: Split, *, scored: bool)
         ranks=table["rank"] if by_rank else None,
         scores=None if by_rank else table.get("score"),
         train=split.train,
-        seen=merge(history, split.valid.csr()) if len(split.valid) else history,
+        seen=joined(*(None if log is None else log.csr() for log in known)),
         ks=config.evaluation.ks,
     )
 

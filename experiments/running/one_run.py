@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from diffrec_jax import api, files
+from diffrec_jax.data.ordered import check_order, order_notes
 from diffrec_jax.data.splits import Split, leakage_report
 from diffrec_jax.data.times import DoubtfulTimesWarning
 from diffrec_jax.mesh import parse_mesh
@@ -153,6 +154,8 @@ def check(config: Config, split: Split) -> None:
         raise ValueError(f"recency=exponential needs timestamps, which {split.name} lacks: use linear or power")
     if config.model_name == "recent_popularity" and split.train.times is None:
         raise ValueError(NO_TIMES)
+    if config.model.needs_order:
+        check_order(split.train.csr())
     config.model.check_size(split.n_items)
     if not len(split.train):
         raise ValueError(f"{split.name} has no training interactions left: look at the filters and the split")
@@ -181,7 +184,8 @@ def announce(config: Config, split: Split, console: Console) -> None:
         f"run folder: {config.run.workdir}",
         highlight=False,
     )
-    for line in (split.guarantee, *split.notes):
+    notes = order_notes(split.train.csr(), getattr(config.model, "length", None)) if config.model.needs_order else ()
+    for line in (split.guarantee, *split.notes, *notes):
         console.print(f"  {line}", highlight=False)
     if config.data.repeats == "keep" and not config.model.needs_order:
         console.print(f"  {config.model_name} reads each item of a history once: repeated ones count as the first")

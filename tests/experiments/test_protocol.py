@@ -123,3 +123,39 @@ def test_repeats_stay_in_histories_and_may_be_recommended(command, visits, tmp_p
 def test_flags_that_contradict_each_other_are_refused(command, visits, flags, sentence):
     code, said, _ = command(f"--data={visits}", "--item_col=sku", "--model=markov", *flags)
     assert code == 2 and sentence in said
+
+
+def test_no_order_and_what_is_odd_about_one_is_said_before_anything_is_written(command, visits, tmp_path):
+    path = tmp_path / "sorted.csv"
+    path.write_text("who,sku\n" + "".join(f"u{n},i{k}\n" for n in range(10) for k in range(5)))
+    flags = [f"--data={path}", "--user_col=who", "--item_col=sku"]
+    code, said, _ = command(*flags, "--model=sasrec")
+    assert code == 2 and "name the time column (time=…, --time_col=…)" in said and not (tmp_path / "r").exists()
+    assert command(*flags, "--model=popularity")[0] == 0
+    (tmp_path / "r").rename(tmp_path / "popularity")
+    tied = tmp_path / "tied.csv"
+    tied.write_text(
+        "sid,sku,at\n" + "".join(f"s{n},i{(n + k) % 5},{n + k // 2}\n" for n in range(20) for k in range(4))
+    )
+    code, said, _ = command(f"--data={tied}", *VISITS)
+    assert code == 0 and "training events have the time of the one before in the same history: the item id" in said
+
+
+# HR@10 and NDCG@10 at the middle of ties: masked, unmasked (published floors, which tests/models/test_markov.py counts)
+PUBLIC = {
+    ("beauty", "markov"): (0.0670, 0.0440, 0.0661, 0.0428),
+    ("beauty", "transitions"): (0.0846, 0.0531, 0.0812, 0.0497),
+    ("ml-1m_sasrec", "markov"): (0.2144, 0.1259, 0.1887, 0.1073),
+    ("ml-1m_sasrec", "transitions"): (0.2609, 0.1527, 0.2202, 0.1269),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "model"), PUBLIC)
+def test_one_command_prints_the_public_floors(command, real_data, name, model):
+    path = real_data(f"sequential/{name}.txt")
+    code, said, result = command(f"--data={path}", "--split=leave_one_out", f"--model={model}")
+    found = [result["rankings"][f"{way}, mid-rank"]["official"] for way in ("masked", "unmasked")]
+    numbers = [of[metric] for of in found for metric in ("hit@10", "ndcg@10")]
+    np.testing.assert_allclose(numbers, PUBLIC[name, model], atol=1e-4)
+    assert code == 0 and all(f"{number:.4f}" in said for number in numbers)
