@@ -26,7 +26,7 @@ from diffrec_jax.data.windows import next_items, user_keys, window
 from diffrec_jax.diffusion.process import q_sample
 from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.models.contract import LossAux, Memory, Params
-from diffrec_jax.models.diffurec import Diffused
+from diffrec_jax.models.diffused import Diffused
 from diffrec_jax.models.item_losses import softmax_cross_entropy
 from diffrec_jax.models.sasrec import SASRec
 from diffrec_jax.options import again
