@@ -1,0 +1,173 @@
+"""GRU4Rec and BERT4Rec: their equations by hand, what padding must not change, and what they learn."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffrec_jax as dr
+from diffrec_jax import api
+from diffrec_jax.data.events import CSR
+from diffrec_jax.data.rows import device_csr, make_rows, take_rows
+from diffrec_jax.mesh import make_mesh
+from diffrec_jax.models import Catalogue
+from diffrec_jax.testing import ModelSuite
+
+I = 21
+GRU = dr.GRU4Rec(width=8, length=6, dropout=0.0, packing=False)
+BERT = dr.BERT4Rec(width=8, length=6, blocks=1, dropout=0.0)
+
+
+class TestGRU4Rec(ModelSuite):
+    model = dr.GRU4Rec(width=8, layers=2, length=7, packing=False)
+    bad = (("width", 0), ("layers", 0), ("dropout", 1.0))
+
+
+class TestBERT4Rec(ModelSuite):
+    model = dr.BERT4Rec(width=8, length=7, blocks=1)
+    bad = (("mask_share", 0.0), ("force_last", 1.5), ("heads", 3), ("length", 1))
+
+
+def batch(lengths=(1, 4, 6, 7, 12, 0), users=None):
+    rng = np.random.default_rng(0)
+    items = np.stack([rng.permutation(I)[:12] for _ in lengths])
+    users = jnp.arange(len(lengths)) if users is None else users
+    return make_rows(jnp.asarray(items, jnp.int32), jnp.asarray(lengths), users, n_items=I)
+
+
+def initial(model):
+    params = model.init(jax.random.key(1), Catalogue(n_items=I, n_users=9))
+    return jax.tree.map(lambda a: a + 0.1 * jax.random.normal(jax.random.key(a.size), a.shape), params)
+
+
+def loss_of(model, params, rows, key=5):
+    return model.loss(params, None, rows, key=jax.random.key(key), step=jnp.asarray(0), epoch=jnp.asarray(0))[0]
+
+
+def sigmoid(x):
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def by_hand(params, history):
+    """Eq. 1 and 2 of one layer, event by event, in NumPy: the states ``[n, D]``."""
+    (layer,) = params["layers"]
+    w, u, c, d = (np.asarray(layer[name], np.float64) for name in ("input", "state", "input_bias", "state_bias"))
+    h, states, D = np.zeros(8), [], 8
+    for item in history:
+        read, kept = np.asarray(params["items"], np.float64)[item] @ w + c, h @ u + d
+        r, z = (sigmoid(read[part] + kept[part]) for part in (slice(0, D), slice(D, 2 * D)))
+        h = (1 - z) * np.tanh(read[2 * D :] + r * kept[2 * D :]) + z * h
+        states.append(h)
+    return np.asarray(states)
+
+
+def test_gru4rec_is_its_equations_and_a_cell_goes_on_where_a_history_ends():
+    params, rows = initial(GRU), batch()
+    scores, losses = np.asarray(GRU.scores(params, rows)), []
+    for row, n in enumerate((1, 4, 6, 7, 12, 0)):
+        history = np.asarray(rows.items)[row, :n][-7:]
+        states = by_hand(params, history[:-1])
+        for h, target in zip(states, history[1:]):
+            logits = h @ np.asarray(params["items"]).T + np.asarray(params["bias"])
+            losses.append(np.log(np.exp(logits).sum()) - logits[target])
+        if n:
+            last = by_hand(params, history[-6:])[-1] @ np.asarray(params["items"]).T + np.asarray(params["bias"])
+            np.testing.assert_allclose(scores[row], last, atol=1e-5)
+    assert float(loss_of(GRU, params, rows)) == pytest.approx(np.mean(losses), rel=1e-5)
+    two = dataclasses.replace(GRU, layers=2)
+    params, state = initial(two), two.initial_state(initial(two), 1)
+    step = jax.jit(two.step)
+    for item in np.asarray(rows.items)[1, :4]:
+        state = step(params, state, jnp.asarray([item]))
+    np.testing.assert_allclose(state[-1, 0], two.user_vectors(params, rows)[1, :-1], atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy_logq0.0", "bpr-max_elu_param0.5_bpreg1.95"])
+def test_a_cell_and_its_scores_are_the_recorded_ones(golden, loss):
+    g, home = golden("gru4rec_forward"), "constrained/w/"
+    names = {"input": "weight_ih", "state": "weight_hh", "input_bias": "bias_ih", "state_bias": "bias_hh"}
+    layer = {ours: jnp.asarray(g[f"{home}G.0.{theirs}"].T) for ours, theirs in names.items()}
+    params = {"items": jnp.asarray(g[f"{home}Wy.weight"]), "bias": jnp.asarray(g[f"{home}By.weight"][:, 0])}
+    model, asked = dr.GRU4Rec(width=8), jnp.asarray(g["constrained/Y"])
+    state = model.step({**params, "layers": [layer]}, jnp.asarray(g["constrained/H0"])[None], g["constrained/X"])
+    expected = {name: g[f"constrained/{loss}/{name}"] for name in ("H1", "R")}
+    np.testing.assert_allclose(state[0], expected["H1"], atol=2e-5)
+    if loss.startswith("cross"):  # bpr-max squashes them
+        scores = jnp.matmul(state[0], params["items"][asked].T) + params["bias"][None, asked]
+        np.testing.assert_allclose(scores, expected["R"], atol=2e-5)
+
+
+def test_gru4rec_in_few_rows_is_gru4rec():
+    params, rows = initial(GRU), batch((1, 4, 6, 7, 12, 0, 2, 2))
+    packed = dataclasses.replace(GRU, packing=True)
+    one, other = (jax.jit(jax.value_and_grad(lambda p, m=m: loss_of(m, p, rows)))(params) for m in (packed, GRU))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, other)
+
+
+def test_bert4rec_with_the_last_event_hidden_is_trained_on_what_it_ranks_by():
+    model = dataclasses.replace(BERT, force_last=1.0)
+    params, rows = initial(model), batch((2, 5, 6, 0))
+    before = make_rows(rows.items, jnp.maximum(rows.lengths - 1, 0), rows.users, n_items=I)
+    shares = np.asarray(jax.nn.log_softmax(model.scores(params, before), axis=1))
+    lasts = [int(rows.items[row, n - 1]) for row, n in enumerate((2, 5, 6))]
+    assert float(loss_of(model, params, rows)) == pytest.approx(-np.mean(shares[np.arange(3), lasts]), rel=1e-5)
+
+
+def test_bert4rec_sees_what_comes_later_but_not_what_is_hidden():
+    params, rows = initial(BERT), batch((6, 6))
+    items, real = rows.items[:, :6].at[0, 2].set(I + 1), jnp.ones((2, 6), bool)
+    features = jax.jit(BERT.features)
+    f = features(params, items, real)
+    later = features(params, items.at[0, 5].set((items[0, 5] + 1) % I), real)
+    assert np.abs(f[0, 2] - later[0, 2]).max() > 1e-3
+    np.testing.assert_allclose(f[1], later[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("model", [GRU, BERT], ids=["gru4rec", "bert4rec"])
+def test_a_window_ends_with_the_last_event_however_it_is_padded(model):
+    params, rows = initial(model), batch((4, 6, 12, 0))
+    of_wider = make_rows(jnp.pad(rows.items, ((0, 0), (0, 5))), rows.lengths, rows.users, n_items=I)
+    one, two = (np.asarray(jax.jit(model.user_vectors)(params, r)) for r in (rows, of_wider))
+    np.testing.assert_allclose(one, two, atol=1e-5)
+    seen = 6 - (model is BERT)
+    cut = make_rows(rows.items[2:3, 12 - seen : 12], jnp.asarray([seen]), n_items=I)
+    np.testing.assert_allclose(model.user_vectors(params, cut)[0], one[2], atol=1e-5)
+    assert np.isfinite(one).all()
+
+
+def chains(n_users=200, n_items=30, shuffled=False):
+    """Every item is followed by the next one, from a random start on; the last event is held out."""
+    rng = np.random.default_rng(0)
+    items = (rng.integers(0, n_items, n_users)[:, None] + np.arange(9)) % n_items
+    train = np.stack([rng.permutation(n_items)[:8] for _ in range(n_users)]) if shuffled else items[:, :-1]
+    users = np.arange(n_users)
+
+    def csr(items):
+        return CSR.from_pairs(np.repeat(users, items.shape[1]), items.ravel(), n_users=n_users, n_items=n_items)
+
+    return csr(train), csr(items[:, -1:])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["gru4rec", "bert4rec", "causal_diffurec", "diffurec"])
+def test_order_is_learned_where_there_is_any_and_nothing_leaks_where_there_is_none(name):
+    model = {
+        "gru4rec": dr.GRU4Rec(width=32, length=8, dropout=0.0, packing=False, lr=0.01),
+        "bert4rec": dr.BERT4Rec(width=32, length=8, dropout=0.0, force_last=0.5, lr=0.005),
+        "causal_diffurec": dr.CausalDiffuRec(
+            width=32, length=8, dropout=0.0, embedding_dropout=0.0, packing=False, lr=0.005
+        ),
+        "diffurec": dr.DiffuRec(
+            width=32, blocks=2, length=8, dropout=0.0, embedding_dropout=0.0, positions=True, lr=0.005
+        ),
+    }[name]
+    found = []
+    for shuffled in (False, True):
+        train, test = chains(shuffled=shuffled)
+        fitted = api.fit(model, train, batch_size=50, epochs=60, mesh=make_mesh(devices=jax.devices()[:1]))
+        rows = take_rows(device_csr(train), jnp.arange(200, dtype=jnp.int32))
+        scores = np.asarray(model.scores(fitted.params, rows, key=jax.random.key(0)))
+        found.append(np.mean(np.argmax(scores, axis=1) == test.indices))
+    assert found[0] > 0.9 and found[1] < 0.15
