@@ -16,11 +16,16 @@ from experiments.settings.config import configure
 BASELINES = [name for name in MODELS if "diffrec" not in name and name != "multidae"]  # trained as multvae is
 QUICK = ("popularity", "recent_popularity", "item_knn", "ease", "multvae")
 PATH = ["--steps=3", "--epochs=2", "--eval_every=1", "--forecast=5", "--linear_path=0.5"]
+ORDER = ["--width=8", "--length=5", "--epochs=2", "--eval_every=1"]
 SMALL = {
     "elsa": ["--dim=8", "--epochs=2", "--eval_every=1"],
     "multvae": ["--dims=[8]", "--epochs=2", "--eval_every=1"],
     "lightgcn": ["--dim=4", "--updates=3", "--triples=64"],
-    "sasrec": ["--width=8", "--length=5", "--nopacking", "--epochs=2", "--eval_every=1"],
+    "sasrec": [*ORDER, "--nopacking"],
+    "gru4rec": [*ORDER, "--nopacking"],
+    "bert4rec": ORDER,
+    "diffurec": [*ORDER, "--blocks=1", "--steps=4"],
+    "causal_diffurec": [*ORDER, "--blocks=1", "--steps=4", "--nopacking"],
     "t_diffrec": [*PATH, "--dims=[8]", "--guidance=1", "--linear_l2=50"],
     "lt_diffrec": [*PATH, "--in_dims=[8]", "--mlp_dims=[8]", "--item_emb=svd"],
 }
