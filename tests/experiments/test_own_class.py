@@ -1,13 +1,15 @@
 """A model of somebody's own: its fields are flags, every command runs it, and only who is named is imported."""
 
+import gc
 import json
 import re
+import signal
 import sys
 
 import pytest
 
 import diffrec_jax
-from experiments import compare, export, recommend, run, sweep
+from experiments import compare, export, recommend, run, serve, sweep
 from experiments.settings import cli, guard
 from experiments.settings.config import configure
 from experiments.settings.groups import refuse_two_of_one_name
@@ -119,6 +121,26 @@ def test_every_command_runs_it_and_a_folder_never_imports_it(mine, do, tiny_data
         )
     code, text = do(sweep, "--model=mine:Mine", *data[:2], "--trials=2", "--workdir=sweeps/a")
     assert code == 0 and "--strength=" in text, text
+
+
+def test_it_is_served_once_it_is_named(mine, do, tiny_data, monkeypatch):
+    uvicorn, testclient = pytest.importorskip("uvicorn"), pytest.importorskip("fastapi.testclient")
+    served = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: served.append((server.config.app, sockets)))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process has handlers of its own
+    monkeypatch.setattr(gc, "freeze", lambda: None)  # and goes on
+    code, text = do(
+        run, "--model=mine:Mine", f"--data_dir={tiny_data}", "--dataset=tiny", "--nobaselines", "--workdir=a"
+    )
+    assert code == 0, text
+    code, text = do(serve, "--workdir=a", "--port=0")
+    assert code == 2 and "--model=mine:Mine" in text
+    code, text = do(serve, "--workdir=a", "--port=0", "--model=mine:Mine", "--max_k=5", "--max_history=8")
+    assert code == 0 and "every accepted request was answered" in text, text
+    ((app, (socket,)),) = served
+    socket.close()
+    answer = testclient.TestClient(app).post("/recommend", json={"user": "0", "k": 2})
+    assert answer.status_code == 200 and len(answer.json()["items"]) == 2
 
 
 def test_one_that_is_trained_brings_its_own_defaults(mine, do, tiny_data):
