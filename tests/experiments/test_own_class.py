@@ -127,6 +127,7 @@ def test_it_is_served_once_it_is_named(mine, do, tiny_data, monkeypatch):
     uvicorn, testclient = pytest.importorskip("uvicorn"), pytest.importorskip("fastapi.testclient")
     served = []
     monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: served.append((server.config.app, sockets)))
+    monkeypatch.setattr(uvicorn.Config, "configure_logging", lambda config: None)  # its handlers would outlive the test
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process has handlers of its own
     monkeypatch.setattr(gc, "freeze", lambda: None)  # and goes on
     code, text = do(
