@@ -21,7 +21,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
-from diffrec_jax.space import Range
+from diffrec_jax.ranges import Range
 
 Value = TypeVar("Value")  # a field is typed as what it holds
 PLAIN = (bool, int, float, str)

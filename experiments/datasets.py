@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from diffrec_jax.data import catalog
+from diffrec_jax.data import datasets
 from diffrec_jax.data.fetch import cache_folder
 from experiments.settings import guard
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
         where = f"Fetched files: {cache_folder(args.cache_dir)}. Released folders: {args.data_dir}."
         console.print(where, markup=False)
         return 0
-    split = catalog.load(args.name, data_dir=args.data_dir, cache_dir=args.cache_dir)
+    split = datasets.load(args.name, data_dir=args.data_dir, cache_dir=args.cache_dir)
     counts = " / ".join(f"{len(log):,}" for log in split)
     lines = [f"{split.name}: {split.n_users:,} users x {split.n_items:,} items; train / valid / test {counts}."]
     for line in (*lines, f"Split {split.rule}: {split.guarantee}", *split.notes):
@@ -44,8 +44,8 @@ def overview(data_dir: str, cache_dir: str | None) -> Table:
     table = Table(title="Datasets")
     for column in ("name", "what", "size", "state", "prepared as"):
         table.add_column(column, overflow="fold")
-    for entry in catalog.CATALOGUE.values():
-        state = catalog.state(entry.name, data_dir=data_dir, cache_dir=cache_dir)
+    for entry in datasets.DATASETS.values():
+        state = datasets.state(entry.name, data_dir=data_dir, cache_dir=cache_dir)
         table.add_row(entry.name, entry.title, entry.size, state, entry.preparation)
     return table
 
@@ -53,7 +53,7 @@ def overview(data_dir: str, cache_dir: str | None) -> Table:
 def sources() -> list[str]:
     """One line per dataset: where it comes from, its checksum if it can be fetched, and its terms."""
     lines = []
-    for entry in catalog.CATALOGUE.values():
+    for entry in datasets.DATASETS.values():
         checksum = f" ({entry.sources[0].checksum})" if entry.sources else ""
         lines.append(f"{entry.name}: {entry.where}{checksum}. {entry.terms}")
     return lines

@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("runs", nargs="+", help="finished run folders")
     folders = [Path(name) for name in parser.parse_args(argv[1:]).runs]
     for run in [systems.read(folder) for folder in folders]:
-        run_report.made(run).write(run.path)
+        run_report.build(run).write(run.path)
         print(f"report: {run.path / 'report.html'}")
     return 0
 

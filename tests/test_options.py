@@ -10,7 +10,7 @@ from diffrec_jax.data.recency import Recency
 from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.models.registry import MODELS
 from diffrec_jax.options import Needs, Option, again, check, internal, option, options_of, search_space, values_of
-from diffrec_jax.space import Choice, Real
+from diffrec_jax.ranges import Choice, Real
 from experiments.settings import parts
 
 ROOT = Path(__file__).parents[1]

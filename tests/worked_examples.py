@@ -12,7 +12,7 @@ import pytest
 import diffrec_jax
 from diffrec_jax.evaluation.metrics import parse_metric
 from diffrec_jax.options import search_space
-from diffrec_jax.space import Real
+from diffrec_jax.ranges import Real
 from experiments import compare, export, run
 from experiments.reporting import pictures
 from experiments.settings import guard

@@ -23,7 +23,7 @@ from diffrec_jax.data.events import CSR
 from diffrec_jax.data.recency import RECENCY, Recency
 from diffrec_jax.data.rows import Rows, make_rows
 from diffrec_jax.options import option
-from diffrec_jax.space import Choice
+from diffrec_jax.ranges import Choice
 
 
 def weighted_fit(default: bool) -> bool:

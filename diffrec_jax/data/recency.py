@@ -21,7 +21,7 @@ import numpy as np
 from diffrec_jax.data.events import CSR
 from diffrec_jax.data.times import MICROSECONDS_PER_DAY
 from diffrec_jax.options import Needs, check, option
-from diffrec_jax.space import Real
+from diffrec_jax.ranges import Real
 
 Array = jax.Array | np.ndarray
 KERNELS = ("linear", "power", "exponential")

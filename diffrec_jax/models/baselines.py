@@ -24,7 +24,7 @@ from diffrec_jax.data.rows import Rows
 from diffrec_jax.data.times import MICROSECONDS_PER_DAY
 from diffrec_jax.models.contract import ClosedForm, Params, Prepared
 from diffrec_jax.options import check, option
-from diffrec_jax.space import Real
+from diffrec_jax.ranges import Real
 
 CUTS = 10  # places at which EASE cuts every history
 NO_TIMES = "recent_popularity needs timestamps, which this data lacks: use popularity with recency=power instead"

@@ -32,7 +32,7 @@ from diffrec_jax.models.item_losses import softmax_cross_entropy
 from diffrec_jax.models.sasrec import SASRec
 from diffrec_jax.models.transformer import DENSE, Encoder, check_sizes
 from diffrec_jax.options import again, check, option
-from diffrec_jax.space import Choice, Real
+from diffrec_jax.ranges import Choice, Real
 
 
 class Reader(nn.Module):

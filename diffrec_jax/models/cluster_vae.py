@@ -31,7 +31,7 @@ from flax import linen as nn
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.denoiser import ACTIVATIONS
 from diffrec_jax.options import option
-from diffrec_jax.space import Range, Real
+from diffrec_jax.ranges import Range, Real
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

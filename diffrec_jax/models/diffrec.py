@@ -31,7 +31,7 @@ from diffrec_jax.models.denoiser import ACTIVATIONS, Denoiser
 from diffrec_jax.models.diffusion_settings import DiffusionSettings
 from diffrec_jax.models.user_noise import normal_per_user
 from diffrec_jax.options import again, option
-from diffrec_jax.space import Choice, Real
+from diffrec_jax.ranges import Choice, Real
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

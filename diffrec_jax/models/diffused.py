@@ -20,7 +20,7 @@ from diffrec_jax.models.contract import Catalogue, Model, Params, Prepared
 from diffrec_jax.models.denoiser import timestep_embedding
 from diffrec_jax.models.transformer import Encoder, check_sizes, drop_bytes
 from diffrec_jax.options import check, option
-from diffrec_jax.space import Choice, Real, Whole
+from diffrec_jax.ranges import Choice, Real, Whole
 
 EPSILON = 1e-12
 

@@ -14,7 +14,7 @@ from diffrec_jax.diffusion.process import MeanType
 from diffrec_jax.diffusion.schedule import NOISE_SCHEDULES, Schedule, make_schedule
 from diffrec_jax.models.contract import Model
 from diffrec_jax.options import check, option
-from diffrec_jax.space import Choice, Real
+from diffrec_jax.ranges import Choice, Real
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Params, Prepared
 from diffrec_jax.models.denoiser import l2_normalise
 from diffrec_jax.options import check, option
-from diffrec_jax.space import Real, Whole
+from diffrec_jax.ranges import Real, Whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

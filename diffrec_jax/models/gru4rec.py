@@ -33,7 +33,7 @@ from diffrec_jax.models.item_losses import softmax_cross_entropy
 from diffrec_jax.models.sasrec import SASRec
 from diffrec_jax.models.transformer import drop_bytes
 from diffrec_jax.options import again, check, option
-from diffrec_jax.space import Choice, Real, Whole
+from diffrec_jax.ranges import Choice, Real, Whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

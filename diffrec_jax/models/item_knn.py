@@ -29,7 +29,7 @@ from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.baselines import check_fit_weighted, interaction_matrix
 from diffrec_jax.models.contract import ClosedForm, Params, Prepared
 from diffrec_jax.options import check, option
-from diffrec_jax.space import Real, Whole
+from diffrec_jax.ranges import Real, Whole
 
 PRODUCTS_AT_ONCE = 2**24  # at most about so many entries of XᵀX in memory; 12 bytes each, and as many again to sort
 DENSE_ENTRIES = 2**26  # 256 MiB

@@ -48,7 +48,7 @@ from diffrec_jax.models.denoiser import ACTIVATIONS, Denoiser, dropout
 from diffrec_jax.models.diffusion_settings import DiffusionSettings
 from diffrec_jax.models.user_noise import normal_per_user
 from diffrec_jax.options import again, internal, option
-from diffrec_jax.space import Choice, Real
+from diffrec_jax.ranges import Choice, Real
 from diffrec_jax.types import PyTree
 
 WIDTHS: dict[str, Any] = {"at_least": 1, "nonempty": True, "hint": "such as [300]"}

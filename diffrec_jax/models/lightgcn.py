@@ -34,7 +34,7 @@ from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.models.contract import ClosedForm, Prepared
 from diffrec_jax.options import check, internal, option
-from diffrec_jax.space import Real, Whole
+from diffrec_jax.ranges import Real, Whole
 
 SHORTEST = 4  # nodes with at most this many neighbours share a group
 

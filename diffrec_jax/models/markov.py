@@ -25,7 +25,7 @@ from diffrec_jax.data.rows import Rows
 from diffrec_jax.data.windows import window
 from diffrec_jax.models.contract import ClosedForm, Params, Prepared
 from diffrec_jax.options import again, check, internal, option
-from diffrec_jax.space import Real, Whole
+from diffrec_jax.ranges import Real, Whole
 
 AT_ONCE = 32  # counts of one item that are added up together
 TIE_BREAK = 2.0**-22  # of a score, for each step of popularity: the least that float32 is sure to keep

@@ -33,7 +33,7 @@ from diffrec_jax.models.cluster_vae import kl_divergence, kl_steps, kl_weight, m
 from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Params, Prepared
 from diffrec_jax.models.denoiser import ACTIVATIONS, dropout, l2_normalise
 from diffrec_jax.options import again, check, option
-from diffrec_jax.space import Choice, Real, Whole
+from diffrec_jax.ranges import Choice, Real, Whole
 from diffrec_jax.types import PyTree
 
 

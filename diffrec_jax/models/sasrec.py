@@ -32,7 +32,7 @@ from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Param
 from diffrec_jax.models.item_losses import check_negatives, gbce_beta, sampled_softmax, softmax_cross_entropy
 from diffrec_jax.models.transformer import NORMS, Encoder, check_sizes
 from diffrec_jax.options import Needs, check, option
-from diffrec_jax.space import Choice, Real, Whole
+from diffrec_jax.ranges import Choice, Real, Whole
 
 LOSSES = ("softmax", "sampled", "gbce", "bce")
 SAMPLED = ("sampled", "gbce")  # those that --negatives means something to

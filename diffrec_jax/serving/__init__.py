@@ -5,7 +5,7 @@ from diffrec_jax.serving.loading import load
 from diffrec_jax.serving.model_folder import ModelFolder
 from diffrec_jax.serving.program import load_program
 from diffrec_jax.serving.recommender import Recommender
-from diffrec_jax.serving.results import Table
+from diffrec_jax.serving.table import Table
 from diffrec_jax.serving.vocabulary import Vocabulary
 
 __all__ = [

@@ -29,7 +29,7 @@ from diffrec_jax.serving.asked_ids import Ids
 from diffrec_jax.serving.histories import Asked, Histories
 from diffrec_jax.serving.model_folder import ModelFolder
 from diffrec_jax.serving.ranker import Ranker
-from diffrec_jax.serving.results import Table
+from diffrec_jax.serving.table import Table
 from diffrec_jax.serving.vocabulary import Vocabulary
 
 HISTORIES = ("train", "train+valid")

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from diffrec_jax import api
-from diffrec_jax.data import catalog
+from diffrec_jax.data import datasets
 from diffrec_jax.models.clustering import k_means, svd_embeddings
 from diffrec_jax.models.lightgcn import Graph, LightGCN
 
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=LightGCN.updates)
     parser.add_argument("--n_cate", type=int, default=2)
     args = parser.parse_args()
-    split = catalog.load(args.dataset, data_dir=args.data_dir)
+    split = datasets.load(args.dataset, data_dir=args.data_dir)
     train = split.train.csr()
 
     graph = Graph.create(train)

@@ -32,7 +32,7 @@ def start(args: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 120)
     runs = []
     for path in args.runs:
-        if is_one(Path(path)):  # from runs/*
+        if is_comparison(Path(path)):  # from runs/*
             console.print(f"left out: {path} is the report of a comparison", highlight=False, soft_wrap=True)
         else:
             runs.append(systems.read(path))
@@ -60,7 +60,7 @@ def start(args: argparse.Namespace) -> int:
         console.print()
     folder = Path(args.report) if args.report else runs[0].path.parent / "comparison"
     folder.mkdir(parents=True, exist_ok=True)
-    made(found).write(folder)
+    build(found).write(folder)
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     if args.out:
         write_atomically(Path(args.out), found.written(Path(args.out).suffix))
@@ -83,7 +83,7 @@ def check_out(out: str) -> None:
         raise ValueError(f"--out={out}: there is no folder {Path(out).parent}; make it first")
 
 
-def made(found: Comparison) -> Report:
+def build(found: Comparison) -> Report:
     """The report of a comparison."""
     facts = (
         f"{found.title}; {found.n_users:,} users with held-out items",
@@ -99,7 +99,7 @@ def made(found: Comparison) -> Report:
     return Report(title, facts, "\n".join(commands), tuple(found.sheets()), drawn)
 
 
-def is_one(folder: Path) -> bool:
+def is_comparison(folder: Path) -> bool:
     """Whether the folder holds such a report instead of a run."""
     return (folder / "report.html").is_file() and not any((folder / n).exists() for n in ("config.json", "result.json"))
 

@@ -13,7 +13,7 @@ from rich.table import Table as Drawing
 import diffrec_jax
 from diffrec_jax.data.events import Events
 from diffrec_jax.serving import Recommender, choices
-from diffrec_jax.serving.results import Table
+from diffrec_jax.serving.table import Table
 from experiments.reporting import named
 from experiments.reporting.table_files import TableFile
 from experiments.settings import cli

@@ -88,7 +88,7 @@ def of_run(folder: Path, *, console: Console | None = None) -> None:
     """Write the report of a finished run; a folder that cannot be written costs a warning, not the run."""
     run = systems.read(folder)
     try:
-        made(run).write(folder)
+        build(run).write(folder)
     except OSError as error:
         if console is not None:
             console.print(f"warning: no report written ({error.strerror or error})", highlight=False)
@@ -97,7 +97,7 @@ def of_run(folder: Path, *, console: Console | None = None) -> None:
         console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 
-def made(run: Run) -> Report:
+def build(run: Run) -> Report:
     """The report of one run."""
     if not run.config:
         of_lists = "lists of somebody else: they are seen in a comparison"

@@ -4,7 +4,7 @@ import numpy as np
 from rich.console import Console
 
 import diffrec_jax
-from diffrec_jax.data.catalog import DatasetUnavailable
+from diffrec_jax.data.datasets import DatasetUnavailable
 from diffrec_jax.data.splits import Split
 from experiments.running import one_run, source
 from experiments.settings import cli

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from diffrec_jax.data.catalog import DatasetUnavailable
+from diffrec_jax.data.datasets import DatasetUnavailable
 from diffrec_jax.files import write_atomically
 from diffrec_jax.options import option
 from experiments.reporting import compare_report, results_page, systems
@@ -175,5 +175,5 @@ def conclude(plan: Plan, done: Sequence[systems.Run], console: Console) -> None:
         metrics = columns(*(one.result["test"]["official"] for one in among))
         found = compare(systems.group(among), metrics=metrics)
         console.print(found.sheets()[0].drawn())
-        compare_report.made(found).write(place)
+        compare_report.build(found).write(place)
         console.print(f"report: {place / 'report.html'}", highlight=False)

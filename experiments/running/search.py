@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffrec_jax.space import Choice, Range, Real
+from diffrec_jax.ranges import Choice, Range, Real
 from experiments.settings.groups import defaults_of
 from experiments.settings.guard import out_of_memory
 

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
-from diffrec_jax.data import catalog, noise, preprocess, readers, released, sessions, splits
+from diffrec_jax.data import datasets, noise, preprocess, readers, released, sessions, splits
 from diffrec_jax.data.events import Events
 from diffrec_jax.data.splits import Split
 from experiments.running import fingerprints
@@ -20,7 +20,7 @@ def load(config: Config) -> Split:
 
 def check_noise(config: Config) -> None:
     """Refuse natural noise for data that came without its low ratings, before anything is read."""
-    entry = catalog.CATALOGUE.get(config.data.dataset)
+    entry = datasets.DATASETS.get(config.data.dataset)
     if config.data.noise.startswith("natural") and not config.data.data and (entry is None or entry.rating is None):
         raise ValueError(
             f"noise={config.data.noise} adds low ratings, which {config.data.name} comes without: use a log "
@@ -44,7 +44,7 @@ def state_of_files(config: Config) -> str | None:
         folders = (Path(config.data.dataset), Path(config.data.data_dir) / config.data.dataset)
         folder = next((folder for folder in folders if folder.is_dir()), None)
         if folder is None:
-            return "" if config.data.dataset in catalog.CATALOGUE else None
+            return "" if config.data.dataset in datasets.DATASETS else None
         places = [folder / f"{part}_list.npy" for part in released.PARTS]
     digest = hashlib.sha256()
     for place in places:
@@ -58,7 +58,7 @@ def state_of_files(config: Config) -> str | None:
 
 
 def _dataset(config: Config) -> Split:
-    entry = catalog.CATALOGUE.get(config.data.dataset)
+    entry = datasets.DATASETS.get(config.data.dataset)
     if entry is not None and entry.reader is None:  # a released folder, not a log
         entry = None
     rule = own_splits.rule(config.data)
@@ -68,10 +68,10 @@ def _dataset(config: Config) -> Split:
             f"{said}={getattr(config.data, said)} cannot change {config.data.dataset}, which comes split: drop it"
         )
     if not rule:
-        split = catalog.load(config.data.dataset, data_dir=config.data.data_dir)
+        split = datasets.load(config.data.dataset, data_dir=config.data.data_dir)
     if entry is None or not (rule or config.data.noise):
         return _noisy(config, split, None, 4.0)
-    raw = catalog.read(config.data.dataset, data_dir=config.data.data_dir)
+    raw = datasets.read(config.data.dataset, data_dir=config.data.data_dir)
     if rule:
         split = dataclasses.replace(_split(config, raw, rating=entry.rating, core=entry.core), name=config.data.dataset)
     return _noisy(config, split, raw, 4.0 if entry.rating is None else entry.rating)

@@ -20,7 +20,7 @@ from diffrec_jax.data.splits import Split
 from diffrec_jax.evaluation.metrics import parse_metric
 from diffrec_jax.mesh import parse_mesh
 from diffrec_jax.options import option
-from diffrec_jax.space import Choice, Range
+from diffrec_jax.ranges import Choice, Range
 from diffrec_jax.training import EpochReport, InterruptedRunError, Observer
 from experiments.running import item_clusters, locks, one_run, source
 from experiments.running.run_folder import write_atomically

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffrec_jax.data.catalog import load
+from diffrec_jax.data.datasets import load
 from diffrec_jax.data.readers import read_log, read_released
 
 GOOD = {"train": [[0, 2], [0, 1], [1, 0]], "valid": [[0, 3]], "test": [[0, 0], [1, 3]]}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffrec_jax.data import catalog, synthetic
+from diffrec_jax.data import datasets, synthetic
 
 
 def cluster_of(data):
@@ -49,7 +49,7 @@ def test_users_have_clusters_and_drift(data):
 
 
 def test_the_catalogue_makes_it_without_files_or_network(tmp_path):
-    split = catalog.load("synthetic", data_dir=tmp_path, cache_dir=tmp_path / "never")
+    split = datasets.load("synthetic", data_dir=tmp_path, cache_dir=tmp_path / "never")
     assert split.rule == "temporal" and split.n_users == 1000 and split.item_titles is not None
     assert not (tmp_path / "never").exists()
     assert split.notes[0].startswith("Synthetic data (seed 0)")

@@ -49,7 +49,7 @@ def test_what_is_no_metric_or_no_run_is_refused(command, runs):
     code, text = command(runs / "a-s0", "--metrics=")
     assert code == 2 and "no metric is named: say --metrics=recall@20" in text
     with pytest.raises(ValueError, match="holds a baseline: its report is that of the run it lies in"):
-        run_report.made(systems.read(next((runs / "a-s0" / "baselines").iterdir())))
+        run_report.build(systems.read(next((runs / "a-s0" / "baselines").iterdir())))
 
 
 def test_every_format_names_every_system(command, runs, tmp_path):

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 import diffrec_jax as dr
-from diffrec_jax.data import catalog
+from diffrec_jax.data import datasets
 from experiments import compare, evaluate, report, results, run
 from experiments.reporting import evidence, systems
 from experiments.settings import guard
@@ -91,7 +91,7 @@ def test_they_stand_in_a_comparison_and_nowhere_else(command, runs, lists, tmp_p
 
 
 def test_columns_and_data_by_flags_lists_by_group_and_what_is_odd_is_said(command, tiny_data, tmp_path):
-    split = catalog.load("tiny", data_dir=tiny_data)
+    split = datasets.load("tiny", data_dir=tiny_data)
     user = split.user_ids[np.unique(split.test.users)[0]]
     item = split.item_ids[split.test.items[split.test.users == np.unique(split.test.users)[0]][0]]
     table = pa.table({"who": [user, user, 10**6], "what": [10**6, item, item], "prediction": [0.5, 0.7, 0.1]})

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from diffrec_jax.data import catalog
+from diffrec_jax.data import datasets
 from diffrec_jax.models.baselines import EASE
 from experiments import run
 from experiments.reporting import evidence, systems
@@ -26,7 +26,7 @@ def command(tiny_data, runs, capsys):
 
 
 def test_the_averages_are_those_of_the_users(runs, tiny_data):
-    split = catalog.load("tiny", data_dir=tiny_data)
+    split = datasets.load("tiny", data_dir=tiny_data)
     for folder in (runs / "a-s0", *(runs / "a-s0" / "baselines").iterdir()):
         result = json.loads((folder / "result.json").read_text())
         users = evidence.read(folder, evidence.PER_USER)

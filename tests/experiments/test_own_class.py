@@ -21,7 +21,7 @@ from diffrec_jax.data.recency import Recency
 from diffrec_jax.models.contract import ClosedForm, Model
 from diffrec_jax.models.elsa import ELSA
 from diffrec_jax.options import check, option
-from diffrec_jax.space import Real
+from diffrec_jax.ranges import Real
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

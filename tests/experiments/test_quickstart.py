@@ -2,8 +2,8 @@
 
 import json
 
-from diffrec_jax.data import catalog
-from diffrec_jax.data.catalog import DatasetUnavailable
+from diffrec_jax.data import datasets
+from diffrec_jax.data.datasets import DatasetUnavailable
 from experiments import quickstart
 from experiments.running import source
 
@@ -11,14 +11,14 @@ SMALL = ["--dims=[8]", "--steps=3", "--epochs=2", "--eval_every=2"]
 
 
 def test_without_a_network_it_says_so_and_goes_on_with_made_up_data(tmp_path, capsys, monkeypatch):
-    load = catalog.load
+    load = datasets.load
 
     def unreachable(dataset, **options):
         if dataset == "ml-100k":
             raise DatasetUnavailable("MovieLens-100K cannot be fetched: put ml-100k.zip into the cache by hand")
         return load(dataset, **options)
 
-    monkeypatch.setattr(source.catalog, "load", unreachable)
+    monkeypatch.setattr(source.datasets, "load", unreachable)
     code = quickstart.main(["quickstart", *SMALL, f"--workdir={tmp_path / 'run'}"])
     text = capsys.readouterr().out
     assert code == 0

@@ -66,7 +66,7 @@ def test_a_comparison_shows_what_depends_on_what(runs, tmp_path):
     one, two, t = (systems.read(runs / name) for name in ("a-s0", "a-s1", "t"))
     stronger = systems.Run(two.path, {**two.result, "seed": 0}, {**two.config, "noise_scale": 0.5, "seed": 0})
     found = compare(systems.group([one, stronger, t]), metrics=["recall@20", "ndcg@20"], resamples=50)
-    made = compare_report.made(found)
+    made = compare_report.build(found)
     made.write(tmp_path)
     check(tmp_path, ["quality", "effect-noise_scale", "groups", "cost"])
     assert "s (--noise_scale)" in made.pictures[1].svg

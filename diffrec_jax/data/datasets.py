@@ -17,7 +17,7 @@ from diffrec_jax.data.interactions import Interactions
 from diffrec_jax.data.preprocess import prepare
 from diffrec_jax.data.splits import Split
 
-__all__ = ["CATALOGUE", "DatasetUnavailable", "Entry", "load", "read", "state"]
+__all__ = ["DATASETS", "DatasetUnavailable", "Entry", "load", "read", "state"]
 
 _MOVIELENS_TERMS = "GroupLens: research use, no redistribution without permission, cite Harper and Konstan 2015."
 _AUTHORS_TERMS = "No licence stated; made from public ratings, whose own terms hold."
@@ -74,7 +74,7 @@ _RECBOLE = Source(
 _IN_README = "linked in its README"
 _GOWALLA = "https://snap.stanford.edu/data/loc-gowalla_totalCheckins.txt.gz"
 
-CATALOGUE: dict[str, Entry] = {
+DATASETS: dict[str, Entry] = {
     entry.name: entry
     for entry in (
         _grouplens(
@@ -108,7 +108,7 @@ def load(dataset: str, *, data_dir: str | Path, cache_dir: str | Path | None = N
     """A dataset by name or path, prepared and split.
 
     Args:
-      dataset: a folder in the released layout (path, or name under ``data_dir``), or a name in ``CATALOGUE``.
+      dataset: a folder in the released layout (path, or name under ``data_dir``), or a name in ``DATASETS``.
       data_dir: where released folders lie.
       cache_dir: where fetched files are kept; see ``fetch.cache_folder``.
 
@@ -118,13 +118,13 @@ def load(dataset: str, *, data_dir: str | Path, cache_dir: str | Path | None = N
       ValueError: for malformed files.
     """
     for folder in (Path(dataset), Path(data_dir) / dataset):
-        if folder.is_dir() and (released.is_released(folder) or dataset not in CATALOGUE):
+        if folder.is_dir() and (released.is_released(folder) or dataset not in DATASETS):
             return released.read_released(folder)
-    entry = CATALOGUE.get(dataset)
+    entry = DATASETS.get(dataset)
     if entry is None:
         raise FileNotFoundError(
             f"no dataset {dataset!r}: not a folder, not under {Path(data_dir).resolve()}, and not one of "
-            f"{', '.join(CATALOGUE)}. A folder needs train_list.npy, valid_list.npy and test_list.npy; "
+            f"{', '.join(DATASETS)}. A folder needs train_list.npy, valid_list.npy and test_list.npy; "
             f"the authors publish theirs at {released.PUBLISHED_AT}"
         )
     if entry.name == "synthetic":
@@ -135,9 +135,9 @@ def load(dataset: str, *, data_dir: str | Path, cache_dir: str | Path | None = N
 
 def read(name: str, *, data_dir: str | Path = ".", cache_dir: str | Path | None = None) -> Interactions:
     """The raw log of a public set (all ratings, nothing filtered), fetched on first use; errors as in ``load``."""
-    entry = CATALOGUE.get(name)
+    entry = DATASETS.get(name)
     if entry is None or name == "synthetic":
-        logs = ", ".join(e.name for e in CATALOGUE.values() if e.reader)
+        logs = ", ".join(e.name for e in DATASETS.values() if e.reader)
         raise FileNotFoundError(f"no public log named {name!r}; there are {logs}")
     if entry.reader is None:
         raise FileNotFoundError(
@@ -152,7 +152,7 @@ def read(name: str, *, data_dir: str | Path = ".", cache_dir: str | Path | None 
 
 def state(name: str, *, data_dir: str | Path, cache_dir: str | Path | None = None) -> str:
     """'here', 'fetchable' or 'by hand', without touching the network."""
-    entry = CATALOGUE[name]
+    entry = DATASETS[name]
     if name == "synthetic" or released.is_released(Path(data_dir) / name):
         return "here"
     if not entry.sources:
