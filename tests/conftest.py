@@ -72,17 +72,22 @@ def few_mappings():
         gc.collect()
 
 
-DEAR_ON_DEVICES = (
+DEAR = ("test_several_devices_equal_one", "test_bfloat16_trains_and_what_is_kept_is_float32")
+DEAR_FOR = (  # DiffRec and SASRec are held to them with every change, and what is quick
+    "TestBERT4Rec",
+    "TestCausalDiffuRec",
+    "TestDiffuRec",
+    "TestGRU4Rec",
     "TestLatentDiffRec",
+    "TestLinearPath",
     "TestMultVAE",
     "TestMultiDAE",
-    "TestLinearPath",
-)  # DiffRec is quick, and the rest
+)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The conformance suite knows no long tests: here some of its runs on several devices are."""
+    """The conformance suite knows no long tests: here some of what it compiles more than once for are."""
     for item in items:
-        if item.name == "test_several_devices_equal_one" and item.cls.__name__ in DEAR_ON_DEVICES:
+        if item.name in DEAR and item.cls is not None and item.cls.__name__ in DEAR_FOR:
             item.add_marker(pytest.mark.long)
