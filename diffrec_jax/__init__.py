@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # under their own names: these are public
     from diffrec_jax.models.baselines import EASE as EASE
     from diffrec_jax.models.baselines import Popularity as Popularity
     from diffrec_jax.models.baselines import RecentPopularity as RecentPopularity
+    from diffrec_jax.models.causal_diffurec import CausalDiffuRec as CausalDiffuRec
+    from diffrec_jax.models.diffurec import DiffuRec as DiffuRec
     from diffrec_jax.models.elsa import ELSA as ELSA
     from diffrec_jax.models.item_knn import ItemKNN as ItemKNN
     from diffrec_jax.models.lightgcn import LightGCN as LightGCN

@@ -92,6 +92,8 @@ MODELS = registry(
     Entry("multidae", "mult_vae:MultiDAE", "MultiDAE", "autoencoders"),
     Entry("lightgcn", "lightgcn:LightGCN", "LightGCN", "graph"),
     Entry("sasrec", "sasrec:SASRec", "SASRec", "sequential"),
+    Entry("diffurec", "diffurec:DiffuRec", "DiffuRec", "sequential"),
+    Entry("causal_diffurec", "causal_diffurec:CausalDiffuRec", "Causal DiffuRec", "sequential"),
     Entry("markov", "markov:Markov", "Markov chain", "sequential"),
     Entry("transitions", "markov:Transitions", "Decayed transitions", "sequential"),
 )
