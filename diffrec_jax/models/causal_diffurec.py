@@ -42,7 +42,7 @@ class CausalDiffuRec(NoisedTarget):
     reverse_steps: int | None = again(
         NoisedTarget, "reverse_steps", help="passes of the reverse process when ranking, of T; None: one"
     )
-    seeds: int | None = again(NoisedTarget, "seeds", help="draws of noise averaged when ranking; 0, or None: no noise")
+    draws: int | None = again(NoisedTarget, "draws", help="draws of noise averaged when ranking; 0, or None: no noise")
 
     causal: ClassVar[bool] = True
 

@@ -8,8 +8,8 @@ network of the sinusoids of 1000 t / T, N layer normalisation, and f a transform
     x̂_0 = f(z),      score_i = x̂_0 · E_i                                                     (3)
 
 When ranking there is no next item: x̂_0 is what k steps of the reverse process, from t = k - 1 down to 0, arrive at.
-Without ``seeds`` everything random is at its mean: λ = δ, x = 0 at the start, and nothing is added on the way. Each of
-``seeds`` starts from N(0, I), and they are averaged; noise belongs to the user. At t = 0 the reverse returns x̂_0
+Without ``draws`` everything random is at its mean: λ = δ, x = 0 at the start, and nothing is added on the way. Each of
+``draws`` starts from N(0, I), and they are averaged; noise belongs to the user. At t = 0 the reverse returns x̂_0
 itself, so that one step (k = 1) is a plain forward pass.
 
 Source: Li, Sun & Li, *DiffuRec* (ACM TOIS 2023, arXiv 2304.00686; released code). Ours: the pass without noise, masked
@@ -72,7 +72,7 @@ class NoisedTarget(Model):
     reverse_steps: int | None = option(
         None, "passes of the reverse process when ranking, of T; None: one, or T with --reference", at_least=1
     )
-    seeds: int | None = option(
+    draws: int | None = option(
         None, "draws of noise averaged when ranking; 0: no noise. None: 0, or 1 with --reference", at_least=0
     )
     packing: bool = option(True, "train with several short histories in a row; only draws differ by it", rare=True)
@@ -98,9 +98,9 @@ class NoisedTarget(Model):
         return self.reverse_steps or (self.steps if self.released else 1)
 
     @property
-    def draws(self) -> int:
+    def samples(self) -> int:
         """Draws of noise when ranking; 0: none."""
-        return int(self.released) if self.seeds is None else self.seeds
+        return int(self.released) if self.draws is None else self.draws
 
     @functools.cached_property
     def schedule(self) -> Schedule:
@@ -237,8 +237,8 @@ class NoisedTarget(Model):
         Raises:
           ValueError: for noise without a key.
         """
-        if self.draws and key is None:
-            raise ValueError(f"seeds={self.draws} draws noise when ranking: pass a key, or seeds=0")
+        if self.samples and key is None:
+            raise ValueError(f"draws={self.samples} of noise when ranking need a key: pass one, or draws=0")
         items, real = window(rows, self.length if self.released else min(self.length, rows.items.shape[1]))
         h = self.history(params, items)
         schedule = self.schedule.first(self.passes)
@@ -255,7 +255,7 @@ class NoisedTarget(Model):
             return reverse(schedule, denoise, x, sampling_noise=added, variance=schedule.large_variance)
 
         zeros = jnp.zeros((items.shape[0], self.width), h.dtype)
-        if not self.draws:
+        if not self.samples:
             return reversed_from(zeros, None)
 
         def drawn(seed: jax.Array) -> jax.Array:
@@ -267,7 +267,7 @@ class NoisedTarget(Model):
 
             return reversed_from(noise(2 * self.steps, 1), noise)
 
-        return jnp.mean(jax.lax.map(drawn, jnp.arange(self.draws)), axis=0)
+        return jnp.mean(jax.lax.map(drawn, jnp.arange(self.samples)), axis=0)
 
     def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
         """Eq. 3, ``[B, I]``."""

@@ -21,6 +21,8 @@ SMALL = {
     "multvae": ["--dims=[8]", "--epochs=2", "--eval_every=1"],
     "lightgcn": ["--dim=4", "--updates=3", "--triples=64"],
     "sasrec": ["--width=8", "--length=5", "--nopacking", "--epochs=2", "--eval_every=1"],
+    "diffurec": ["--width=8", "--blocks=1", "--length=5", "--nopacking", "--epochs=2", "--eval_every=1"],
+    "causal_diffurec": ["--width=8", "--blocks=1", "--length=5", "--nopacking", "--epochs=2", "--eval_every=1"],
     "t_diffrec": [*PATH, "--dims=[8]", "--guidance=1", "--linear_l2=50"],
     "lt_diffrec": [*PATH, "--in_dims=[8]", "--mlp_dims=[8]", "--item_emb=svd"],
 }

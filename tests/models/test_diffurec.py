@@ -25,11 +25,6 @@ SMALL = DiffuRec(**SIZES, dropout=0.0, history_dropout=0.0, packing=False)
 RELEASED = DiffuRec(width=16, blocks=2, heads=4, length=8, dropout=0.0, history_dropout=0.0, reference=True)
 
 
-class TestDiffuRec(ModelSuite):
-    model = DiffuRec(**SIZES, t_sampling="lossaware", packing=False)
-    bad = (("delta", -1.0), ("reverse_steps", 6), ("seeds", -1), ("noise_schedule", "binomial"), ("t_sampling", "odd"))
-
-
 @pytest.mark.long
 class TestReleasedDiffuRec(ModelSuite):
     model = DiffuRec(**SIZES, positions=True, reference=True)
@@ -290,14 +285,14 @@ def test_without_noise_it_is_a_plain_encoder_however_many_steps():
     params, rows = initial(plain), batch()
     items, real = window(rows, 6)
     alone = plain.encoder.apply({"params": params["encoder"]}, plain.history(params, items), real)[:, -1]
-    for changes in ({}, {"reverse_steps": 5, "seeds": 2}):
+    for changes in ({}, {"reverse_steps": 5, "draws": 2}):
         found = vectors(dataclasses.replace(plain, **changes), params, rows)
         np.testing.assert_allclose(found, alone, atol=1e-5)
     step_alone = vectors(dataclasses.replace(SMALL, delta=0.5, carries_target=False), params, rows)
     assert np.abs(step_alone - alone).max() > 1e-3
 
 
-@pytest.mark.parametrize("model", [SMALL, dataclasses.replace(SMALL, reverse_steps=3, seeds=2, delta=0.2)])
+@pytest.mark.parametrize("model", [SMALL, dataclasses.replace(SMALL, reverse_steps=3, draws=2, delta=0.2)])
 def test_no_vector_depends_on_padding_or_on_who_else_is_asked(model):
     model = dataclasses.replace(model, positions=True)
     params, rows = initial(model), batch()
@@ -319,13 +314,13 @@ def test_no_vector_depends_on_padding_or_on_who_else_is_asked(model):
 def test_more_draws_come_closer_to_their_mean_and_steps_of_the_reverse_matter_with_delta():
     model = dataclasses.replace(SMALL, delta=0.3, reverse_steps=5)
     params, rows = initial(model), batch()
-    one, many = (vectors(dataclasses.replace(model, seeds=n), params, rows) for n in (1, 60))
-    other = jax.jit(lambda: dataclasses.replace(model, seeds=60).now(params, rows, key=jax.random.key(4)))()
+    one, many = (vectors(dataclasses.replace(model, draws=n), params, rows) for n in (1, 60))
+    other = jax.jit(lambda: dataclasses.replace(model, draws=60).now(params, rows, key=jax.random.key(4)))()
     assert np.abs(other - many).mean() < 0.4 * np.abs(one - many).mean()
     still, one_pass = (vectors(dataclasses.replace(model, reverse_steps=n), params, rows) for n in (5, None))
     assert np.abs(still - one_pass).max() > 1e-3
-    with pytest.raises(ValueError, match="seeds=1 draws noise when ranking: pass a key, or seeds=0"):
-        dataclasses.replace(SMALL, seeds=1).now(params, rows)
+    with pytest.raises(ValueError, match="draws=1 of noise when ranking need a key: pass one, or draws=0"):
+        dataclasses.replace(SMALL, draws=1).now(params, rows)
 
 
 def test_the_mean_over_cuts_is_the_objective_over_prefixes():
