@@ -43,8 +43,8 @@ def plan(real: jax.Array) -> Plan:
 
 
 def pack(values: jax.Array, where: Plan, *, rows: int, fill: int) -> jax.Array:
-    """``values [B, L, …]`` in R rows, ``[R, L, …]``; what no history takes holds ``fill``."""
-    empty = jnp.full((rows, *values.shape[1:]), fill, values.dtype)
+    """``values [B, L]`` in R rows, ``[R, L]``; what no history takes holds ``fill``."""
+    empty = jnp.full((rows, values.shape[1]), fill, values.dtype)
     return empty.at[where.row[:, None], where.slot].set(values, mode="drop", unique_indices=False)
 
 
@@ -53,15 +53,16 @@ def unpack(values: jax.Array, where: Plan) -> jax.Array:
     return values.at[where.row[:, None], where.slot].get(mode="fill", fill_value=0)
 
 
-def in_few_rows(function: Callable[..., jax.Array], items: jax.Array, real: jax.Array, *more: jax.Array) -> jax.Array:
-    """``function(items, segments, columns, *more)`` of windows packed, ``[B, L, D]``; its results at padding are zeros.
+def in_few_rows(
+    function: Callable[[jax.Array, jax.Array, jax.Array], jax.Array], items: jax.Array, real: jax.Array
+) -> jax.Array:
+    """``function(items, segments, columns)`` of windows packed, ``[B, L, D]``; its results at padding are zeros.
 
     Args:
-      function: ``items [R, L]``, ``segments [R, L]`` (-1: nobody's), ``columns [R, L]`` and whatever else is packed to
-        ``[R, L, D]``; it is compiled for a few R, of which the smallest that is large enough is taken.
+      function: ``items [R, L]``, ``segments [R, L]`` (-1: nobody's) and ``columns [R, L]`` to ``[R, L, D]``; it is
+        compiled for a few R, of which the smallest that is large enough is taken.
       items: ``[B, L]``.
       real: ``[B, L]`` bool.
-      more: ``[B, L, …]``, what else belongs to each event.
     """
     n_histories, length = items.shape
     where = plan(real)
@@ -71,14 +72,13 @@ def in_few_rows(function: Callable[..., jax.Array], items: jax.Array, real: jax.
 
     def of(rows: int) -> Callable[[], jax.Array]:
         def call() -> jax.Array:
-            fills = (0, -1, *(0 for _ in (column, *more)))
-            arrays = (pack(a, where, rows=rows, fill=fill) for a, fill in zip((items, owner, column, *more), fills))
+            arrays = (pack(a, where, rows=rows, fill=fill) for a, fill in ((items, 0), (owner, -1), (column, 0)))
             return unpack(function(*arrays), where)
 
         return call
 
     def apart() -> jax.Array:
-        return jnp.where(real[..., None], function(items, jnp.where(real, owner, -1), column, *more), 0)
+        return jnp.where(real[..., None], function(items, jnp.where(real, owner, -1), column), 0)
 
     large_enough = jnp.sum(where.rows > jnp.asarray(sizes, jnp.int32))
     found: jax.Array = jax.lax.switch(large_enough, [*(of(rows) for rows in sizes), apart])

@@ -56,12 +56,23 @@ def one_cut(rows: Rows, length: int, key: jax.Array) -> tuple[jax.Array, jax.Arr
     n = rows.lengths
     uniform = jax.vmap(jax.random.uniform)(user_keys(key, rows.users))
     place = 1 + jnp.minimum((uniform * (n - 1).astype(jnp.float32)).astype(jnp.int32), jnp.maximum(n - 2, 0))
-    items, real = _last(rows, jnp.where(n > 1, place, 0), length)
-    column = jnp.clip(place, 0, rows.items.shape[1] - 1)[:, None]
-    targets = jnp.where(n > 1, jnp.take_along_axis(rows.items, column, axis=1)[:, 0], rows.n_items)
+    items, real, targets = cut_at(rows, jnp.where(n > 1, place, 0), length)
+    targets = jnp.where(n > 1, targets, rows.n_items)
     weights = jnp.where((rows.users >= 0) & (n > 1), n - 1, 0).astype(jnp.float32)
     mean = jnp.sum(weights) / jnp.maximum(jnp.sum(weights > 0.0), 1).astype(jnp.float32)
     return items, real, targets, weights / jnp.maximum(mean, 1.0)
+
+
+def cut_at(rows: Rows, places: jax.Array, length: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The prefixes of Eq. 2 that end before ``places [B]``.
+
+    Returns:
+      ``(items [B, L], real [B, L], targets [B])``; behind the last event there is no target, and I stands for it.
+    """
+    items, real = _last(rows, places, length)
+    column = jnp.clip(places, 0, rows.items.shape[1] - 1)[:, None]
+    found = jnp.take_along_axis(rows.items, column, axis=1)[:, 0]
+    return items, real, jnp.where(places < rows.lengths, found, rows.n_items)
 
 
 def masked(

@@ -3,10 +3,11 @@
 from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.diffusion.objective import Denoised, denoising_loss, loss_weights
 from diffrec_jax.diffusion.process import corrupt, posterior_mean, predict_x0, q_sample, reverse
-from diffrec_jax.diffusion.schedule import NOISE_SCHEDULES, Schedule, make_schedule
+from diffrec_jax.diffusion.schedule import NOISE_SCHEDULES, SCALED_SCHEDULES, Schedule, make_schedule, scaled_schedule
 
 __all__ = [
     "NOISE_SCHEDULES",
+    "SCALED_SCHEDULES",
     "Denoised",
     "LossHistory",
     "Schedule",
@@ -18,4 +19,5 @@ __all__ = [
     "predict_x0",
     "q_sample",
     "reverse",
+    "scaled_schedule",
 ]

@@ -44,14 +44,18 @@ def probabilities(state: LossHistory) -> jax.Array:
 
 
 def sample(state: LossHistory, key: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
-    """Draw a step for each example.
+    """Draw a step for each example by ``probabilities``; see ``draw``."""
+    return draw(probabilities(state), key, batch)
+
+
+def draw(p: jax.Array, key: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
+    """Draw a step for each example by the probabilities ``p [T]``.
 
     Returns:
       ``t [batch]`` int32, and ``weight [batch] = 1 / (p_t · T)``, by which a loss is multiplied (Eq. 2).
     """
-    p = probabilities(state)
     t = jax.random.categorical(key, jnp.log(p), shape=(batch,)).astype(jnp.int32)
-    return t, 1.0 / (p.at[t].get(mode="clip") * state.steps)
+    return t, 1.0 / (p.at[t].get(mode="clip") * p.shape[0])
 
 
 def record(state: LossHistory, t: jax.Array, losses: jax.Array, valid: jax.Array | None = None) -> LossHistory:

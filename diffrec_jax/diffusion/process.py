@@ -74,6 +74,7 @@ def reverse(
     *,
     mean_type: MeanType = "x0",
     sampling_noise: Callable[[jax.Array], jax.Array] | None = None,
+    variance: np.ndarray | None = None,
 ) -> jax.Array:
     """Run all T reverse steps from ``x_T [B, I]`` to ``x_0 [B, I]`` (Eq. 4), as one ``lax.scan``.
 
@@ -83,12 +84,14 @@ def reverse(
       x_T: where to start.
       mean_type: what ``denoise`` predicts.
       sampling_noise: ``t [] -> z`` of the shape of x, standard normal; None runs the mean alone. Not used at t = 0.
+      variance: ``[T]`` of that noise; None is v of Eq. 4.
 
     Returns:
       The reconstructed rows. At t = 0 this is the network's own prediction of x_0.
     """
     k1, k2 = reverse_coefficients(schedule, mean_type)
-    deviation = np.sqrt(schedule.posterior_variance)  # 0 at t = 0, so that no noise is added to the result
+    variance = schedule.posterior_variance if variance is None else variance
+    deviation = np.append(0.0, np.sqrt(variance[1:]))  # no noise is added to the result
     coefficients = jax.tree.map(
         lambda table: jnp.asarray(table[::-1], x_T.dtype), {"k1": k1, "k2": k2, "deviation": deviation}
     )

@@ -28,10 +28,16 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def timestep_embedding(t: jax.Array, size: int, *, max_period: float = 10_000.0) -> jax.Array:
-    """Sinusoidal embedding ``[B, size]`` of steps ``t [B]``: cosines, then sines, then a zero if ``size`` is odd."""
+def timestep_embedding(t: jax.Array, size: int, *, max_period: float = 10_000.0, rounded: bool = False) -> jax.Array:
+    """Sinusoidal embedding ``[B, size]`` of steps ``t [B]``: cosines, then sines, then a zero if ``size`` is odd.
+
+    ``rounded`` takes the exponents of the frequencies in float32, which angles of hundreds show.
+    """
     half = size // 2
-    frequencies = jnp.asarray(np.exp(-np.log(max_period) * np.arange(half) / max(half, 1)), jnp.float32)
+    exponents = -np.log(max_period) * np.arange(half) / max(half, 1)
+    if rounded:
+        exponents = np.float32(-np.log(max_period)) * np.arange(half, dtype=np.float32) / np.float32(max(half, 1))
+    frequencies = jnp.asarray(np.exp(exponents.astype(np.float64)), jnp.float32)
     angles = t.astype(jnp.float32)[:, None] * frequencies[None, :]
     return jnp.pad(jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=1), ((0, 0), (0, size % 2)))
 

@@ -262,6 +262,16 @@ class _Items:
         return jnp.clip(column, 0, self.n_items - 1), (column >= 0) & (column < self.n_items)
 
 
+def softmax_losses(
+    vectors: jax.Array, table: jax.Array, bias: jax.Array | None, targets: jax.Array, chunk: int = CHUNK
+) -> jax.Array:
+    """Eq. 1 at each position, ``[P]``, for those who want to know it: it has no gradient."""
+    vectors, table = jax.lax.stop_gradient((vectors, table))
+    bias = jnp.zeros(table.shape[0], _precise(vectors)) if bias is None else jax.lax.stop_gradient(bias)
+    of_items = _Items(table, bias, min(chunk, table.shape[0]), 0, None)
+    return of_items.log_sum_exp(vectors)[0] - of_items.logits_of(vectors, targets)
+
+
 def sampled_softmax(
     vectors: jax.Array,
     table: jax.Array,

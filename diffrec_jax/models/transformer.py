@@ -13,7 +13,7 @@ is "now", however long the window.
 
 Source: Eq. 1 Xiong et al. (2020), Eq. 2 Vaswani et al. (2017), Eq. 3 Kang & McAuley, *SASRec* (ICDM 2018, released
 code), which has no output projection, F as wide as x, and epsilon 1e-8. Ours: keys have no bias, which cancels in the
-softmax, so that an optimizer would only follow rounding; dropout of branches and inputs, not of attention weights.
+softmax, so that an optimizer would only follow rounding; dropout of branches and inputs, unless ``more_dropout``.
 Letters: B rows, L positions, D width, H heads.
 """
 
@@ -45,6 +45,8 @@ class Encoder(nn.Module):
       final_norm: a last normalisation.
       epsilon: of the normalisations.
       dropout: rate of inputs and branches.
+      padding_seen: padding is seen by all, and itself sees all alike: what the released code of DiffuRec does.
+      more_dropout: dropout of attention weights and behind each block too, but not of inputs; the same.
     """
 
     width: int
@@ -58,6 +60,8 @@ class Encoder(nn.Module):
     final_norm: bool = True
     epsilon: float = 1e-6
     dropout: float = 0.0
+    padding_seen: bool = False
+    more_dropout: bool = False
 
     def setup(self) -> None:
         """Declare the parameters."""
@@ -73,13 +77,7 @@ class Encoder(nn.Module):
         self.last_norm = nn.LayerNorm(epsilon=self.epsilon) if self.final_norm else None
 
     def __call__(
-        self,
-        x: jax.Array,
-        real: jax.Array,
-        segments: jax.Array | None = None,
-        *,
-        key: jax.Array | None = None,
-        even: jax.Array | None = None,
+        self, x: jax.Array, real: jax.Array, segments: jax.Array | None = None, *, key: jax.Array | None = None
     ) -> jax.Array:
         """Encode.
 
@@ -88,15 +86,18 @@ class Encoder(nn.Module):
           real: ``[B, L]`` bool, what is no padding.
           segments: ``[B, L]`` int32, where several histories share a row: they do not see each other.
           key: of dropout; None: no dropout.
-          even: ``[B, L]`` bool, positions that look at all they may see alike.
         """
-        allowed = attention_mask(real, causal=self.causal, segments=segments)
-        keys = iter(() if key is None else jax.random.split(key, 1 + 3 * self.blocks))
+        allowed = attention_mask(real, causal=self.causal, segments=segments, padding_seen=self.padding_seen)
+        keys = iter(() if key is None else jax.random.split(key, 1 + (5 if self.more_dropout else 3) * self.blocks))
 
         def drop(x: jax.Array) -> jax.Array:
             return x if key is None else drop_bytes(next(keys), x, rate=self.dropout)
 
-        x = drop(x) * real[..., None].astype(x.dtype)
+        def attend(layers: list[nn.Dense], asking: jax.Array, x: jax.Array) -> jax.Array:
+            return drop(self._attend(layers, asking, x, allowed, drop if self.more_dropout else None))
+
+        x = x if self.more_dropout else drop(x)
+        x = x if self.padding_seen else x * real[..., None].astype(x.dtype)
         for layers, (up, down), (first, second) in zip(self.attention, self.dense, self.norms):
 
             def feed(x: jax.Array, up: nn.Dense = up, down: nn.Dense = down) -> jax.Array:
@@ -104,37 +105,50 @@ class Encoder(nn.Module):
 
             if self.norm == "pre":
                 h = first(x)
-                x = x + drop(self._attend(layers, h, h, allowed, even))
+                x = x + attend(layers, h, h)
                 x = x + feed(second(x))
             elif self.norm == "post":
-                x = first(x + drop(self._attend(layers, x, x, allowed, even)))
+                x = first(x + attend(layers, x, x))
                 x = second(x + feed(x))
             else:
                 q = first(x)
-                x = second(q + drop(self._attend(layers, q, x, allowed, even)))
+                x = second(q + attend(layers, q, x))
                 x = (x + feed(x)) * real[..., None].astype(x.dtype)
+            x = drop(x) if self.more_dropout else x
+        x = drop(x) if self.more_dropout else x
         return x if self.last_norm is None else self.last_norm(x)
 
     def _attend(
-        self, layers: list[nn.Dense], asking: jax.Array, x: jax.Array, allowed: jax.Array, even: jax.Array | None
+        self,
+        layers: list[nn.Dense],
+        asking: jax.Array,
+        x: jax.Array,
+        allowed: jax.Array,
+        drop: Callable[[jax.Array], jax.Array] | None,
     ) -> jax.Array:
-        """A of Eq. 1 to 3, ``[B, L, D]``; a position that may see nothing gets nothing."""
+        """A of Eq. 1 to 3, ``[B, L, D]``; a position that may see nothing gets nothing, or the mean of everything."""
         query, key, value = layers[:3]
         q, k, v = (
             a.reshape(*a.shape[:2], self.heads, self.width // self.heads) for a in (query(asking), key(x), value(x))
         )
         logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(self.width // self.heads)
-        if even is not None:
-            logits = jnp.where(even[:, None, :, None], 0.0, logits)
         logits = jnp.where(allowed, logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), -1e30)
-        shares = jnp.where(allowed, jax.nn.softmax(logits, axis=-1), 0.0).astype(x.dtype)
+        shares = jax.nn.softmax(logits, axis=-1)
+        shares = (shares if self.padding_seen else jnp.where(allowed, shares, 0.0)).astype(x.dtype)
+        self.sow("intermediates", "shares", shares)
+        shares = shares if drop is None else drop(shares)
         found = jnp.einsum("bhqk,bkhd->bqhd", shares, v).reshape(x.shape)
         return layers[3](found) if self.projection else found
 
 
-def attention_mask(real: jax.Array, *, causal: bool, segments: jax.Array | None = None) -> jax.Array:
-    """``[B, 1, L, L]`` bool: which positions (third axis) see which (fourth)."""
-    allowed = real[:, None, :]
+def attention_mask(
+    real: jax.Array, *, causal: bool, segments: jax.Array | None = None, padding_seen: bool = False
+) -> jax.Array:
+    """``[B, 1, L, L]`` bool: which positions (third axis) see which (fourth).
+
+    With ``padding_seen`` it is padding that sees nothing, and is seen.
+    """
+    allowed = real[:, :, None] if padding_seen else real[:, None, :]
     if causal:
         allowed = allowed & jnp.tri(real.shape[1], dtype=bool)[None]
     if segments is not None:

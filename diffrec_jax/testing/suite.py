@@ -73,7 +73,8 @@ class ModelSuite:
             params: Params, items: jax.Array, lengths: jax.Array, users: jax.Array, days: jax.Array | None
         ) -> jax.Array:
             rows = make_rows(items, lengths, users, n_items=N_ITEMS, days=days, recency=model.recency)
-            return model.scores(params, rows, key=jax.random.key(0), tables=model.prepare(params))
+            key = jax.random.fold_in(jax.random.key(0), 3)  # of whatever ranks with seed 0
+            return model.scores(params, rows, key=key, tables=model.prepare(params))
 
         return jax.jit(scores)
 

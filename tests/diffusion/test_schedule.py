@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffrec_jax.diffusion import loss_weights, make_schedule
+from diffrec_jax.diffusion import SCALED_SCHEDULES, loss_weights, make_schedule, scaled_schedule
 
 TABLES = (
     "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
@@ -70,3 +70,33 @@ def test_cosine_and_binomial_ignore_the_noise_range():
         a = make_schedule(name, steps=5, noise_scale=1.0, noise_min=0.5, noise_max=0.1)
         b = make_schedule(name, steps=5, noise_scale=1.0, noise_min=0.0, noise_max=0.0)
         assert jnp.array_equal(a.betas, b.betas)
+
+
+def test_schedules_scaled_to_their_steps_equal_the_recorded_ones(golden):
+    recorded, met = golden("diffurec_schedules"), set()
+    for key, values in recorded.items():
+        group, _, table = key.partition("/")
+        name, _, steps = group.rpartition("_")
+        schedule = scaled_schedule(name, steps=int(steps))
+        found = np.log(schedule.large_variance) if table == "reverse_log_variance" else getattr(schedule, table)
+        np.testing.assert_allclose(found, values, rtol=1e-12, atol=1e-12, err_msg=key)
+        met.add(name)
+    assert met == set(SCALED_SCHEDULES)
+
+
+@pytest.mark.parametrize("name", SCALED_SCHEDULES)
+def test_the_first_steps_of_a_schedule_are_a_schedule(name):
+    whole = scaled_schedule(name, steps=32)
+    part = whole.first(7)
+    assert part.steps == 7 and part.posterior_mean_coef1[0] == pytest.approx(1, abs=1e-10)
+    assert np.all((whole.betas > 0) & (whole.betas <= 1))
+    np.testing.assert_array_equal(part.posterior_variance, whole.posterior_variance[:7])
+    np.testing.assert_allclose(part.alphas_cumprod, np.cumprod(1 - part.betas))
+
+
+def test_bad_scaled_schedules_are_refused_with_a_sentence():
+    with pytest.raises(ValueError, match=r"noise_schedule='binomial' is unknown: choose one of trunc_lin, linear"):
+        scaled_schedule("binomial", steps=9)
+    for name in ("linear", "pw_lin"):
+        with pytest.raises(ValueError, match=rf"steps=19 is too few for noise_schedule={name}: choose 20 or more"):
+            scaled_schedule(name, steps=19)

@@ -24,7 +24,7 @@ SMALL = {
     "sasrec": [*ORDER, "--nopacking"],
     "gru4rec": [*ORDER, "--nopacking"],
     "bert4rec": ORDER,
-    "diffurec": [*ORDER, "--blocks=1", "--steps=4"],
+    "diffurec": [*ORDER, "--blocks=1", "--steps=4", "--nopacking"],
     "causal_diffurec": [*ORDER, "--blocks=1", "--steps=4", "--nopacking"],
     "t_diffrec": [*PATH, "--dims=[8]", "--guidance=1", "--linear_l2=50"],
     "lt_diffrec": [*PATH, "--in_dims=[8]", "--mlp_dims=[8]", "--item_emb=svd"],

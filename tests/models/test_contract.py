@@ -70,6 +70,16 @@ class TestSASRec(ModelSuite):
     bad = (("width", 9), ("heads", 0), ("length", 1), ("dropout", 1.0), ("norm", "none"), ("loss_name", "mse"))
 
 
+class TestDiffuRec(ModelSuite):
+    model = dr.DiffuRec(width=8, blocks=1, heads=2, length=7, steps=5, t_sampling="lossaware", packing=False)
+    bad = (("delta", -1.0), ("reverse_steps", 6), ("draws", -1), ("noise_schedule", "binomial"), ("t_sampling", "odd"))
+
+
+class TestCausalDiffuRec(ModelSuite):
+    model = dr.CausalDiffuRec(width=8, blocks=1, length=7, steps=5, reverse_steps=2, draws=1, packing=False)
+    bad = (("delta", -1.0), ("reverse_steps", 0), ("history_dropout", 1.0), ("init_std", 0.0), ("lr", 0.0))
+
+
 class TestMarkov(ModelSuite):
     model = dr.Markov()
     bad = (("last", 0),)

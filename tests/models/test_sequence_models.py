@@ -157,10 +157,10 @@ def test_order_is_learned_where_there_is_any_and_nothing_leaks_where_there_is_no
         "gru4rec": dr.GRU4Rec(width=32, length=8, dropout=0.0, packing=False, lr=0.01),
         "bert4rec": dr.BERT4Rec(width=32, length=8, dropout=0.0, force_last=0.5, lr=0.005),
         "causal_diffurec": dr.CausalDiffuRec(
-            width=32, length=8, dropout=0.0, embedding_dropout=0.0, packing=False, lr=0.005
+            width=32, length=8, dropout=0.0, history_dropout=0.0, packing=False, lr=0.005
         ),
         "diffurec": dr.DiffuRec(
-            width=32, blocks=2, length=8, dropout=0.0, embedding_dropout=0.0, positions=True, lr=0.005
+            width=32, blocks=2, length=8, dropout=0.0, history_dropout=0.0, positions=True, lr=0.005
         ),
     }[name]
     found = []
