@@ -136,6 +136,12 @@ def test_nothing_leaks_where_there_is_no_order_and_order_is_learned_where_there_
     assert found[0] > 0.95 and found[1] < 0.15
 
 
+def test_the_table_starts_as_wide_as_it_is_told_to():
+    for std, wanted in ((None, 0.02), (0.5, 0.5)):
+        params = dataclasses.replace(SMALL, init_std=std).init(jax.random.key(0), Catalogue(n_items=400, n_users=9))
+        assert float(jnp.std(params["items"])) == pytest.approx(wanted, rel=0.1)
+
+
 def test_bad_hyper_parameters_are_refused():
     with pytest.raises(ValueError, match="reverse_steps=6 must be at most steps=5, all of them"):
         dataclasses.replace(SMALL, reverse_steps=6)
