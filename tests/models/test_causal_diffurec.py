@@ -16,7 +16,7 @@ from diffrec_jax.models.causal_diffurec import CausalDiffuRec
 
 I = 21
 SIZES = {"width": 8, "blocks": 1, "heads": 2, "length": 6, "steps": 5}
-SMALL = CausalDiffuRec(**SIZES, dropout=0.0, history_dropout=0.0, packing=False)
+SMALL = CausalDiffuRec(**SIZES, positions=False, dropout=0.0, history_dropout=0.0, packing=False)
 
 
 def batch(lengths=(1, 4, 6, 7, 12, 0), users=None):
