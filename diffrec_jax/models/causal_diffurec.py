@@ -36,6 +36,8 @@ class CausalDiffuRec(NoisedTarget):
     blocks: int = again(NoisedTarget, "blocks", default=2)
     heads: int = again(NoisedTarget, "heads", default=2)
     length: int = again(NoisedTarget, "length", default=128)
+    positions: bool = again(NoisedTarget, "positions", default=True)
+    history_dropout: float = again(NoisedTarget, "history_dropout", default=0.1)
     init_std: float | None = again(
         NoisedTarget, "init_std", help="standard deviation of the table at first; None: 0.02"
     )

@@ -16,7 +16,7 @@ from diffrec_jax.models.causal_diffurec import CausalDiffuRec
 
 I = 21
 SIZES = {"width": 8, "blocks": 1, "heads": 2, "length": 6, "steps": 5}
-SMALL = CausalDiffuRec(**SIZES, dropout=0.0, history_dropout=0.0, packing=False)
+SMALL = CausalDiffuRec(**SIZES, positions=False, dropout=0.0, history_dropout=0.0, packing=False)
 
 
 def batch(lengths=(1, 4, 6, 7, 12, 0), users=None):
@@ -134,6 +134,12 @@ def test_nothing_leaks_where_there_is_no_order_and_order_is_learned_where_there_
         scores = np.asarray(model.scores(fitted.params, take_rows(device_csr(csr), jnp.arange(200, dtype=jnp.int32))))
         found.append(np.mean(np.argmax(scores, axis=1) == chains[:, -1]))
     assert found[0] > 0.95 and found[1] < 0.15
+
+
+def test_the_table_starts_as_wide_as_it_is_told_to():
+    for std, wanted in ((None, 0.02), (0.5, 0.5)):
+        params = dataclasses.replace(SMALL, init_std=std).init(jax.random.key(0), Catalogue(n_items=400, n_users=9))
+        assert float(jnp.std(params["items"])) == pytest.approx(wanted, rel=0.1)
 
 
 def test_bad_hyper_parameters_are_refused():
