@@ -25,6 +25,7 @@ TOLERANCES = {"float32": (2e-5, 2e-5), "float64": (2e-5, 1e-5)}  # of values and
 PRECISE = pytest.mark.parametrize("dtype", TOLERANCES)
 
 
+@pytest.mark.long
 class TestSessionParallelGRU4Rec(ModelSuite):
     model = GRU4Rec(width=8, length=7, packing=False, session_parallel=True, lanes=3, n_sample=5)
     bad = (("lanes", 0), ("n_sample", 0), ("momentum", 1.0), ("loss_name", "gbce"), ("adagrad_lr", 0.0))
