@@ -91,6 +91,14 @@ def test_a_new_event_costs_one_cell(tied):
     assert sum(a.size for a in jax.tree.leaves(params)) == I * (d + 1) + first + layer
 
 
+def test_an_event_never_changes_what_gru4rec_said_before_it():
+    params, items, real = initial(GRU), batch((6, 6)).items[:, :6], jnp.ones((2, 6), bool)
+    features = jax.jit(GRU.features)
+    now, later = features(params, items, real), features(params, items.at[:, 3].set(items[:, 2]), real)
+    np.testing.assert_array_equal(now[:, :3], later[:, :3])
+    assert np.abs(now[:, 3:] - later[:, 3:]).min(axis=(0, 1)).max() > 1e-4
+
+
 def test_gru4rec_in_few_rows_is_gru4rec():
     params, rows = initial(GRU), batch((1, 4, 6, 7, 12, 0, 2, 2))
     packed = dataclasses.replace(GRU, packing=True)
