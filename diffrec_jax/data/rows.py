@@ -30,6 +30,7 @@ class DeviceCSR(struct.PyTreeNode):
     days: jax.Array | None  # [N] float32, days since the first event of the data, or None without times
     n_items: int = struct.field(pytree_node=False)
     max_length: int = struct.field(pytree_node=False)  # L
+    counts: jax.Array | None = None  # [I] float32, interactions of each item; None: nobody asks
 
     @property
     def n_users(self) -> int:
@@ -47,6 +48,7 @@ class Rows(struct.PyTreeNode):
     n_items: int = struct.field(pytree_node=False)
     mesh: Mesh | None = struct.field(pytree_node=False, default=None)
     days: jax.Array | None = None  # [B, L] float32 times in days, where there are any
+    counts: jax.Array | None = None  # [I] float32, how often each item is in the data they are cut out of
 
     def dense(self) -> jax.Array:
         """The rows as ``[B, I]`` float32. Each shard scatters its own users, and only its own range of items."""
@@ -86,6 +88,7 @@ def device_csr(csr: CSR, *, mesh: Mesh | None = None) -> DeviceCSR:
         days=days,
         n_items=csr.n_items,
         max_length=max(int(lengths.max(initial=0)), 1),
+        counts=jax.device_put(np.bincount(csr.indices, minlength=csr.n_items).astype(np.float32), sharding),
     )
 
 
@@ -100,7 +103,8 @@ def take_rows(csr: DeviceCSR, users: jax.Array, *, recency: Recency | None = Non
     place = start[:, None] + position
     items = jnp.where(present, csr.indices.at[place].get(mode="clip"), csr.n_items)
     days = None if csr.days is None else csr.days.at[place].get(mode="clip")
-    return make_rows(items, lengths, users, n_items=csr.n_items, days=days, recency=recency, mesh=mesh)
+    rows = make_rows(items, lengths, users, n_items=csr.n_items, days=days, recency=recency, mesh=mesh)
+    return rows.replace(counts=csr.counts)
 
 
 def make_rows(

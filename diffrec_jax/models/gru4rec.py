@@ -7,17 +7,25 @@ With s the last L events, E the table of items, which serves both ends, and b it
     score_i = h_L · E_i + b_i                                                              (3)
     L    = mean over real j of  -log softmax_i(h_j · E_i + b_i)[s_{j + 1}]                 (4)
 
-x_1 is E[s_j]; a further layer reads the h of the one before. The gradient of Eq. 4 goes back through the whole window.
-A new event costs one cell: ``step`` goes on from a state, and no history is read again.
+x_j is E[s_j]; a further layer reads the h of the one before. The gradient of Eq. 4 goes back through the whole window;
+losses that sample are options (``next_item``). A new event costs one cell: ``step`` goes on from a state, and no
+history is read again. Untied, the first layer reads a row V[s_j] for each item in place of W x_j + c, and its n is
+tanh(W_n x_j + c_n + U_n (r ⊙ h_{j-1})), as in the first paper.
+
+``session_parallel`` is the objective of the official trainer, see ``in_lanes``: gradients go back one event,
+negatives are the targets of other lanes and popular items, and Adagrad moves what a step touches. There a step is one
+column of lanes that run through all sessions; here it is a batch of users, whose sessions take the lanes in turn: the
+mean of its columns, one draw of popular items, and no state that goes on into the next batch.
 
 Source: Hidasi et al., *Session-based Recommendations with Recurrent Neural Networks* (ICLR 2016), with the tied table
-of Hidasi & Karatzoglou (CIKM 2018). Ours: whole histories, not session-parallel batches, and all items as negatives.
+of Hidasi & Karatzoglou, *Recurrent Neural Networks with Top-k Gains* (CIKM 2018). Ours by default: whole histories and
+all items as negatives, and Adam.
 Letters: B rows, L positions, I items, D width.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import jax
@@ -29,11 +37,18 @@ from diffrec_jax.data.rows import Rows
 from diffrec_jax.data.windows import next_items, window
 from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Params, Prepared
-from diffrec_jax.models.item_losses import softmax_cross_entropy
+from diffrec_jax.models.in_lanes import LOSSES as IN_LANES
+from diffrec_jax.models.in_lanes import InLanes, row_adagrad
+from diffrec_jax.models.next_item import LOSSES, NextItem
 from diffrec_jax.models.sasrec import SASRec
 from diffrec_jax.models.transformer import drop_bytes
-from diffrec_jax.options import again, check, option
+from diffrec_jax.options import Needs, again, check, option
 from diffrec_jax.ranges import Choice, Real, Whole
+
+TABLES = ("items", "bias", "read")  # parameters with a row for each item
+OFFICIAL = Needs("session_parallel", "--session_parallel", True)
+BPR_MAX = Needs("loss", "--loss=bpr_max", "bpr_max")
+BPR = "loss over items; softmax or bpr_max with --session_parallel"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,44 +61,89 @@ class GRU4Rec(Model):
     dropout: float = option(
         0.1, "dropout rate of embeddings and states in training", at_least=0.0, below=1.0, search=Real(0.0, 0.6)
     )
+    tied: bool = option(True, "one table of items at both ends; untied, the first layer has another one")
+    loss_name: str = again(SASRec, "loss_name", choices=(*LOSSES, "bpr_max"), help=BPR)
+    negatives: int = again(SASRec, "negatives")
+    t: float = again(SASRec, "t")
     packing: bool = again(SASRec, "packing")
-    lr: float = again(SASRec, "lr")
+    lr: float = again(SASRec, "lr", needs=Needs("session_parallel", "--nosession_parallel", False))
+    session_parallel: bool = option(False, "train as the official trainer does: one event back, lanes, Adagrad")
+    lanes: int = option(32, "sessions that are read at once", at_least=1, needs=OFFICIAL)
+    n_sample: int = option(2048, "popular items drawn beside the targets of the lanes", at_least=1, needs=OFFICIAL)
+    sample_alpha: float = option(
+        0.5, "items are drawn by popularity to this power", at_least=0.0, search=Real(0.0, 1.0), needs=OFFICIAL
+    )
+    logq: float = option(
+        1.0, "share of log-popularity that the softmax takes off scores", at_least=0.0, rare=True, needs=OFFICIAL
+    )
+    bpreg: float = option(1.0, "weight of squared scores in --loss=bpr_max", at_least=0.0, needs=BPR_MAX)
+    elu_param: float = option(0.5, "ELU of scores in --loss=bpr_max; 0: none", at_least=0.0, needs=BPR_MAX)
+    adagrad_lr: float = option(
+        0.05, "learning rate of Adagrad", above=0.0, search=Real(0.01, 0.5, log=True), needs=OFFICIAL
+    )
+    momentum: float = option(0.2, "momentum of Adagrad", at_least=0.0, below=1.0, search=Real(0.0, 0.9), needs=OFFICIAL)
 
     fit_options: ClassVar[FitOptions] = FitOptions(batch_size=128)
     needs_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check(self)
+        if self.session_parallel and self.loss_name not in IN_LANES:
+            raise ValueError(f"loss={self.loss_name} is none of session_parallel: choose softmax or bpr_max")
+        if self.loss_name == "bpr_max" and not self.session_parallel:
+            raise ValueError("loss=bpr_max needs session_parallel: set it, or choose one of " + ", ".join(LOSSES))
 
     @property
     def item_axes(self) -> Mapping[str, int]:
         """See ``models.contract.Scorer.item_axes``."""
-        return {"items": 0, "bias": 0}
+        return dict.fromkeys(TABLES, 0)
+
+    @property
+    def objective(self) -> NextItem | InLanes:
+        """What averages the loss over positions."""
+        if not self.session_parallel:
+            return NextItem(self.loss_name, self.negatives, self.t)
+        return InLanes(
+            self.loss_name, self.lanes, self.n_sample, self.sample_alpha, self.logq, self.elu_param, self.bpreg
+        )
 
     def init(self, key: jax.Array, catalogue: Catalogue) -> Params:
         """``{"items": E [I, D], "bias": b [I], "layers": […]}``, a layer of matrices ``[D, 3D]`` and vectors ``[3D]``.
 
-        The table is N(0, .02²), the layers uniform to ±1/√D, biases of items 0.
+        The table is N(0, .02²), the layers uniform to ±1/√D, biases of items 0. Untied, ``"read"`` is V, ``[I, 3D]``,
+        as uniform, and the first layer has no ``"input"`` and no ``"state_bias"``.
+
+        Raises:
+          ValueError: for more negatives than items.
         """
+        if isinstance(self.objective, NextItem):
+            self.objective.check(catalogue.n_items)
         items, *layers = jax.random.split(key, 1 + self.layers)
-        reach, shapes = 1.0 / math.sqrt(self.width), {"input": 2, "state": 2, "input_bias": 1, "state_bias": 1}
+        wide, n_items = 3 * self.width, catalogue.n_items
+        reach = 1.0 / math.sqrt(self.width)
+
+        def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+            return jax.random.uniform(key, shape, minval=-reach, maxval=reach)
 
         def layer(key: jax.Array) -> dict[str, jax.Array]:
-            keys = jax.random.split(key, len(shapes))
-            sizes = ((self.width, 3 * self.width)[2 - rank :] for rank in shapes.values())
-            return {
-                name: jax.random.uniform(each, size, minval=-reach, maxval=reach)
-                for name, each, size in zip(shapes, keys, sizes)
-            }
+            shapes = {"input": (self.width, wide), "state": (self.width, wide)}
+            names = {**shapes, "input_bias": (wide,), "state_bias": (wide,)}
+            return {name: uniform(each, names[name]) for name, each in zip(names, jax.random.split(key, 4))}
 
-        return {
-            "items": 0.02 * jax.random.normal(items, (catalogue.n_items, self.width)),
-            "bias": jnp.zeros(catalogue.n_items),
-            "layers": [layer(key) for key in layers],
+        found = [layer(key) for key in layers]
+        params: dict[str, Params] = {
+            "items": 0.02 * jax.random.normal(items, (n_items, self.width)),
+            "bias": jnp.zeros(n_items),
         }
+        if not self.tied:
+            params["read"] = uniform(jax.random.fold_in(items, 1), (n_items, wide))
+            found[0] = {name: found[0][name] for name in ("state", "input_bias")}
+        return {**params, "layers": found}
 
     def optimizer(self) -> optax.GradientTransformation:
-        """Adam."""
+        """Adam, or that of the official trainer."""
+        if self.session_parallel:
+            return row_adagrad(self.adagrad_lr, momentum=self.momentum, tables=TABLES)
         return optax.adam(self.lr)
 
     def initial_state(self, params: Params, rows: int) -> jax.Array:
@@ -92,10 +152,10 @@ class GRU4Rec(Model):
 
     def step(self, params: Params, state: jax.Array, items: jax.Array) -> jax.Array:
         """The states ``[layers, B, D]`` after one more event, ``items [B]``; the last of them ranks (Eq. 3)."""
-        x, states = params["items"].at[items].get(mode="fill", fill_value=0), []
+        states: list[jax.Array] = []
         for layer, h in zip(params["layers"], state):
-            x = _cell(layer, jnp.matmul(x, layer["input"]) + layer["input_bias"][None], h)
-            states.append(x)
+            read = _first_read(params, items) if not states else _read(layer, states[-1])
+            states.append(_cell(layer, read, h))
         return jnp.stack(states)
 
     def features(
@@ -119,27 +179,31 @@ class GRU4Rec(Model):
         goes_on = real
         if segments is not None:
             goes_on = real & jnp.pad(segments[:, 1:] == segments[:, :-1], ((0, 0), (1, 0)))
-        x = drop(params["items"].at[items].get(mode="fill", fill_value=0))
+        x, through_time = None, not self.session_parallel
         for layer in params["layers"]:
-            x = drop(_scan(layer, x, real, goes_on))
+            read = _first_read(params, items, drop) if x is None else _read(layer, x)
+            x = drop(_scan(layer, read, real, goes_on, through_time=through_time))
+        assert x is not None
         return x
 
     def loss(
         self, params: Params, memory: Memory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
     ) -> tuple[jax.Array, LossAux]:
-        """Eq. 4."""
+        """Eq. 4, or what ``loss_name`` and ``session_parallel`` say, averaged over positions with a next event."""
         del memory, step, epoch
+        dropout_key, negative_key = jax.random.split(key)
         items, real = window(rows, min(self.length, rows.items.shape[1] - 1 or 1) + 1)
-        inputs, targets, weights = next_items(items, real & (rows.users >= 0)[:, None])
+        inputs, _, weights = next_items(items, real & (rows.users >= 0)[:, None])
 
         def packed(inputs: jax.Array, segments: jax.Array, columns: jax.Array) -> jax.Array:
-            return self.features(params, inputs, segments >= 0, segments, key=key)
+            return self.features(params, inputs, segments >= 0, segments, key=dropout_key)
 
-        is_input = weights > 0
-        f = in_few_rows(packed, inputs, is_input) if self.packing else self.features(params, inputs, is_input, key=key)
-        flat = (f.reshape(-1, self.width), params["items"], params["bias"], targets.reshape(-1), weights.reshape(-1))
-        total = softmax_cross_entropy(*flat, mesh=rows.mesh)
-        return total / jnp.maximum(jnp.sum(weights), 1.0), LossAux()
+        if self.packing:
+            f = in_few_rows(packed, inputs, weights > 0)
+        else:
+            f = self.features(params, inputs, weights > 0, key=dropout_key)
+        loss = self.objective.mean(f, params["items"], params["bias"], items, weights, rows, key=negative_key)
+        return loss, LossAux()
 
     def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
         """Eq. 3, ``[B, I]``."""
@@ -166,23 +230,47 @@ class GRU4Rec(Model):
         return self.features(params, *window(rows, min(self.length, rows.items.shape[1])))[:, -1]
 
 
-def _scan(layer: Mapping[str, jax.Array], x: jax.Array, real: jax.Array, goes_on: jax.Array) -> jax.Array:
-    """Eq. 1 and 2 along ``x [B, L, D]``; padding leaves the state alone, and where a history begins it is 0."""
-    read = jnp.matmul(x, layer["input"]) + layer["input_bias"][None, None]
+def _first_read(params: Params, items: jax.Array, drop: Callable[[jax.Array], jax.Array] = lambda x: x) -> jax.Array:
+    """What the first layer reads at ``items [...]``, ``[..., 3D]``; of a tied table, after dropout of E[s]."""
+    layer = params["layers"][0]
+    if "read" not in params:
+        return _read(layer, drop(params["items"].at[items].get(mode="fill", fill_value=0)))
+    row: jax.Array = params["read"].at[items].get(mode="fill", fill_value=0)
+    return row + jnp.expand_dims(layer["input_bias"], range(items.ndim))
+
+
+def _read(layer: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
+    """``W x + c``, ``[..., 3D]``."""
+    return jnp.matmul(x, layer["input"]) + jnp.expand_dims(layer["input_bias"], range(x.ndim - 1))
+
+
+def _scan(
+    layer: Mapping[str, jax.Array], read: jax.Array, real: jax.Array, goes_on: jax.Array, *, through_time: bool
+) -> jax.Array:
+    """Eq. 1 and 2 along ``read [B, L, 3D]``; padding leaves the state alone, and where a history begins it is 0."""
 
     def event(h: jax.Array, now: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
         read, is_real, continues = now
+        h = h if through_time else jax.lax.stop_gradient(h)
         h = jnp.where(is_real[:, None], _cell(layer, read, jnp.where(continues[:, None], h, 0)), h)
         return h, h
 
     by_event = (jnp.swapaxes(a, 0, 1) for a in (read, real, goes_on))
-    start = jnp.zeros((x.shape[0], layer["state"].shape[0]), x.dtype)
+    start = jnp.zeros((read.shape[0], layer["state"].shape[0]), read.dtype)
     return jnp.swapaxes(jax.lax.scan(event, start, tuple(by_event))[1], 0, 1)
 
 
 def _cell(layer: Mapping[str, jax.Array], read: jax.Array, h: jax.Array) -> jax.Array:
-    """Eq. 1 and 2, ``[B, D]``: from ``W x + c [B, 3D]`` and the state before, ``[B, D]``."""
-    kept = jnp.matmul(h, layer["state"]) + layer["state_bias"][None]
-    (r, z, n), (r_h, z_h, n_h) = (jnp.split(a, 3, axis=1) for a in (read, kept))
-    r, z = jax.nn.sigmoid(r + r_h), jax.nn.sigmoid(z + z_h)
-    return (1.0 - z) * jnp.tanh(n + r * n_h) + z * h
+    """Eq. 1 and 2, ``[B, D]``: from ``W x + c [B, 3D]`` and the state before, ``[B, D]``.
+
+    A layer without ``"state_bias"`` resets the state before U_n, not after it.
+    """
+    width = h.shape[1]
+    resets_first = "state_bias" not in layer
+    if resets_first:
+        kept = jnp.matmul(h, layer["state"][:, : 2 * width])
+    else:
+        kept = jnp.matmul(h, layer["state"]) + layer["state_bias"][None]
+    r, z = (jax.nn.sigmoid(read[:, part] + kept[:, part]) for part in (slice(0, width), slice(width, 2 * width)))
+    n_h = jnp.matmul(r * h, layer["state"][:, 2 * width :]) if resets_first else r * kept[:, 2 * width :]
+    return (1.0 - z) * jnp.tanh(read[:, 2 * width :] + n_h) + z * h

@@ -6,13 +6,12 @@ With s the last L events, E the table of items, P of positions (from the end), a
     L   = mean over real j of  -log softmax_i(f_j · E_i)[s_{j + 1}]                        (2)
 
 Eq. 2 is the default; the original loss (``bce``: one negative at each position) and two others that sample are options,
-see ``item_losses``. No class stands for padding, and the table serves both ends.
+see ``next_item``. No class stands for padding, and the table serves both ends.
 
 Source: Kang & McAuley, *Self-Attentive Sequential Recommendation* (ICDM 2018); Eq. 2 and the block with an output
 projection Klenitskiy & Vasilev, *Turning Dross Into Gold Loss* (RecSys 2023); ``gbce`` Petrov & Macdonald, *gSASRec*
-(RecSys 2023). Ours: negatives of ``gbce`` are shared by the positions of a history, those of ``sampled`` by the batch,
-and one of ``bce`` or ``gbce`` that the window holds counts as none, as does in ``sampled`` the target.
-Letters: B rows, L positions, I items, D width, K negatives.
+(RecSys 2023).
+Letters: B rows, L positions, I items, D width.
 """
 
 import dataclasses
@@ -26,16 +25,13 @@ import optax
 
 from diffrec_jax.data.packing import in_few_rows
 from diffrec_jax.data.rows import Rows
-from diffrec_jax.data.windows import next_items, user_keys, window
+from diffrec_jax.data.windows import next_items, window
 from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Params, Prepared
-from diffrec_jax.models.item_losses import check_negatives, gbce_beta, sampled_softmax, softmax_cross_entropy
+from diffrec_jax.models.next_item import LOSSES, SAMPLED, NextItem
 from diffrec_jax.models.transformer import NORMS, Encoder, check_sizes
 from diffrec_jax.options import Needs, check, option
 from diffrec_jax.ranges import Choice, Real, Whole
-
-LOSSES = ("softmax", "sampled", "gbce", "bce")
-SAMPLED = ("sampled", "gbce")  # those that --negatives means something to
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,6 +80,11 @@ class SASRec(Model):
         return {"items": 0}
 
     @property
+    def next_item(self) -> NextItem:
+        """Its loss over items."""
+        return NextItem(self.loss_name, self.negatives, self.t)
+
+    @property
     def encoder(self) -> Encoder:
         """T of Eq. 1."""
         original = self.norm == "original"
@@ -103,8 +104,7 @@ class SASRec(Model):
         Raises:
           ValueError: for more negatives than items.
         """
-        if self.loss_name in ("sampled", "gbce"):
-            check_negatives(self.negatives, catalogue.n_items)
+        self.next_item.check(catalogue.n_items)
         items, positions, encoder = jax.random.split(key, 3)
         nothing = jnp.zeros((1, 2, self.width))
         return {
@@ -144,17 +144,10 @@ class SASRec(Model):
         del memory, step, epoch
         dropout_key, negative_key = jax.random.split(key)
         items, real = window(rows, min(self.length, rows.items.shape[1] - 1 or 1) + 1)
-        inputs, targets, weights = next_items(items, real & (rows.users >= 0)[:, None])
+        inputs, _, weights = next_items(items, real & (rows.users >= 0)[:, None])
         f = self._trained_on(params, inputs, weights > 0, dropout_key)
-        flat = (f.reshape(-1, self.width), params["items"], None, targets.reshape(-1), weights.reshape(-1))
-        if self.loss_name == "softmax":
-            total = softmax_cross_entropy(*flat, mesh=rows.mesh)
-        elif self.loss_name == "sampled":
-            drawn = jax.random.choice(negative_key, rows.n_items, (self.negatives,), replace=False)
-            total = sampled_softmax(*flat, drawn, jnp.full(self.negatives, -math.log(rows.n_items)))
-        else:
-            total = self._binary(params, f, items, targets, weights, user_keys(negative_key, rows.users))
-        return total / jnp.maximum(jnp.sum(weights), 1.0), LossAux()
+        loss = self.next_item.mean(f, params["items"], None, items, weights, rows, key=negative_key)
+        return loss, LossAux()
 
     def _trained_on(self, params: Params, items: jax.Array, real: jax.Array, key: jax.Array) -> jax.Array:
         """F after dropout, ``[B, L, D]``."""
@@ -165,30 +158,6 @@ class SASRec(Model):
             return self.features(params, items, segments >= 0, segments, columns, key=key)
 
         return in_few_rows(packed, items, real)
-
-    def _binary(
-        self,
-        params: Params,
-        f: jax.Array,
-        items: jax.Array,
-        targets: jax.Array,
-        weights: jax.Array,
-        keys: jax.Array,
-    ) -> jax.Array:
-        """The sum over positions of ``bce`` or ``gbce``; ``items [B, L + 1]`` are no negatives."""
-        table, original = params["items"], self.loss_name == "bce"
-        count = targets.shape[1] if original else self.negatives
-        drawn = jax.vmap(lambda key: jax.random.randint(key, (count,), 0, table.shape[0]))(keys)  # [B, count]
-        is_negative = jnp.all(drawn[:, :, None] != items[:, None, :], axis=2)
-        f = f.astype(jnp.float32)
-        target, negative = (table.at[a].get(mode="clip").astype(jnp.float32) for a in (targets, drawn))
-        positive = jnp.sum(f * target, axis=2)
-        if original:
-            others = jax.nn.softplus(jnp.sum(f * negative, axis=2)) * is_negative.astype(f.dtype)
-            return jnp.sum(weights * (jax.nn.softplus(-positive) + others))
-        others = jax.nn.softplus(jnp.einsum("bld,bkd->blk", f, negative)) * is_negative[:, None, :].astype(f.dtype)
-        beta = gbce_beta(self.negatives, table.shape[0], self.t)
-        return jnp.sum(weights * (beta * jax.nn.softplus(-positive) + jnp.sum(others, axis=2))) / (count + 1)
 
     def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
         """Eq. 1, ``[B, I]``."""

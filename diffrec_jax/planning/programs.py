@@ -166,10 +166,17 @@ def is_too_large(error: Exception) -> bool:
 
 
 def _csr(shape: Shape, mesh: Mesh) -> DeviceCSR:
-    def numbers(n: int) -> jax.Array:
-        return cast(jax.Array, jax.ShapeDtypeStruct((n,), jnp.int32, sharding=replicated(mesh)))
+    def numbers(n: int, dtype: type = jnp.int32) -> jax.Array:
+        return cast(jax.Array, jax.ShapeDtypeStruct((n,), dtype, sharding=replicated(mesh)))
 
-    return DeviceCSR(numbers(shape.n_users + 1), numbers(shape.n_interactions), None, shape.n_items, shape.longest)
+    return DeviceCSR(
+        numbers(shape.n_users + 1),
+        numbers(shape.n_interactions),
+        None,
+        shape.n_items,
+        shape.longest,
+        numbers(shape.n_items, jnp.float32),
+    )
 
 
 def _cost(traced: jax.stages.Traced, mesh: Mesh) -> Cost:

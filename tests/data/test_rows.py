@@ -35,6 +35,7 @@ def test_dense_rows_and_products_equal_numpy(csr):
     rows = jax.jit(take_rows)(device, jnp.asarray(users))
     expected = dense_of(csr, users)
     np.testing.assert_array_equal(rows.dense(), expected)
+    np.testing.assert_array_equal(rows.counts, dense_of(csr, np.arange(12)).sum(0))
     matrix = np.random.default_rng(1).normal(size=(23, 4)).astype(np.float32)
     np.testing.assert_allclose(rows.product(jnp.asarray(matrix)), expected @ matrix, atol=1e-5)
     values = jnp.array([1.0, 2.0, jnp.nan, 6.0, 4.0, 2.0])  # the third row belongs to nobody

@@ -13,7 +13,8 @@ from diffrec_jax.data.rows import device_csr, make_rows, take_rows
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue
 from diffrec_jax.models.item_losses import gbce_beta
-from diffrec_jax.models.sasrec import LOSSES, SASRec
+from diffrec_jax.models.next_item import LOSSES
+from diffrec_jax.models.sasrec import SASRec
 from diffrec_jax.testing import ModelSuite
 
 I = 21

@@ -76,27 +76,27 @@ def test_gru4rec_is_its_equations_and_a_cell_goes_on_where_a_history_ends():
             last = by_hand(params, history[-6:])[-1] @ np.asarray(params["items"]).T + np.asarray(params["bias"])
             np.testing.assert_allclose(scores[row], last, atol=1e-5)
     assert float(loss_of(GRU, params, rows)) == pytest.approx(np.mean(losses), rel=1e-5)
-    two = dataclasses.replace(GRU, layers=2)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_new_event_costs_one_cell(tied):
+    two, rows = dataclasses.replace(GRU, layers=2, tied=tied), batch()
     params, state = initial(two), two.initial_state(initial(two), 1)
     step = jax.jit(two.step)
     for item in np.asarray(rows.items)[1, :4]:
         state = step(params, state, jnp.asarray([item]))
     np.testing.assert_allclose(state[-1, 0], two.user_vectors(params, rows)[1, :-1], atol=1e-6)
+    d, layer = 8, 6 * 8 * 8 + 6 * 8
+    first = layer if tied else 3 * d * I + 3 * d * d + 3 * d
+    assert sum(a.size for a in jax.tree.leaves(params)) == I * (d + 1) + first + layer
 
 
-@pytest.mark.parametrize("loss", ["cross-entropy_logq0.0", "bpr-max_elu_param0.5_bpreg1.95"])
-def test_a_cell_and_its_scores_are_the_recorded_ones(golden, loss):
-    g, home = golden("gru4rec_forward"), "constrained/w/"
-    names = {"input": "weight_ih", "state": "weight_hh", "input_bias": "bias_ih", "state_bias": "bias_hh"}
-    layer = {ours: jnp.asarray(g[f"{home}G.0.{theirs}"].T) for ours, theirs in names.items()}
-    params = {"items": jnp.asarray(g[f"{home}Wy.weight"]), "bias": jnp.asarray(g[f"{home}By.weight"][:, 0])}
-    model, asked = dr.GRU4Rec(width=8), jnp.asarray(g["constrained/Y"])
-    state = model.step({**params, "layers": [layer]}, jnp.asarray(g["constrained/H0"])[None], g["constrained/X"])
-    expected = {name: g[f"constrained/{loss}/{name}"] for name in ("H1", "R")}
-    np.testing.assert_allclose(state[0], expected["H1"], atol=2e-5)
-    if loss.startswith("cross"):  # bpr-max squashes them
-        scores = jnp.matmul(state[0], params["items"][asked].T) + params["bias"][None, asked]
-        np.testing.assert_allclose(scores, expected["R"], atol=2e-5)
+def test_an_event_never_changes_what_gru4rec_said_before_it():
+    params, items, real = initial(GRU), batch((6, 6)).items[:, :6], jnp.ones((2, 6), bool)
+    features = jax.jit(GRU.features)
+    now, later = features(params, items, real), features(params, items.at[:, 3].set(items[:, 2]), real)
+    np.testing.assert_array_equal(now[:, :3], later[:, :3])
+    assert np.abs(now[:, 3:] - later[:, 3:]).min(axis=(0, 1)).max() > 1e-4
 
 
 def test_gru4rec_in_few_rows_is_gru4rec():
@@ -151,10 +151,13 @@ def chains(n_users=200, n_items=30, shuffled=False):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["gru4rec", "bert4rec", "causal_diffurec", "diffurec"])
+@pytest.mark.parametrize("name", ["gru4rec", "session_parallel", "bert4rec", "causal_diffurec", "diffurec"])
 def test_order_is_learned_where_there_is_any_and_nothing_leaks_where_there_is_none(name):
     model = {
         "gru4rec": dr.GRU4Rec(width=32, length=8, dropout=0.0, packing=False, lr=0.01),
+        "session_parallel": dr.GRU4Rec(
+            width=32, length=8, dropout=0.0, session_parallel=True, n_sample=20, adagrad_lr=0.1
+        ),
         "bert4rec": dr.BERT4Rec(width=32, length=8, dropout=0.0, force_last=0.5, lr=0.005),
         "causal_diffurec": dr.CausalDiffuRec(
             width=32, length=8, dropout=0.0, history_dropout=0.0, packing=False, lr=0.005
