@@ -308,7 +308,7 @@ def evaluate(
       seed: of noise at inference.
       ks: list lengths.
       mask_seen: leave what is seen out of the ranking; None: as ``fit`` was told.
-      others: also judge the other rankings of the same scores (``Evaluation.others``, ``evaluation.rankings``).
+      others: also judge the other rankings of the same scores (``Evaluation.others``, ``evaluation.conventions``).
 
     Raises:
       ValueError: for held-out ids that are not in the training data, list lengths that are none, or what ``fit`` did

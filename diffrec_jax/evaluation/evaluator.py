@@ -13,8 +13,8 @@ from jax.stages import Compiled
 
 from diffrec_jax.data.events import CSR, overlap
 from diffrec_jax.data.rows import DeviceCSR, device_csr, take_rows
+from diffrec_jax.evaluation import conventions, shown
 from diffrec_jax.evaluation import metrics as metrics_lib
-from diffrec_jax.evaluation import rankings, shown
 from diffrec_jax.evaluation.beyond import ListCounts, beyond_accuracy
 from diffrec_jax.evaluation.ranking import hits, mask_seen, top_k
 from diffrec_jax.evaluation.standing import Standing
@@ -47,7 +47,7 @@ class Evaluation:
     ties: Mapping[str, int] = dataclasses.field(default_factory=dict)  # "20": lists of 20 whose end lies among equals
     masked: int = 0  # held-out interactions that were not to be recommended, and can't be hits
     notes: tuple[str, ...] = ()  # what a person should read
-    ranking: str = rankings.MASKED  # of all the numbers above, see ``rankings``
+    ranking: str = conventions.MASKED  # of all the numbers above, see ``conventions``
     others: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)  # by name, as ``per_user``
 
     def __str__(self) -> str:
@@ -112,14 +112,16 @@ class Evaluator:
           batch_size: users per batch.
           beyond: also judge the lists beyond accuracy.
           mask_seen: leave ``seen`` out of the ranking; if not, it is there for ``others`` alone.
-          others: also judge the other rankings of the same scores (``rankings``): with or without ``seen``, and where
-            no user has more than one held-out item, with ties shared.
+          others: also judge the other rankings of the same scores (``conventions``): with or without ``seen``, and,
+            where no user has more than one held-out item, with ties shared.
         """
         seen, truth = seen.once(), truth.once()  # as sets
         self.model, self.mesh = model, mesh
         self.ks = tuple(sorted(ks))
         self.beyond = beyond
-        self.judged = rankings.judged(seen, truth, mask_seen=mask_seen, others=others)  # names, the first comes first
+        self.judged = conventions.judged(
+            seen, truth, mask_seen=mask_seen, others=others
+        )  # names, the first comes first
         self.n_users = truth.n_users
         users = np.flatnonzero(np.diff(truth.indptr)).astype(np.int32)
         self.users = users[np.argsort(np.diff(history.indptr)[users], kind="stable")]
@@ -133,7 +135,7 @@ class Evaluator:
         self.layout = Layout(mesh, model.item_axes)
         self._catalogue = Catalogue(n_items=truth.n_items, n_users=truth.n_users)
         self._truth = np.bincount(truth.indices, minlength=truth.n_items).astype(np.int32)
-        self.masked = overlap(seen, truth) if self.judged[0] == rankings.MASKED else 0
+        self.masked = overlap(seen, truth) if self.judged[0] == conventions.MASKED else 0
         self._compiled: tuple[Compiled, Compiled, Compiled] | None = None
         self.compile_seconds = 0.0
 
@@ -170,8 +172,8 @@ class Evaluator:
         if self.beyond:
             per_item |= {"popularity": np.asarray(self.standing.users), "truth": self._truth}
         others: dict[str, dict[str, np.ndarray]] = {}
-        for column in [name for name in columns if rankings.BETWEEN in name]:
-            name, _, metric = column.partition(rankings.BETWEEN)
+        for column in [name for name in columns if conventions.BETWEEN in name]:
+            name, _, metric = column.partition(conventions.BETWEEN)
             others.setdefault(name, {})[metric] = columns.pop(column)
         beyond = {name: float(value) for name, value in beyond.items()}
         return Evaluation(
@@ -252,11 +254,11 @@ class Evaluator:
         scores = rankable(jax.lax.optimization_barrier(scores))  # without it: 3.5 s for 2.0 at ML-1M's shape
         scores = standing.settle(scores, rows.lengths)
         masked = take_rows(seen, users, mesh=self.mesh)
-        every = {rankings.MASKED: mask_seen(scores, masked), rankings.UNMASKED: scores}
+        every = {conventions.MASKED: mask_seen(scores, masked), conventions.UNMASKED: scores}
         scores = every[self.judged[0]]
         longest, n_items = max(self.ks), scores.shape[1]
         values, items = top_k(scores, min(longest + 1, n_items), place=standing.place, mesh=self.mesh)
-        bad = unranked(values, n_items - masked.lengths * (self.judged[0] == rankings.MASKED))
+        bad = unranked(values, n_items - masked.lengths * (self.judged[0] == conventions.MASKED))
         tied = (values[:, 1:] == values[:, :-1]) & (values[:, 1:] > -jnp.inf)  # whether places j + 1 and j + 2 are
         tied = jnp.pad(tied, ((0, 0), (0, max(longest - tied.shape[1], 0)))) & (users >= 0)[:, None]
         k = min(longest, n_items)
@@ -273,7 +275,7 @@ class Evaluator:
         found = jnp.pad(found, ((0, 0), (0, longest - k)))
         columns = metrics_lib.ranking_metrics(found, held_out.lengths, self.ks)
         for name in self.judged[1:]:
-            columns |= rankings.metrics(name, every, held_out, self.ks, place=standing.place, mesh=self.mesh)
+            columns |= conventions.metrics(name, every, held_out, self.ks, place=standing.place, mesh=self.mesh)
         return columns | {f"{TIED}{k}": tied[:, k - 1] for k in self.ks} | {UNRANKED: bad}, counts
 
     def _no_counts(self) -> ListCounts | None:

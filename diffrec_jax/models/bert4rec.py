@@ -16,8 +16,7 @@ Letters: B rows, L positions, I items, D width.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import ClassVar, cast
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -26,10 +25,9 @@ import optax
 
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.data.windows import masked, window
-from diffrec_jax.fit_options import FitOptions
-from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Params, Prepared
-from diffrec_jax.models.item_losses import softmax_cross_entropy
+from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Params
 from diffrec_jax.models.sasrec import SASRec
+from diffrec_jax.models.sequence import SequenceModel
 from diffrec_jax.models.transformer import DENSE, Encoder, check_sizes
 from diffrec_jax.options import again, check, option
 from diffrec_jax.ranges import Choice, Real
@@ -60,7 +58,7 @@ class Reader(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BERT4Rec(Model):
+class BERT4Rec(SequenceModel):
     """Hyper-parameters of BERT4Rec and its functions; see ``models.contract.Model``. ``width`` is D, ``length`` L."""
 
     width: int = again(SASRec, "width")
@@ -77,17 +75,9 @@ class BERT4Rec(Model):
     )  # fmt: skip
     lr: float = again(SASRec, "lr")
 
-    fit_options: ClassVar[FitOptions] = FitOptions(batch_size=128)
-    needs_order: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         check(self)
         check_sizes(width=self.width, heads=self.heads, blocks=self.blocks, length=self.length, dropout=self.dropout)
-
-    @property
-    def item_axes(self) -> Mapping[str, int]:
-        """See ``models.contract.Scorer.item_axes``."""
-        return {"items": 0, "bias": 0}
 
     @property
     def reader(self) -> Reader:
@@ -95,7 +85,7 @@ class BERT4Rec(Model):
         return Reader(self.width, self.blocks, self.heads, self.dropout)
 
     def init(self, key: jax.Array, catalogue: Catalogue) -> Params:
-        """``{"items": E [I, D], "bias": b [I], "positions": P [L, D], "hidden": m [D], "reader": …}``, N(0, .02²)."""
+        """``{"items": E, "item_bias": b [I], "positions": P, "hidden": m, "reader": …}``; vectors are N(0, .02²)."""
         reader, *others = jax.random.split(key, 4)
         shapes = {
             "items": (catalogue.n_items, self.width),
@@ -104,7 +94,7 @@ class BERT4Rec(Model):
         }
         return {
             **{name: 0.02 * jax.random.normal(each, shape) for each, (name, shape) in zip(others, shapes.items())},
-            "bias": jnp.zeros(catalogue.n_items),
+            "item_bias": jnp.zeros(catalogue.n_items),
             "reader": self.reader.init(reader, jnp.zeros((1, 2, self.width)), jnp.ones((1, 2), bool))["params"],
         }
 
@@ -129,32 +119,10 @@ class BERT4Rec(Model):
         length = min(self.length, rows.items.shape[1])
         inputs, targets, weights = masked(rows, length, hidden_key, p=self.mask_share, force_last=self.force_last)
         f = self.features(params, inputs, inputs != rows.n_items, key=dropout_key)
-        flat = (f.reshape(-1, self.width), params["items"], params["bias"], targets.reshape(-1), weights.reshape(-1))
-        total = softmax_cross_entropy(*flat, mesh=rows.mesh)
-        return total / jnp.maximum(jnp.sum(weights), 1.0), LossAux()
+        return self.mean_cross_entropy(params, f, targets, weights, rows), LossAux()
 
-    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
-        """Eq. 2 at an event behind the last, ``[B, I]``."""
-        scores: jax.Array = jnp.matmul(self._now(params, rows), params["items"].T) + params["bias"][None, :]
-        return scores
-
-    @property
-    def factored(self) -> bool:
-        """Always."""
-        return True
-
-    def user_vectors(
-        self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None
-    ) -> jax.Array:
-        """``[f, 1]``, ``[B, D + 1]``."""
-        return jnp.pad(self._now(params, rows), ((0, 0), (0, 1)), constant_values=1.0)
-
-    def item_vectors(self, params: Params) -> jax.Array:
-        """``[E, b]``, ``[I, D + 1]``."""
-        return jnp.concatenate([params["items"], params["bias"][:, None]], axis=1)
-
-    def _now(self, params: Params, rows: Rows) -> jax.Array:
-        """``[B, D]``: f at an event behind the last."""
+    def now(self, params: Params, rows: Rows, *, key: jax.Array | None = None) -> jax.Array:
+        """The f of a hidden event behind the last, ``[B, D]``."""
         items, real = window(rows, min(self.length - 1, rows.items.shape[1]))
         behind = ((0, 0), (0, 1))
         items = jnp.pad(items, behind, constant_values=rows.n_items + 1)

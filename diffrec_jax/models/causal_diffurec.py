@@ -20,10 +20,9 @@ import jax
 import jax.numpy as jnp
 
 from diffrec_jax.data.rows import Rows
-from diffrec_jax.data.windows import next_items, user_keys, window
+from diffrec_jax.data.windows import user_keys
 from diffrec_jax.diffusion.process import q_sample
 from diffrec_jax.models.contract import LossAux, Memory, Params
-from diffrec_jax.models.item_losses import softmax_cross_entropy
 from diffrec_jax.models.noised_target import NoisedTarget
 from diffrec_jax.options import again
 
@@ -54,8 +53,7 @@ class CausalDiffuRec(NoisedTarget):
         """Eq. 1 over the positions with a next event."""
         del memory, step, epoch
         t_key, key = jax.random.split(key)
-        items, real = window(rows, min(self.length, rows.items.shape[1] - 1 or 1) + 1)
-        inputs, targets, weights = next_items(items, real & (rows.users >= 0)[:, None])
+        _, inputs, targets, weights = self.examples(rows)
 
         def steps(key: jax.Array) -> jax.Array:
             return jax.random.randint(key, inputs.shape[1:], 0, self.steps)
@@ -67,9 +65,7 @@ class CausalDiffuRec(NoisedTarget):
             return q_sample(self.schedule, x0, now, jax.random.normal(key, x0.shape).astype(x0.dtype)), now
 
         x0_hat = self.trained_on(params, inputs, weights > 0, noised, key)
-        flat = (x0_hat.reshape(-1, self.width), params["items"], None, targets.reshape(-1), weights.reshape(-1))
-        total = softmax_cross_entropy(*flat, mesh=rows.mesh)
-        return total / jnp.maximum(jnp.sum(weights), 1.0), LossAux()
+        return self.mean_cross_entropy(params, x0_hat, targets, weights, rows), LossAux()
 
     def placed(self, params: Params, items: jax.Array, x: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
         """At the last position; those before it carry the item after them, without noise."""

@@ -26,7 +26,6 @@ Letters: B rows, L positions, I items, D width.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -34,25 +33,25 @@ import optax
 
 from diffrec_jax.data.packing import in_few_rows
 from diffrec_jax.data.rows import Rows
-from diffrec_jax.data.windows import next_items, window
-from diffrec_jax.fit_options import FitOptions
-from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Params, Prepared
+from diffrec_jax.data.windows import window
+from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Params
 from diffrec_jax.models.in_lanes import LOSSES as IN_LANES
 from diffrec_jax.models.in_lanes import InLanes, row_adagrad
 from diffrec_jax.models.next_item import LOSSES, NextItem
 from diffrec_jax.models.sasrec import SASRec
+from diffrec_jax.models.sequence import SequenceModel
 from diffrec_jax.models.transformer import drop_bytes
 from diffrec_jax.options import Needs, again, check, option
 from diffrec_jax.ranges import Choice, Real, Whole
 
-TABLES = ("items", "bias", "read")  # parameters with a row for each item
+TABLES = ("items", "item_bias", "read")  # parameters with a row for each item
 OFFICIAL = Needs("session_parallel", "--session_parallel", True)
 BPR_MAX = Needs("loss", "--loss=bpr_max", "bpr_max")
 BPR = "loss over items; softmax or bpr_max with --session_parallel"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GRU4Rec(Model):
+class GRU4Rec(SequenceModel):
     """Hyper-parameters of GRU4Rec and its functions; see ``models.contract.Model``. ``width`` is D, ``length`` L."""
 
     width: int = option(64, "width of the recurrent layers", at_least=1, search=Choice((32, 64, 128, 256, 512)))
@@ -83,9 +82,6 @@ class GRU4Rec(Model):
     )
     momentum: float = option(0.2, "momentum of Adagrad", at_least=0.0, below=1.0, search=Real(0.0, 0.9), needs=OFFICIAL)
 
-    fit_options: ClassVar[FitOptions] = FitOptions(batch_size=128)
-    needs_order: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         check(self)
         if self.session_parallel and self.loss_name not in IN_LANES:
@@ -108,7 +104,7 @@ class GRU4Rec(Model):
         )
 
     def init(self, key: jax.Array, catalogue: Catalogue) -> Params:
-        """``{"items": E [I, D], "bias": b [I], "layers": […]}``, a layer of matrices ``[D, 3D]`` and vectors ``[3D]``.
+        """``{"items": E, "item_bias": b [I], "layers": […]}``, a layer of matrices ``[D, 3D]`` and vectors ``[3D]``.
 
         The table is N(0, .02²), the layers uniform to ±1/√D, biases of items 0. Untied, ``"read"`` is V, ``[I, 3D]``,
         as uniform, and the first layer has no ``"input"`` and no ``"state_bias"``.
@@ -133,7 +129,7 @@ class GRU4Rec(Model):
         found = [layer(key) for key in layers]
         params: dict[str, Params] = {
             "items": 0.02 * jax.random.normal(items, (n_items, self.width)),
-            "bias": jnp.zeros(n_items),
+            "item_bias": jnp.zeros(n_items),
         }
         if not self.tied:
             params["read"] = uniform(jax.random.fold_in(items, 1), (n_items, wide))
@@ -192,8 +188,7 @@ class GRU4Rec(Model):
         """Eq. 4, or what ``loss_name`` and ``session_parallel`` say, averaged over positions with a next event."""
         del memory, step, epoch
         dropout_key, negative_key = jax.random.split(key)
-        items, real = window(rows, min(self.length, rows.items.shape[1] - 1 or 1) + 1)
-        inputs, _, weights = next_items(items, real & (rows.users >= 0)[:, None])
+        items, inputs, _, weights = self.examples(rows)
 
         def packed(inputs: jax.Array, segments: jax.Array, columns: jax.Array) -> jax.Array:
             return self.features(params, inputs, segments >= 0, segments, key=dropout_key)
@@ -202,31 +197,11 @@ class GRU4Rec(Model):
             f = in_few_rows(packed, inputs, weights > 0)
         else:
             f = self.features(params, inputs, weights > 0, key=dropout_key)
-        loss = self.objective.mean(f, params["items"], params["bias"], items, weights, rows, key=negative_key)
+        loss = self.objective.mean(f, params["items"], params["item_bias"], items, weights, rows, key=negative_key)
         return loss, LossAux()
 
-    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
-        """Eq. 3, ``[B, I]``."""
-        scores: jax.Array = jnp.matmul(self._now(params, rows), params["items"].T) + params["bias"][None, :]
-        return scores
-
-    @property
-    def factored(self) -> bool:
-        """Always."""
-        return True
-
-    def user_vectors(
-        self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None
-    ) -> jax.Array:
-        """``[h_L, 1]``, ``[B, D + 1]``."""
-        return jnp.pad(self._now(params, rows), ((0, 0), (0, 1)), constant_values=1.0)
-
-    def item_vectors(self, params: Params) -> jax.Array:
-        """``[E, b]``, ``[I, D + 1]``."""
-        return jnp.concatenate([params["items"], params["bias"][:, None]], axis=1)
-
-    def _now(self, params: Params, rows: Rows) -> jax.Array:
-        """``[B, D]``: h at the last event."""
+    def now(self, params: Params, rows: Rows, *, key: jax.Array | None = None) -> jax.Array:
+        """The last h, ``[B, D]``."""
         return self.features(params, *window(rows, min(self.length, rows.items.shape[1])))[:, -1]
 
 

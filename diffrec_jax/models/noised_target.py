@@ -20,7 +20,7 @@ Letters: B rows, L positions, I items, D width, T steps.
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import ClassVar, TypeAlias, cast
 
 import flax.linen as nn
@@ -33,9 +33,9 @@ from diffrec_jax.data.rows import Rows
 from diffrec_jax.data.windows import window
 from diffrec_jax.diffusion.process import reverse
 from diffrec_jax.diffusion.schedule import SCALED_SCHEDULES, Schedule, scaled_schedule
-from diffrec_jax.fit_options import FitOptions
-from diffrec_jax.models.contract import Catalogue, Model, Params, Prepared
+from diffrec_jax.models.contract import Catalogue, Params
 from diffrec_jax.models.denoiser import timestep_embedding
+from diffrec_jax.models.sequence import SequenceModel
 from diffrec_jax.models.transformer import Encoder, check_sizes, drop_bytes
 from diffrec_jax.models.user_noise import normal_per_user
 from diffrec_jax.options import check, option
@@ -46,7 +46,7 @@ Noised: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array,
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NoisedTarget(Model):
+class NoisedTarget(SequenceModel):
     """What both models share; ``width`` is D, ``length`` L, ``steps`` T and ``delta`` δ."""
 
     width: int = option(128, "width of the transformer", at_least=1, search=Choice((32, 64, 128, 256)))
@@ -78,8 +78,6 @@ class NoisedTarget(Model):
     packing: bool = option(True, "train with several short histories in a row; only draws differ by it", rare=True)
     lr: float = option(1e-3, "learning rate of Adam", above=0.0, search=Real(1e-4, 1e-2, log=True))
 
-    fit_options: ClassVar[FitOptions] = FitOptions(batch_size=128)
-    needs_order: ClassVar[bool] = True
     causal: ClassVar[bool]
 
     def __post_init__(self) -> None:
@@ -107,11 +105,6 @@ class NoisedTarget(Model):
     def schedule(self) -> Schedule:
         """The diffusion tables."""
         return scaled_schedule(self.noise_schedule, steps=self.steps)
-
-    @property
-    def item_axes(self) -> Mapping[str, int]:
-        """See ``models.contract.Scorer.item_axes``."""
-        return {"items": 0}
 
     @property
     def encoder(self) -> Encoder:
@@ -271,21 +264,7 @@ class NoisedTarget(Model):
 
         return jnp.mean(jax.lax.map(drawn, jnp.arange(self.samples)), axis=0)
 
-    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
-        """Eq. 3, ``[B, I]``."""
-        return jnp.matmul(self.now(params, rows, key=key), params["items"][: rows.n_items].T)
-
-    @property
-    def factored(self) -> bool:
-        """Always."""
-        return True
-
-    def user_vectors(
-        self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None
-    ) -> jax.Array:
-        """``[x̂_0, 1]``, ``[B, D + 1]``."""
-        return jnp.pad(self.now(params, rows, key=key), ((0, 0), (0, 1)), constant_values=1.0)
-
-    def item_vectors(self, params: Params) -> jax.Array:
-        """``[E, 0]``, ``[I, D + 1]``: there are no biases."""
-        return jnp.pad(params["items"][: params["items"].shape[0] - self.released], ((0, 0), (0, 1)))
+    def table(self, params: Params) -> jax.Array:
+        """E, ``[I, D]``; padding, which has the last row of it in the released code, is not ranked."""
+        items: jax.Array = params["items"]
+        return items[: items.shape[0] - self.released]

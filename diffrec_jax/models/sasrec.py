@@ -16,8 +16,7 @@ Letters: B rows, L positions, I items, D width.
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import ClassVar, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -25,17 +24,17 @@ import optax
 
 from diffrec_jax.data.packing import in_few_rows
 from diffrec_jax.data.rows import Rows
-from diffrec_jax.data.windows import next_items, window
-from diffrec_jax.fit_options import FitOptions
-from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Params, Prepared
+from diffrec_jax.data.windows import window
+from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Params
 from diffrec_jax.models.next_item import LOSSES, SAMPLED, NextItem
+from diffrec_jax.models.sequence import SequenceModel
 from diffrec_jax.models.transformer import NORMS, Encoder, check_sizes
 from diffrec_jax.options import Needs, check, option
 from diffrec_jax.ranges import Choice, Real, Whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SASRec(Model):
+class SASRec(SequenceModel):
     """Hyper-parameters of SASRec and its functions; see ``models.contract.Model``.
 
     ``width`` is D and ``length`` L. The ``original`` block is that of the paper, ReLU and D wide; ``pre`` and ``post``
@@ -67,17 +66,9 @@ class SASRec(Model):
     packing: bool = option(True, "train with several short histories in a row; only dropout differs by it", rare=True)
     lr: float = option(1e-3, "learning rate of Adam", above=0.0, search=Real(1e-4, 1e-2, log=True))
 
-    fit_options: ClassVar[FitOptions] = FitOptions(batch_size=128)
-    needs_order: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         check(self)
         check_sizes(width=self.width, heads=self.heads, blocks=self.blocks, length=self.length, dropout=self.dropout)
-
-    @property
-    def item_axes(self) -> Mapping[str, int]:
-        """See ``models.contract.Scorer.item_axes``."""
-        return {"items": 0}
 
     @property
     def next_item(self) -> NextItem:
@@ -143,8 +134,7 @@ class SASRec(Model):
         """Eq. 2, or what ``loss_name`` says, averaged over the positions with a next event."""
         del memory, step, epoch
         dropout_key, negative_key = jax.random.split(key)
-        items, real = window(rows, min(self.length, rows.items.shape[1] - 1 or 1) + 1)
-        inputs, _, weights = next_items(items, real & (rows.users >= 0)[:, None])
+        items, inputs, _, weights = self.examples(rows)
         f = self._trained_on(params, inputs, weights > 0, dropout_key)
         loss = self.next_item.mean(f, params["items"], None, items, weights, rows, key=negative_key)
         return loss, LossAux()
@@ -159,25 +149,6 @@ class SASRec(Model):
 
         return in_few_rows(packed, items, real)
 
-    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
-        """Eq. 1, ``[B, I]``."""
-        return jnp.matmul(self._now(params, rows), params["items"].T)
-
-    @property
-    def factored(self) -> bool:
-        """Always."""
-        return True
-
-    def user_vectors(
-        self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None
-    ) -> jax.Array:
-        """``[f_L, 1]``, ``[B, D + 1]``."""
-        return jnp.pad(self._now(params, rows), ((0, 0), (0, 1)), constant_values=1.0)
-
-    def item_vectors(self, params: Params) -> jax.Array:
-        """``[E, 0]``, ``[I, D + 1]``: there are no biases."""
-        return jnp.pad(params["items"], ((0, 0), (0, 1)))
-
-    def _now(self, params: Params, rows: Rows) -> jax.Array:
-        """``[B, D]``: f at the last event."""
+    def now(self, params: Params, rows: Rows, *, key: jax.Array | None = None) -> jax.Array:
+        """The last f, ``[B, D]``."""
         return self.features(params, *window(rows, min(self.length, rows.items.shape[1])))[:, -1]

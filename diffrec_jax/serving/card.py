@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import TypeAlias, TypedDict
 
-from diffrec_jax.evaluation.rankings import UNMASKED
+from diffrec_jax.evaluation.conventions import UNMASKED
 from diffrec_jax.serving.model_folder import ModelFolder, hyper_parameters
 
 Averages: TypeAlias = Mapping[str, Mapping[str, float]]  # protocol -> metric -> number

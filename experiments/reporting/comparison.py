@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from diffrec_jax.evaluation import BEYOND
+from diffrec_jax.evaluation.conventions import MASKED
 from diffrec_jax.evaluation.metrics import Protocol
-from diffrec_jax.evaluation.rankings import MASKED
 from diffrec_jax.evaluation.significance import Test, compare_systems
 from experiments.reporting import evidence
 from experiments.reporting.sheet import Sheet

@@ -1,9 +1,9 @@
-"""The table of all rankings of a result: masked and unmasked, ties by a key or shared; see ``evaluation.rankings``."""
+"""All rankings of a result as a table: masked and unmasked, ties by a key or shared (``evaluation.conventions``)."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from diffrec_jax.evaluation.rankings import MASKED, MID_RANK, with_mid_rank
+from diffrec_jax.evaluation.conventions import MASKED, MID_RANK, with_mid_rank
 from experiments.reporting.published import columns
 from experiments.reporting.sheet import Sheet
 

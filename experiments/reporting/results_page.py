@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from diffrec_jax.evaluation.rankings import UNMASKED
+from diffrec_jax.evaluation.conventions import UNMASKED
 from diffrec_jax.files import write_atomically
 from experiments.reporting import systems
 from experiments.reporting.published import columns, list_length, published

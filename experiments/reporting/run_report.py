@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from diffrec_jax.evaluation import BEYOND, PROTOCOLS
-from diffrec_jax.evaluation.rankings import UNMASKED
+from diffrec_jax.evaluation.conventions import UNMASKED
 from diffrec_jax.files import write_atomically
 from experiments.reporting import evidence, groups, pictures, rankings, segments, systems
 from experiments.reporting.published import columns, published

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diffrec_jax.evaluation import BEYOND
-from diffrec_jax.evaluation.rankings import UNMASKED
+from diffrec_jax.evaluation.conventions import UNMASKED
 from diffrec_jax.models.registry import MODELS
 from experiments.reporting import rankings
 from experiments.reporting.published import columns, list_length, published

@@ -184,7 +184,7 @@ def announce(config: Config, split: Split, console: Console) -> None:
         f"run folder: {config.run.workdir}",
         highlight=False,
     )
-    notes = order_notes(split.train.csr(), getattr(config.model, "length", None)) if config.model.needs_order else ()
+    notes = order_notes(split.train.csr(), config.model.length) if config.model.needs_order else ()
     for line in (split.guarantee, *split.notes, *notes):
         console.print(f"  {line}", highlight=False)
     if config.data.repeats == "keep" and not config.model.needs_order:

@@ -6,34 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sequences import I, batch, initial, loss_of
 
 from diffrec_jax import api
 from diffrec_jax.data.interactions import CSR
-from diffrec_jax.data.rows import device_csr, make_rows, take_rows
+from diffrec_jax.data.rows import device_csr, take_rows
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue
 from diffrec_jax.models.causal_diffurec import CausalDiffuRec
 
-I = 21
 SIZES = {"width": 8, "blocks": 1, "heads": 2, "length": 6, "steps": 5}
 SMALL = CausalDiffuRec(**SIZES, positions=False, dropout=0.0, history_dropout=0.0, packing=False)
-
-
-def batch(lengths=(1, 4, 6, 7, 12, 0), users=None):
-    rng = np.random.default_rng(0)
-    items = np.stack([rng.permutation(I)[:12] for _ in lengths])
-    users = jnp.arange(len(lengths)) if users is None else users
-    return make_rows(jnp.asarray(items, jnp.int32), jnp.asarray(lengths), users, n_items=I)
-
-
-def initial(model):
-    params = jax.jit(lambda: model.init(jax.random.key(1), Catalogue(n_items=I, n_users=9)))()
-    return jax.tree.map(lambda a: a + 0.1 * jax.random.normal(jax.random.key(a.size), a.shape), params)
-
-
-def loss_of(model, params, rows, key=5):
-    now = {"key": jax.random.key(key), "step": jnp.asarray(0), "epoch": jnp.asarray(0)}
-    return model.loss(params, None, rows, **now)[0]
 
 
 vectors = jax.jit(lambda model, params, rows: model.now(params, rows, key=jax.random.key(3)), static_argnums=0)

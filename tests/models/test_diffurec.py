@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from sequences import batch, initial
 
 from diffrec_jax.data.rows import make_rows
 from diffrec_jax.data.windows import cut_at, window
@@ -19,7 +20,6 @@ from diffrec_jax.models.diffurec import DiffuRec
 from diffrec_jax.models.item_losses import softmax_cross_entropy, softmax_losses
 from diffrec_jax.testing import ModelSuite
 
-I = 21
 SIZES = {"width": 8, "blocks": 1, "heads": 2, "length": 6, "steps": 5}
 SMALL = DiffuRec(**SIZES, dropout=0.0, history_dropout=0.0, packing=False)
 RELEASED = DiffuRec(width=16, blocks=2, heads=4, length=8, dropout=0.0, history_dropout=0.0, reference=True)
@@ -247,18 +247,6 @@ def test_the_released_network_has_the_parameters_it_is_said_to_have():
     for name, wanted in layers.items():
         assert float(jnp.std(params["encoder"][name]["kernel"])) == pytest.approx(wanted, rel=0.15)
     assert float(jnp.std(params["items"])) == pytest.approx(1.0, rel=0.05)
-
-
-def batch(lengths=(1, 4, 6, 7, 12, 0), users=None):
-    rng = np.random.default_rng(0)
-    items = np.stack([rng.permutation(I)[:12] for _ in lengths])
-    users = jnp.arange(len(lengths)) if users is None else users
-    return make_rows(jnp.asarray(items, jnp.int32), jnp.asarray(lengths), users, n_items=I)
-
-
-def initial(model):
-    params = jax.jit(lambda: model.init(jax.random.key(1), Catalogue(n_items=I, n_users=9)))()
-    return jax.tree.map(lambda a: a + 0.1 * jax.random.normal(jax.random.key(a.size), a.shape), params)
 
 
 def loss_of(model, params, rows, key=5, memory=None):

@@ -37,7 +37,7 @@ def in_our_layout(g, w, dtype):
     def of(name):
         return np.asarray(g[f"{w}/{name}"], dtype)
 
-    found = {"items": of("Wy.weight"), "bias": of("By.weight")[:, 0]}
+    found = {"items": of("Wy.weight"), "item_bias": of("By.weight")[:, 0]}
     if f"{w}/GE.Bh0" not in g:
         names = {"input": "weight_ih", "state": "weight_hh", "input_bias": "bias_ih", "state_bias": "bias_hh"}
         layer = {ours: of(f"G.0.{theirs}").T for ours, theirs in names.items()}
@@ -66,7 +66,7 @@ def one_step(g, group, loss, params, alpha=0.5):
     """Loss of a step of three lanes and four drawn items, and what it is made of."""
     model, asked = GRU4Rec(width=8), g[f"{group}/Y"]
     state = model.step(params, jnp.asarray(g[f"{group}/H0"], params["items"].dtype)[None], g[f"{group}/X"])[0]
-    r = scores(state, params["items"][asked], params["bias"][asked])
+    r = scores(state, params["items"][asked], params["item_bias"][asked])
     log_p = np.log(g["P0"][asked]) * np.where(np.arange(7) < 3, 1.0, alpha)
     return jnp.mean(LOSSES[loss](r, jnp.asarray(log_p, r.dtype))), {"R": r, "H1": state}
 
@@ -92,7 +92,7 @@ def test_two_steps_of_the_optimizer_are_the_recorded_ones(golden, dtype):
     g = {**g, "constrained/H0": np.zeros((3, 8), np.float32)}
     with jax.enable_x64(dtype == "float64"):
         params = in_our_layout(g, "constrained/w", dtype)
-        params["bias"] = jnp.zeros_like(params["bias"])
+        params["item_bias"] = jnp.zeros_like(params["item_bias"])
         optimizer = row_adagrad(0.05, momentum=0.4, tables=TABLES)
         state = optimizer.init(params)
         gradient = jax.jit(jax.grad(lambda p: one_step(g, "constrained", "cross-entropy_logq1.0", p)[0]))
@@ -204,7 +204,7 @@ def test_the_loss_of_a_batch_is_that_of_its_columns_and_gradients_go_back_one_ev
             items, targets = (jnp.asarray([histories[row][at + k] for row, at in column]) for k in (0, 1))
             h = model.step(params, before, items)[-1]
             asked = jnp.concatenate([targets, drawn])
-            r = scores(h, params["items"][asked], params["bias"][asked])
+            r = scores(h, params["items"][asked], params["item_bias"][asked])
             log_p = jnp.log(rows.counts)[asked] * jnp.where(jnp.arange(len(asked)) < len(column), 1.0, 0.5)
             if model.loss_name == "bpr_max":
                 total += jnp.sum(bpr_max(r, elu_param=0.5, bpreg=1.0))

@@ -6,18 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sequences import I, batch, chains, initial, loss_of
 
 from diffrec_jax import api
-from diffrec_jax.data.interactions import CSR
 from diffrec_jax.data.rows import device_csr, make_rows, take_rows
 from diffrec_jax.mesh import make_mesh
-from diffrec_jax.models import Catalogue
 from diffrec_jax.models.item_losses import gbce_beta
 from diffrec_jax.models.next_item import LOSSES
 from diffrec_jax.models.sasrec import SASRec
 from diffrec_jax.testing import ModelSuite
 
-I = 21
 SMALL = SASRec(width=8, length=6, dropout=0.0, packing=False)  # packed, it takes three times as long to compile
 
 
@@ -27,24 +25,7 @@ class TestSASRecGBCE(ModelSuite):
     bad = (("negatives", 0), ("t", 2.0), ("lr", 0.0))
 
 
-def batch(lengths=(1, 4, 6, 7, 12, 0), users=None):
-    rng = np.random.default_rng(0)
-    items = np.stack([rng.permutation(I)[:12] for _ in lengths])
-    users = jnp.arange(len(lengths)) if users is None else users
-    return make_rows(jnp.asarray(items, jnp.int32), jnp.asarray(lengths), users, n_items=I)
-
-
-def initial(model, n_items=I):
-    params = model.init(jax.random.key(1), Catalogue(n_items=n_items, n_users=9))
-    return jax.tree.map(lambda a: a + 0.1 * jax.random.normal(jax.random.key(a.size), a.shape), params)
-
-
 features = jax.jit(SMALL.features)
-
-
-def loss_of(model, params, rows, key=5):
-    now = {"key": jax.random.key(key), "step": jnp.asarray(0), "epoch": jnp.asarray(0)}
-    return model.loss(params, None, rows, **now)[0]
 
 
 def test_the_loss_is_the_cross_entropy_of_what_each_prefix_is_scored():
@@ -108,21 +89,6 @@ def test_no_model_sees_more_than_its_window_nor_how_it_is_padded():
     cut = make_rows(jnp.pad(last, (0, 6))[None], jnp.asarray([6]), n_items=I)
     np.testing.assert_allclose(SMALL.user_vectors(params, cut)[0], one[3], atol=1e-5)
     np.testing.assert_allclose(one @ SMALL.item_vectors(params).T, SMALL.scores(params, rows), atol=1e-5)
-
-
-def chains(n_users=200, n_items=30, shuffled=False):
-    """Every item is followed by the next one, from a random start on; the last event is held out."""
-    rng = np.random.default_rng(0)
-    items = (rng.integers(0, n_items, n_users)[:, None] + np.arange(9)) % n_items
-    train = items[:, :-1]
-    if shuffled:
-        train = np.stack([rng.permutation(n_items)[:8] for _ in range(n_users)])
-    users = np.arange(n_users)
-
-    def csr(items):
-        return CSR.from_pairs(np.repeat(users, items.shape[1]), items.ravel(), n_users=n_users, n_items=n_items)
-
-    return csr(train), csr(items[:, -1:])
 
 
 @pytest.mark.long

@@ -6,44 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sequences import I, batch, chains, initial, loss_of
 
 import diffrec_jax as dr
 from diffrec_jax import api
-from diffrec_jax.data.events import CSR
 from diffrec_jax.data.rows import device_csr, make_rows, take_rows
 from diffrec_jax.mesh import make_mesh
-from diffrec_jax.models import Catalogue
-from diffrec_jax.testing import ModelSuite
 
-I = 21
 GRU = dr.GRU4Rec(width=8, length=6, dropout=0.0, packing=False)
 BERT = dr.BERT4Rec(width=8, length=6, blocks=1, dropout=0.0)
-
-
-class TestGRU4Rec(ModelSuite):
-    model = dr.GRU4Rec(width=8, layers=2, length=7, packing=False)
-    bad = (("width", 0), ("layers", 0), ("dropout", 1.0))
-
-
-class TestBERT4Rec(ModelSuite):
-    model = dr.BERT4Rec(width=8, length=7, blocks=1)
-    bad = (("mask_share", 0.0), ("force_last", 1.5), ("heads", 3), ("length", 1))
-
-
-def batch(lengths=(1, 4, 6, 7, 12, 0), users=None):
-    rng = np.random.default_rng(0)
-    items = np.stack([rng.permutation(I)[:12] for _ in lengths])
-    users = jnp.arange(len(lengths)) if users is None else users
-    return make_rows(jnp.asarray(items, jnp.int32), jnp.asarray(lengths), users, n_items=I)
-
-
-def initial(model):
-    params = model.init(jax.random.key(1), Catalogue(n_items=I, n_users=9))
-    return jax.tree.map(lambda a: a + 0.1 * jax.random.normal(jax.random.key(a.size), a.shape), params)
-
-
-def loss_of(model, params, rows, key=5):
-    return model.loss(params, None, rows, key=jax.random.key(key), step=jnp.asarray(0), epoch=jnp.asarray(0))[0]
 
 
 def sigmoid(x):
@@ -70,10 +41,10 @@ def test_gru4rec_is_its_equations_and_a_cell_goes_on_where_a_history_ends():
         history = np.asarray(rows.items)[row, :n][-7:]
         states = by_hand(params, history[:-1])
         for h, target in zip(states, history[1:]):
-            logits = h @ np.asarray(params["items"]).T + np.asarray(params["bias"])
+            logits = h @ np.asarray(params["items"]).T + np.asarray(params["item_bias"])
             losses.append(np.log(np.exp(logits).sum()) - logits[target])
         if n:
-            last = by_hand(params, history[-6:])[-1] @ np.asarray(params["items"]).T + np.asarray(params["bias"])
+            last = by_hand(params, history[-6:])[-1] @ np.asarray(params["items"]).T + np.asarray(params["item_bias"])
             np.testing.assert_allclose(scores[row], last, atol=1e-5)
     assert float(loss_of(GRU, params, rows)) == pytest.approx(np.mean(losses), rel=1e-5)
 
@@ -135,19 +106,6 @@ def test_a_window_ends_with_the_last_event_however_it_is_padded(model):
     cut = make_rows(rows.items[2:3, 12 - seen : 12], jnp.asarray([seen]), n_items=I)
     np.testing.assert_allclose(model.user_vectors(params, cut)[0], one[2], atol=1e-5)
     assert np.isfinite(one).all()
-
-
-def chains(n_users=200, n_items=30, shuffled=False):
-    """Every item is followed by the next one, from a random start on; the last event is held out."""
-    rng = np.random.default_rng(0)
-    items = (rng.integers(0, n_items, n_users)[:, None] + np.arange(9)) % n_items
-    train = np.stack([rng.permutation(n_items)[:8] for _ in range(n_users)]) if shuffled else items[:, :-1]
-    users = np.arange(n_users)
-
-    def csr(items):
-        return CSR.from_pairs(np.repeat(users, items.shape[1]), items.ravel(), n_users=n_users, n_items=n_items)
-
-    return csr(train), csr(items[:, -1:])
 
 
 @pytest.mark.long

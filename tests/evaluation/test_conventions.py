@@ -9,7 +9,7 @@ from diffrec_jax import api
 from diffrec_jax.data import splits, synthetic
 from diffrec_jax.data.events import merge
 from diffrec_jax.data.rows import device_csr, make_rows, take_rows
-from diffrec_jax.evaluation.rankings import mid_rank_metrics
+from diffrec_jax.evaluation.conventions import mid_rank_metrics
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models.elsa import ELSA
 from diffrec_jax.models.markov import Markov

@@ -1,0 +1,84 @@
+"""What models of order share: a vector of a history, ranked against a table of items, and what they are trained on.
+
+Letters: B rows, L positions of a window, I items, D width.
+"""
+
+import abc
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from diffrec_jax.data.rows import Rows
+from diffrec_jax.data.windows import next_items, window
+from diffrec_jax.fit_options import FitOptions
+from diffrec_jax.models.contract import Model, Params, Prepared
+from diffrec_jax.models.item_losses import softmax_cross_entropy
+
+
+class SequenceModel(Model):
+    """Scores are ``now · E_i + b_i``; parameters hold ``items`` (E, ``[I, D]``) and maybe ``item_bias`` (b).
+
+    Attributes:
+      length: L, the most recent events of a history that it sees.
+    """
+
+    length: int
+
+    fit_options: ClassVar[FitOptions] = FitOptions(batch_size=128)
+    needs_order: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def now(self, params: Params, rows: Rows, *, key: jax.Array | None = None) -> jax.Array:
+        """The vector of each history as it stands, ``[B, D]``; a key where it draws anything."""
+
+    def table(self, params: Params) -> jax.Array:
+        """The vectors of the items, ``[I, D]``."""
+        items: jax.Array = params["items"]
+        return items
+
+    def examples(self, rows: Rows) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Windows of at most L + 1 events, and of each position what comes next.
+
+        Returns:
+          ``(items [B, L + 1], inputs [B, L], targets [B, L], weights [B, L])``, see ``data.windows.next_items``; where
+          a row is padding, weights are 0.
+        """
+        items, real = window(rows, min(self.length, rows.items.shape[1] - 1 or 1) + 1)
+        return items, *next_items(items, real & (rows.users >= 0)[:, None])
+
+    def mean_cross_entropy(
+        self, params: Params, f: jax.Array, targets: jax.Array, weights: jax.Array, rows: Rows
+    ) -> jax.Array:
+        """The mean over positions of the full softmax, of ``f [B, L, D]``, ``targets`` and ``weights [B, L]``."""
+        flat = (f.reshape(-1, f.shape[2]), params["items"], params.get("item_bias"), targets.reshape(-1))
+        total = softmax_cross_entropy(*flat, weights.reshape(-1), mesh=rows.mesh)
+        return total / jnp.maximum(jnp.sum(weights), 1.0)
+
+    @property
+    def item_axes(self) -> Mapping[str, int]:
+        """See ``models.contract.Scorer.item_axes``."""
+        return {"items": 0, "item_bias": 0}
+
+    @property
+    def factored(self) -> bool:
+        """Always."""
+        return True
+
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
+        """``now · E_i + b_i``, ``[B, I]``."""
+        scores = jnp.matmul(self.now(params, rows, key=key), self.table(params).T)
+        return scores + params["item_bias"][None, :] if "item_bias" in params else scores
+
+    def user_vectors(
+        self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None
+    ) -> jax.Array:
+        """``[now, 1]``, ``[B, D + 1]``."""
+        return jnp.pad(self.now(params, rows, key=key), ((0, 0), (0, 1)), constant_values=1.0)
+
+    def item_vectors(self, params: Params) -> jax.Array:
+        """``[E, b]``, ``[I, D + 1]``; b is 0 where there is none."""
+        items = self.table(params)
+        bias = params["item_bias"] if "item_bias" in params else jnp.zeros(items.shape[0], items.dtype)
+        return jnp.concatenate([items, bias[:, None]], axis=1)
