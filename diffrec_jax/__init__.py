@@ -28,10 +28,12 @@ if TYPE_CHECKING:  # under their own names: these are public
     from diffrec_jax.fit_options import FitOptions as FitOptions
     from diffrec_jax.models import DiffRec as DiffRec
     from diffrec_jax.models import LatentDiffRec as LatentDiffRec
+    from diffrec_jax.models.acvae import ACVAE as ACVAE
     from diffrec_jax.models.baselines import EASE as EASE
     from diffrec_jax.models.baselines import Popularity as Popularity
     from diffrec_jax.models.baselines import RecentPopularity as RecentPopularity
     from diffrec_jax.models.bert4rec import BERT4Rec as BERT4Rec
+    from diffrec_jax.models.caser import Caser as Caser
     from diffrec_jax.models.causal_diffurec import CausalDiffuRec as CausalDiffuRec
     from diffrec_jax.models.diffurec import DiffuRec as DiffuRec
     from diffrec_jax.models.elsa import ELSA as ELSA
@@ -43,6 +45,8 @@ if TYPE_CHECKING:  # under their own names: these are public
     from diffrec_jax.models.mult_vae import MultiDAE as MultiDAE
     from diffrec_jax.models.mult_vae import MultVAE as MultVAE
     from diffrec_jax.models.sasrec import SASRec as SASRec
+    from diffrec_jax.models.seq_diffrec import SeqDiffRec as SeqDiffRec
+    from diffrec_jax.models.stosa import STOSA as STOSA
     from diffrec_jax.serving import Recommender as Recommender
     from diffrec_jax.serving import load as load
 

@@ -74,7 +74,9 @@ def few_mappings():
 
 DEAR = ("test_several_devices_equal_one", "test_bfloat16_trains_and_what_is_kept_is_float32")
 DEAR_FOR = (  # DiffRec and SASRec are held to them with every change, and what is quick
+    "TestACVAE",
     "TestBERT4Rec",
+    "TestCaser",
     "TestCausalDiffuRec",
     "TestDiffuRec",
     "TestGRU4Rec",
@@ -82,6 +84,8 @@ DEAR_FOR = (  # DiffRec and SASRec are held to them with every change, and what 
     "TestLinearPath",
     "TestMultVAE",
     "TestMultiDAE",
+    "TestSTOSA",
+    "TestSeqDiffRec",
 )
 
 

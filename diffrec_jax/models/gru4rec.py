@@ -24,7 +24,6 @@ Letters: B rows, L positions, I items, D width.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 
 import jax
@@ -35,6 +34,7 @@ from diffrec_jax.data.packing import in_few_rows
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.data.windows import window
 from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Params
+from diffrec_jax.models.gru import cell, make_layer, read, scan, uniform
 from diffrec_jax.models.in_lanes import LOSSES as IN_LANES
 from diffrec_jax.models.in_lanes import InLanes, row_adagrad
 from diffrec_jax.models.next_item import LOSSES, NextItem
@@ -115,24 +115,14 @@ class GRU4Rec(SequenceModel):
         if isinstance(self.objective, NextItem):
             self.objective.check(catalogue.n_items)
         items, *layers = jax.random.split(key, 1 + self.layers)
-        wide, n_items = 3 * self.width, catalogue.n_items
-        reach = 1.0 / math.sqrt(self.width)
-
-        def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-            return jax.random.uniform(key, shape, minval=-reach, maxval=reach)
-
-        def layer(key: jax.Array) -> dict[str, jax.Array]:
-            shapes = {"input": (self.width, wide), "state": (self.width, wide)}
-            names = {**shapes, "input_bias": (wide,), "state_bias": (wide,)}
-            return {name: uniform(each, names[name]) for name, each in zip(names, jax.random.split(key, 4))}
-
-        found = [layer(key) for key in layers]
+        n_items = catalogue.n_items
+        found = [make_layer(key, self.width, self.width) for key in layers]
         params: dict[str, Params] = {
             "items": 0.02 * jax.random.normal(items, (n_items, self.width)),
             "item_bias": jnp.zeros(n_items),
         }
         if not self.tied:
-            params["read"] = uniform(jax.random.fold_in(items, 1), (n_items, wide))
+            params["read"] = uniform(jax.random.fold_in(items, 1), (n_items, 3 * self.width), self.width)
             found[0] = {name: found[0][name] for name in ("state", "input_bias")}
         return {**params, "layers": found}
 
@@ -150,8 +140,8 @@ class GRU4Rec(SequenceModel):
         """The states ``[layers, B, D]`` after one more event, ``items [B]``; the last of them ranks (Eq. 3)."""
         states: list[jax.Array] = []
         for layer, h in zip(params["layers"], state):
-            read = _first_read(params, items) if not states else _read(layer, states[-1])
-            states.append(_cell(layer, read, h))
+            told = _first_read(params, items) if not states else read(layer, states[-1])
+            states.append(cell(layer, told, h))
         return jnp.stack(states)
 
     def features(
@@ -177,8 +167,8 @@ class GRU4Rec(SequenceModel):
             goes_on = real & jnp.pad(segments[:, 1:] == segments[:, :-1], ((0, 0), (1, 0)))
         x, through_time = None, not self.session_parallel
         for layer in params["layers"]:
-            read = _first_read(params, items, drop) if x is None else _read(layer, x)
-            x = drop(_scan(layer, read, real, goes_on, through_time=through_time))
+            told = _first_read(params, items, drop) if x is None else read(layer, x)
+            x = drop(scan(layer, told, real, goes_on, through_time=through_time))
         assert x is not None
         return x
 
@@ -209,43 +199,6 @@ def _first_read(params: Params, items: jax.Array, drop: Callable[[jax.Array], ja
     """What the first layer reads at ``items [...]``, ``[..., 3D]``; of a tied table, after dropout of E[s]."""
     layer = params["layers"][0]
     if "read" not in params:
-        return _read(layer, drop(params["items"].at[items].get(mode="fill", fill_value=0)))
+        return read(layer, drop(params["items"].at[items].get(mode="fill", fill_value=0)))
     row: jax.Array = params["read"].at[items].get(mode="fill", fill_value=0)
     return row + jnp.expand_dims(layer["input_bias"], range(items.ndim))
-
-
-def _read(layer: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
-    """``W x + c``, ``[..., 3D]``."""
-    return jnp.matmul(x, layer["input"]) + jnp.expand_dims(layer["input_bias"], range(x.ndim - 1))
-
-
-def _scan(
-    layer: Mapping[str, jax.Array], read: jax.Array, real: jax.Array, goes_on: jax.Array, *, through_time: bool
-) -> jax.Array:
-    """Eq. 1 and 2 along ``read [B, L, 3D]``; padding leaves the state alone, and where a history begins it is 0."""
-
-    def event(h: jax.Array, now: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        read, is_real, continues = now
-        h = h if through_time else jax.lax.stop_gradient(h)
-        h = jnp.where(is_real[:, None], _cell(layer, read, jnp.where(continues[:, None], h, 0)), h)
-        return h, h
-
-    by_event = (jnp.swapaxes(a, 0, 1) for a in (read, real, goes_on))
-    start = jnp.zeros((read.shape[0], layer["state"].shape[0]), read.dtype)
-    return jnp.swapaxes(jax.lax.scan(event, start, tuple(by_event))[1], 0, 1)
-
-
-def _cell(layer: Mapping[str, jax.Array], read: jax.Array, h: jax.Array) -> jax.Array:
-    """Eq. 1 and 2, ``[B, D]``: from ``W x + c [B, 3D]`` and the state before, ``[B, D]``.
-
-    A layer without ``"state_bias"`` resets the state before U_n, not after it.
-    """
-    width = h.shape[1]
-    resets_first = "state_bias" not in layer
-    if resets_first:
-        kept = jnp.matmul(h, layer["state"][:, : 2 * width])
-    else:
-        kept = jnp.matmul(h, layer["state"]) + layer["state_bias"][None]
-    r, z = (jax.nn.sigmoid(read[:, part] + kept[:, part]) for part in (slice(0, width), slice(width, 2 * width)))
-    n_h = jnp.matmul(r * h, layer["state"][:, 2 * width :]) if resets_first else r * kept[:, 2 * width :]
-    return (1.0 - z) * jnp.tanh(read[:, 2 * width :] + n_h) + z * h

@@ -96,6 +96,10 @@ MODELS = registry(
     Entry("bert4rec", "bert4rec:BERT4Rec", "BERT4Rec", "sequential"),
     Entry("diffurec", "diffurec:DiffuRec", "DiffuRec", "sequential"),
     Entry("causal_diffurec", "causal_diffurec:CausalDiffuRec", "Causal DiffuRec", "sequential"),
+    Entry("seq_diffrec", "seq_diffrec:SeqDiffRec", "SeqDiffRec", "sequential"),
+    Entry("stosa", "stosa:STOSA", "STOSA", "sequential"),
+    Entry("caser", "caser:Caser", "Caser", "sequential"),
+    Entry("acvae", "acvae:ACVAE", "ACVAE", "sequential"),
     Entry("markov", "markov:Markov", "Markov chain", "sequential"),
     Entry("transitions", "markov:Transitions", "Decayed transitions", "sequential"),
 )

@@ -5,7 +5,7 @@ Letters: B rows, L positions of a window, I items, D width.
 
 import abc
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,8 @@ from diffrec_jax.models.item_losses import softmax_cross_entropy
 
 class SequenceModel(Model):
     """Scores are ``now · E_i + b_i``; parameters hold ``items`` (E, ``[I, D]``) and maybe ``item_bias`` (b).
+
+    A model whose E and b are made of its parameters says how, in ``table`` and ``item_bias``.
 
     Attributes:
       length: L, the most recent events of a history that it sees.
@@ -38,6 +40,10 @@ class SequenceModel(Model):
         items: jax.Array = params["items"]
         return items
 
+    def item_bias(self, params: Params) -> jax.Array | None:
+        """The biases of the items, ``[I]``; None for none."""
+        return cast("jax.Array | None", params.get("item_bias"))
+
     def examples(self, rows: Rows) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         """Windows of at most L + 1 events, and of each position what comes next.
 
@@ -52,7 +58,7 @@ class SequenceModel(Model):
         self, params: Params, f: jax.Array, targets: jax.Array, weights: jax.Array, rows: Rows
     ) -> jax.Array:
         """The mean over positions of the full softmax, of ``f [B, L, D]``, ``targets`` and ``weights [B, L]``."""
-        flat = (f.reshape(-1, f.shape[2]), params["items"], params.get("item_bias"), targets.reshape(-1))
+        flat = (f.reshape(-1, f.shape[2]), self.table(params), self.item_bias(params), targets.reshape(-1))
         total = softmax_cross_entropy(*flat, weights.reshape(-1), mesh=rows.mesh)
         return total / jnp.maximum(jnp.sum(weights), 1.0)
 
@@ -69,7 +75,8 @@ class SequenceModel(Model):
     def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
         """``now · E_i + b_i``, ``[B, I]``."""
         scores = jnp.matmul(self.now(params, rows, key=key), self.table(params).T)
-        return scores + params["item_bias"][None, :] if "item_bias" in params else scores
+        bias = self.item_bias(params)
+        return scores if bias is None else scores + bias[None, :]
 
     def user_vectors(
         self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None
@@ -79,6 +86,6 @@ class SequenceModel(Model):
 
     def item_vectors(self, params: Params) -> jax.Array:
         """``[E, b]``, ``[I, D + 1]``; b is 0 where there is none."""
-        items = self.table(params)
-        bias = params["item_bias"] if "item_bias" in params else jnp.zeros(items.shape[0], items.dtype)
+        items, bias = self.table(params), self.item_bias(params)
+        bias = jnp.zeros(items.shape[0], items.dtype) if bias is None else bias
         return jnp.concatenate([items, bias[:, None]], axis=1)

@@ -13,7 +13,8 @@ from experiments import run
 from experiments.settings import guard
 from experiments.settings.config import configure
 
-BASELINES = [name for name in MODELS if "diffrec" not in name and name != "multidae"]  # trained as multvae is
+OF_THE_PAPER = ("diffrec", "t_diffrec", "l_diffrec", "lt_diffrec")
+BASELINES = [name for name in MODELS if name not in OF_THE_PAPER and name != "multidae"]  # trained as multvae is
 QUICK = ("popularity", "recent_popularity", "item_knn", "ease", "multvae")
 PATH = ["--steps=3", "--epochs=2", "--eval_every=1", "--forecast=5", "--linear_path=0.5"]
 ORDER = ["--width=8", "--length=5", "--epochs=2", "--eval_every=1"]
@@ -26,6 +27,10 @@ SMALL = {
     "bert4rec": ORDER,
     "diffurec": [*ORDER, "--blocks=1", "--steps=4", "--nopacking"],
     "causal_diffurec": [*ORDER, "--blocks=1", "--steps=4", "--nopacking"],
+    "seq_diffrec": [*ORDER, "--blocks=1", "--steps=4"],
+    "stosa": [*ORDER, "--heads=2"],
+    "caser": [*ORDER, "--order=2"],
+    "acvae": [*ORDER, "--hidden=6", "--latent=4"],
     "t_diffrec": [*PATH, "--dims=[8]", "--guidance=1", "--linear_l2=50"],
     "lt_diffrec": [*PATH, "--in_dims=[8]", "--mlp_dims=[8]", "--item_emb=svd"],
 }

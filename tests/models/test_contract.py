@@ -88,6 +88,26 @@ class TestBERT4Rec(ModelSuite):
     bad = (("mask_share", 0.0), ("force_last", 1.5), ("heads", 3), ("length", 1))
 
 
+class TestSeqDiffRec(ModelSuite):
+    model = dr.SeqDiffRec(width=8, blocks=1, length=7, steps=5, noise_schedule="trunc_lin", draws=2, dropout=0.1)
+    bad = (("from_step", 6), ("steps", 0), ("heads", 3), ("init_std", 0.0), ("draws", -1))
+
+
+class TestSTOSA(ModelSuite):
+    model = dr.STOSA(width=8, heads=2, length=7)
+    bad = (("heads", 3), ("pvn", -0.1), ("length", 1))
+
+
+class TestACVAE(ModelSuite):
+    model = dr.ACVAE(width=8, hidden=6, latent=4, length=7)
+    bad = (("hidden", 0), ("latent", 0), ("kl_weight", -0.1), ("length", 1))
+
+
+class TestCaser(ModelSuite):
+    model = dr.Caser(width=6, order=3, vertical=2, horizontal=3, length=7, dropout=0.2)
+    bad = (("order", 0), ("targets", 0), ("negatives", 0), ("l2", -1.0), ("length", 1))
+
+
 class TestMarkov(ModelSuite):
     model = dr.Markov()
     bad = (("last", 0),)

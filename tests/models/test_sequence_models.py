@@ -108,23 +108,23 @@ def test_a_window_ends_with_the_last_event_however_it_is_padded(model):
     assert np.isfinite(one).all()
 
 
+LEARNERS = {
+    "gru4rec": dr.GRU4Rec(width=32, length=8, dropout=0.0, packing=False, lr=0.01),
+    "session_parallel": dr.GRU4Rec(width=32, length=8, dropout=0.0, session_parallel=True, n_sample=20, adagrad_lr=0.1),
+    "bert4rec": dr.BERT4Rec(width=32, length=8, dropout=0.0, force_last=0.5, lr=0.005),
+    "causal_diffurec": dr.CausalDiffuRec(width=32, length=8, dropout=0.0, history_dropout=0.0, packing=False, lr=0.005),
+    "diffurec": dr.DiffuRec(width=32, blocks=2, length=8, dropout=0.0, history_dropout=0.0, positions=True, lr=0.005),
+    "seq_diffrec": dr.SeqDiffRec(width=32, blocks=1, length=8, steps=8, dropout=0.0, lr=0.005),
+    "stosa": dr.STOSA(width=32, length=8, dropout=0.0, loss_name="softmax", lr=0.005),
+    "caser": dr.Caser(width=32, order=2, length=8, dropout=0.0, targets=1, lr=0.02),
+    "acvae": dr.ACVAE(width=32, hidden=32, latent=16, length=8, dropout=0.0, lr=0.01),
+}
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["gru4rec", "session_parallel", "bert4rec", "causal_diffurec", "diffurec"])
+@pytest.mark.parametrize("name", LEARNERS)
 def test_order_is_learned_where_there_is_any_and_nothing_leaks_where_there_is_none(name):
-    model = {
-        "gru4rec": dr.GRU4Rec(width=32, length=8, dropout=0.0, packing=False, lr=0.01),
-        "session_parallel": dr.GRU4Rec(
-            width=32, length=8, dropout=0.0, session_parallel=True, n_sample=20, adagrad_lr=0.1
-        ),
-        "bert4rec": dr.BERT4Rec(width=32, length=8, dropout=0.0, force_last=0.5, lr=0.005),
-        "causal_diffurec": dr.CausalDiffuRec(
-            width=32, length=8, dropout=0.0, history_dropout=0.0, packing=False, lr=0.005
-        ),
-        "diffurec": dr.DiffuRec(
-            width=32, blocks=2, length=8, dropout=0.0, history_dropout=0.0, positions=True, lr=0.005
-        ),
-    }[name]
-    found = []
+    model, found = LEARNERS[name], []
     for shuffled in (False, True):
         train, test = chains(shuffled=shuffled)
         fitted = api.fit(model, train, batch_size=50, epochs=60, mesh=make_mesh(devices=jax.devices()[:1]))
