@@ -61,6 +61,7 @@ def test_every_new_file_is_whole_and_no_other_is_added():
     assert set(re.findall(r"^--- /dev/null\n\+\+\+ b/(.*)$", "".join(DIFFS), re.M)) == NEW
 
 
+@pytest.mark.long
 def test_the_worked_examples_apply_and_each_does_what_it_says(copy):
     shutil.move(copy / "tests" / "conftest.py", copy / "conftest.aside")  # one device compiles faster than eight
     try:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import quick
 from oracles import ranked
 
 import diffrec_jax as dr
@@ -81,7 +82,7 @@ def new_items_last():
     return users, items, times
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", quick(MODELS, "popularity", "ease", "lightgcn"))
 def test_a_number_does_not_depend_on_the_order_of_rows_or_the_numbering_of_ids(name):
     users, items, times = new_items_last()
     found = []
@@ -132,7 +133,7 @@ def with_strangers():
     return splits.global_time(dr.Interactions.from_arrays(users, items, times=times))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", quick(MODELS, "diffrec", "ease"))
 def test_served_lists_scored_by_hand_give_the_evaluated_number(with_strangers, name):
     train, valid, test = with_strangers
     fitted = fit(MODELS[name], train, valid)

@@ -147,6 +147,7 @@ def merged_names(page):
     return [line.split(" | ")[0].split("<br>")[0].removeprefix("| ") for line in page.splitlines() if line[:2] == "| "]
 
 
+@pytest.mark.long
 def test_the_page_has_means_published_numbers_and_commands(runs, tmp_path, capsys):
     read = [systems.read(runs / name) for name in ("a-s0", "a-s1", "t")]
     old = systems.Run(

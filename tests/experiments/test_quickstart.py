@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from diffrec_jax.data import datasets
 from diffrec_jax.data.datasets import DatasetUnavailable
 from experiments import quickstart
@@ -10,6 +12,7 @@ from experiments.running import source
 SMALL = ["--dims=[8]", "--steps=3", "--epochs=2", "--eval_every=2"]
 
 
+@pytest.mark.long
 def test_without_a_network_it_says_so_and_goes_on_with_made_up_data(tmp_path, capsys, monkeypatch):
     load = datasets.load
 

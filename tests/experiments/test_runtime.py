@@ -139,6 +139,7 @@ def together(*calls):
         return list(threads.map(said, calls))
 
 
+@pytest.mark.long
 def test_processes_meet_in_any_order_and_are_told_what_is_the_matter():
     address = f"localhost:{free_port()}"
     attend = functools.partial(rendezvous.attend, address)

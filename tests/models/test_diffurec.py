@@ -280,7 +280,10 @@ def test_without_noise_it_is_a_plain_encoder_however_many_steps():
     assert np.abs(step_alone - alone).max() > 1e-3
 
 
-@pytest.mark.parametrize("model", [SMALL, dataclasses.replace(SMALL, reverse_steps=3, draws=2, delta=0.2)])
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(SMALL, marks=pytest.mark.long), dataclasses.replace(SMALL, reverse_steps=3, draws=2, delta=0.2)],
+)
 def test_no_vector_depends_on_padding_or_on_who_else_is_asked(model):
     model = dataclasses.replace(model, positions=True)
     params, rows = initial(model), batch()
@@ -299,6 +302,7 @@ def test_no_vector_depends_on_padding_or_on_who_else_is_asked(model):
     )
 
 
+@pytest.mark.long
 def test_more_draws_come_closer_to_their_mean_and_steps_of_the_reverse_matter_with_delta():
     model = dataclasses.replace(SMALL, delta=0.3, reverse_steps=5)
     params, rows = initial(model), batch()
@@ -311,6 +315,7 @@ def test_more_draws_come_closer_to_their_mean_and_steps_of_the_reverse_matter_wi
         dataclasses.replace(SMALL, draws=1).now(params, rows)
 
 
+@pytest.mark.long
 def test_the_mean_over_cuts_is_the_objective_over_prefixes():
     model = dataclasses.replace(SMALL, delta=0.0)
     params, rows = initial(model), batch()
@@ -325,6 +330,7 @@ def test_the_mean_over_cuts_is_the_objective_over_prefixes():
     assert float(jnp.mean(drawn)) == pytest.approx(np.mean(expected), rel=0.01)
 
 
+@pytest.mark.long
 def test_losses_of_steps_are_remembered():
     model = dataclasses.replace(SMALL, delta=0.5, t_sampling="lossaware")
     params, rows = initial(model), batch()
@@ -369,6 +375,7 @@ def test_short_prefixes_share_rows_and_nothing_changes():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, other)
 
 
+@pytest.mark.long
 def test_dropout_falls_where_it_is_said_to():
     params, rows = initial(SMALL), batch()
     loss = jax.jit(lambda model, params, rows: loss_of(model, params, rows)[0], static_argnums=0)

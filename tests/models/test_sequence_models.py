@@ -77,6 +77,7 @@ def test_gru4rec_in_few_rows_is_gru4rec():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, other)
 
 
+@pytest.mark.long
 def test_bert4rec_with_the_last_event_hidden_is_trained_on_what_it_ranks_by():
     model = dataclasses.replace(BERT, force_last=1.0)
     params, rows = initial(model), batch((2, 5, 6, 0))

@@ -20,6 +20,7 @@ def same(a, b, **options):
     return one["item"].tolist() == other["item"].tolist() and np.allclose(one["score"], other["score"], atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["latent_path"])
 def test_a_run_is_loaded_as_it_was_fitted(split, tmp_path, name):
     options = {"workdir": tmp_path / "run", "epochs": 2, "eval_every": 1, "mesh": one_device()}

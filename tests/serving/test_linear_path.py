@@ -14,6 +14,7 @@ from diffrec_jax.mesh import parse_mesh
 MODEL = MODELS["path"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "model", quick([MODEL, MODELS["latent_path"]], MODELS["latent_path"]), ids=["diffrec", "l_diffrec"]
 )

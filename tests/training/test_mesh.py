@@ -66,6 +66,7 @@ class StopAfterOne(Observer):
         return self.done > 0
 
 
+@pytest.mark.long
 def test_a_run_goes_on_on_another_mesh_and_another_models_checkpoint_is_refused(split, tmp_path):
     model = MODELS["diffrec"]
     whole = fit(model, split, one_device())
@@ -99,7 +100,7 @@ def collectives(program):
 
 
 @pytest.mark.parametrize("name", ["diffrec", "latent"])
-@pytest.mark.parametrize("users, items", [(2, 4), (8, 1)])
+@pytest.mark.parametrize("users, items", [(2, 4), pytest.param(8, 1, marks=pytest.mark.long)])
 def test_only_hidden_vectors_and_lists_cross_between_devices(name, users, items):
     B, H, K, I, U, mesh = 16, 24, 5, 1201, 64, make_mesh(users=users, items=items)
     rng = np.random.default_rng(0)
