@@ -13,6 +13,7 @@ WORDS = {
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_MIN_LOG_LEVEL": "3",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # there is no TPU to be alone with: plan while something trains
 }
 OF_THE_PACKAGES = ("TPU_SKIP_MDS_QUERY", "TPU_LIBRARY_PATH")  # which JAX and libtpu set when they are imported
 DEVICES = ("dev/accel*", "dev/vfio/[0-9]*")

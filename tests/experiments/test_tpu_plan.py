@@ -1,5 +1,6 @@
 """Planning for TPUs: what is counted here, and a plan from the command line where their compiler is installed."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -7,10 +8,12 @@ import sys
 
 import jax
 import pytest
+from small_flags import SMALL
 
 from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue, DiffRec
+from diffrec_jax.models.registry import MODELS
 from diffrec_jax.planning import no_tpu, programs
 from diffrec_jax.planning.programs import Cost, Shape
 from diffrec_jax.training import Trainer
@@ -76,6 +79,21 @@ def test_a_plan_from_the_command_line(capsys):
     text = capsys.readouterr().out
     assert "training step" in text and "time bound" in text and "all-reduce" in text
     assert "smallest v5e that fits: v5e:1x1 with --mesh=users:1,items:1" in text
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", [name for name in SMALL if MODELS[name].is_trained and not MODELS[name].latent])
+def test_every_trained_model_has_a_plan(model, monkeypatch, capsys):
+    """Compiled for four simulated devices where the compiler of TPUs is not installed."""
+    if importlib.util.find_spec("libtpu") is None:
+        monkeypatch.setattr(programs, "devices_of", lambda topology: jax.devices()[:4])
+    small = [
+        flag for flag in SMALL[model] if not flag.startswith(("--epochs", "--eval_every", "--linear", "--guidance"))
+    ]
+    size = ["--dataset=ml-1m_clean", "--data_dir=absent", "--topology=v5e:2x2"]
+    assert guard.guarded(tpu_plan.main, ["tpu_plan", f"--model={model}", *size, *small]) == 0
+    text = capsys.readouterr().out
+    assert "training step" in text and "time bound" in text and "smallest v5e that fits: v5e:" in text
 
 
 PLAN = ["tpu_plan", "--dataset=ml-1m_clean", "--data_dir=absent", "--dims=[16]", "--steps=3"]
