@@ -25,6 +25,7 @@ from experiments.settings.groups import (
     means_nothing,
     options_by_flag,
     takes_recency,
+    usual_training,
 )
 from experiments.settings.parts import (
     ClusterOptions,
@@ -149,7 +150,7 @@ def configure(**values: Any) -> Config:
         data=data,
         clusters=ClusterOptions(**said.get("clusters", {})),
         linear=LinearPathOptions(**said.get("linear", {})),
-        fit=dataclasses.replace(_usual_training(entry), **said.get("fit", {})),
+        fit=dataclasses.replace(usual_training(entry), **said.get("fit", {})),
         evaluation=evaluation,
         run=run,
         trace=TraceOptions(**said.get("trace", {})),
@@ -172,11 +173,6 @@ def _network(entry: Entry, said: dict[str, Any], recency: Recency | None, seed: 
     fields = {field.name for field in dataclasses.fields(entry.model)}  # type: ignore[arg-type]
     more = {"recency": recency} if "recency" in fields else {}
     return entry.model(**said, **more, **({"seed": seed} if "seed" in fields else {}))
-
-
-def _usual_training(entry: Entry) -> FitOptions:
-    usual = getattr(entry.model, "fit_options", None)
-    return FitOptions() if usual is None else usual
 
 
 def unmet(entry: Entry, values: Mapping[str, Any]) -> dict[str, Needs]:

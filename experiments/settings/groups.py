@@ -32,19 +32,22 @@ class Group:
       kind: the dataclass whose fields they are.
       part: the field of ``Config`` that holds its values.
       kernel: of recency options, the kernel that the model has unless one is named; empty for none.
+      usual: holds the defaults, where they are not those of ``kind``.
     """
 
     title: str
     kind: Any
     part: str
     kernel: str = ""
+    usual: Any = None
 
     @property
     def options(self) -> tuple[Field, ...]:
         """Its options; a recency kernel may be none, which a dataclass of a kernel can't say."""
-        return tuple(
-            self._unless_named(option) if option.flag == "recency" else option for option in options_of(self.kind)
-        )
+        found = options_of(self.kind)
+        if self.usual is not None:
+            found = tuple(dataclasses.replace(option, default=getattr(self.usual, option.name)) for option in found)
+        return tuple(self._unless_named(option) if option.flag == "recency" else option for option in found)
 
     def _unless_named(self, option: Field) -> Field:
         choices = ("", *(option.about.choices or ()))
@@ -57,6 +60,12 @@ def takes_recency(entry: Entry) -> bool:
     """Whether a model may have a recency kernel: DiffRec without one and T-DiffRec have two names."""
     named = {field.name for field in dataclasses.fields(entry.model)}  # type: ignore[arg-type]
     return "recency" in named and entry.time_aware is not False
+
+
+def usual_training(entry: Entry) -> FitOptions:
+    """How a model is trained unless more is said."""
+    usual: FitOptions | None = getattr(entry.model, "fit_options", None)
+    return FitOptions() if usual is None else usual
 
 
 @functools.cache
@@ -73,7 +82,7 @@ def groups_of(entry: Entry) -> tuple[Group, ...]:
         Group("recency", Recency, "recency", "linear" if entry.time_aware else "") if takes_recency(entry) else None,
         Group("item clusters", ClusterOptions, "clusters") if entry.latent else None,
         Group("linear path", LinearPathOptions, "linear") if trained and entry.family in NETWORKS else None,
-        Group("training", FitOptions, "fit") if trained else None,
+        Group("training", FitOptions, "fit", usual=usual_training(entry)) if trained else None,
         Group("evaluation", EvaluationOptions, "evaluation"),
         Group("run", RunOptions, "run"),
         Group("machine", TraceOptions, "trace") if trained else None,
