@@ -74,7 +74,7 @@ def few_mappings():
         gc.collect()
 
 
-HELD_IN_FULL = ("TestDiffRec", "TestEASE", "TestPopularity", "TestSASRec", "TestSASRecGBCE")
+HELD_IN_FULL = ("TestDiffRec", "TestEASE", "TestPopularity")
 HELD_TO_ALWAYS = (  # by every model, with every change; the rest of the conformance suite compiles much, and waits
     "test_it_declares_what_is_asked_of_a_model",
     "test_bad_hyper_parameters_are_refused_by_a_sentence",

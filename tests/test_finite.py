@@ -58,7 +58,7 @@ def test_one_parameter_that_is_no_number_is_seen_wherever_it_lies(bad):
     assert not all_finite({**tree, "b": [jnp.arange(3), jnp.ones(5, jnp.bfloat16).at[4].set(bad)]})
 
 
-@pytest.mark.parametrize("decay, has_valid", [(0.0, True), (0.9, False)])
+@pytest.mark.parametrize("decay, has_valid", [pytest.param(0.0, True, marks=pytest.mark.long), (0.9, False)])
 def test_parameters_that_the_last_step_spoiled_stop_the_run(split, decay, has_valid, tmp_path):
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Overflows(dr.DiffRec):

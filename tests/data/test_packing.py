@@ -46,7 +46,7 @@ def test_first_fit_by_hand_and_what_it_saves():
 CASES = [(LENGTHS, True), (LENGTHS, False), ([8] * 3, True), ([1] * 33, True)]
 
 
-@pytest.mark.parametrize("case", quick(CASES, *CASES[:2]))
+@pytest.mark.parametrize("case", quick(CASES, CASES[0]))
 def test_packed_windows_are_encoded_like_windows_of_their_own(case):
     lengths, causal = case
     items, real = windows(lengths)

@@ -89,7 +89,7 @@ def reference_metrics(scores, seen, split, ks):
     return ranking_metrics(jnp.asarray(found), jnp.asarray(truth[users].sum(1), jnp.int32), ks)
 
 
-@pytest.mark.parametrize("with_valid", [False, True])
+@pytest.mark.parametrize("with_valid", [pytest.param(False, marks=pytest.mark.long), True])
 def test_the_evaluator_equals_one_user_after_the_other(split, with_valid):
     model = DiffRec(dims=(12,), steps=4)
     fitted = api.fit(model, split.train, split.valid, epochs=2, eval_every=2, mesh=make_mesh())

@@ -133,7 +133,7 @@ def with_strangers():
     return splits.global_time(dr.Interactions.from_arrays(users, items, times=times))
 
 
-@pytest.mark.parametrize("name", quick(MODELS, "diffrec", "ease"))
+@pytest.mark.parametrize("name", quick(MODELS, "ease"))
 def test_served_lists_scored_by_hand_give_the_evaluated_number(with_strangers, name):
     train, valid, test = with_strangers
     fitted = fit(MODELS[name], train, valid)

@@ -40,9 +40,9 @@ def command(data_dir, tmp_path, capsys):
     return do
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("flags", [["--model=l_diffrec", "--item_emb=item_emb.npy", "--n_cate=3", "--out_dims=[8]"],
-                                   pytest.param(["--model=lt_diffrec", "--item_emb=svd", "--recency=power"],
-                                                marks=pytest.mark.long)])  # fmt: skip
+                                   ["--model=lt_diffrec", "--item_emb=svd", "--recency=power"]])  # fmt: skip
 def test_a_run_says_its_clusters_and_keeps_them(command, tmp_path, flags):
     code, text = command(*flags)
     assert code == 0, text

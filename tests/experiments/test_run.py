@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
-from marks import quick
 
 from diffrec_jax.data import synthetic
 from diffrec_jax.evaluation import BEYOND
@@ -142,7 +141,8 @@ def test_every_shipped_flag_file_is_a_configuration(name):
     assert config.run.workdir == f"runs/{name.removesuffix('.flags')}-s0"
 
 
-@pytest.mark.parametrize("name", quick(["ml-1m-noisy.flags", "t-yelp.flags", "lt-amazon.flags"], "t-yelp.flags"))
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["ml-1m-noisy.flags", "t-yelp.flags", "lt-amazon.flags"])
 def test_a_shipped_flag_file_runs_small(command, name):
     shrink = ["--epochs=1", "--eval_every=1", "--baselines=false"]
     if name.startswith("lt-"):

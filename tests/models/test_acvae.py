@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import quick
 from sequences import I, batch, initial, loss_of
 
 from diffrec_jax.models.acvae import ACVAE, adversary, contrast
@@ -49,7 +50,7 @@ def close(ours, theirs, tolerance=2e-5):
     assert np.abs(np.asarray(ours) - theirs).max() <= tolerance * max(1.0, np.abs(theirs).max())
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", quick(["float32", "float64"], "float32"))
 def test_it_equals_the_recorded_one(golden, dtype):
     g, model = golden("acvae_forward"), ACVAE(width=12, hidden=16, latent=8, dropout=0.0)
     real = ~g["padding"]
@@ -116,6 +117,7 @@ def test_each_network_descends_its_own_losses():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4), found, wanted)
 
 
+@pytest.mark.long
 def test_rows_of_padding_weigh_nothing():
     params, loss = initial(SMALL), jax.jit(lambda params, rows: loss_of(SMALL, params, rows))
     one = loss(params, batch(lengths=(4, 7, 5), users=jnp.asarray([0, 2, 5])))

@@ -76,6 +76,7 @@ def test_without_noise_it_is_a_plain_encoder_and_padding_is_not_seen():
     assert np.isfinite(found).all() and np.abs(found - one).max() > 1e-3
 
 
+@pytest.mark.long
 def test_rows_of_padding_weigh_nothing():
     noisy = dataclasses.replace(SMALL, delta=0.5, dropout=0.2)
     params, rows = initial(noisy), batch((4, 6, 12))
@@ -86,6 +87,7 @@ def test_rows_of_padding_weigh_nothing():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), its, others)
 
 
+@pytest.mark.long
 def test_short_histories_share_rows_and_nothing_changes():
     plain, rows = dataclasses.replace(SMALL, delta=0.0, positions=True), batch((1, 4, 6, 7, 12, 0, 2, 2))
     params = initial(plain)

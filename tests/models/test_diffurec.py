@@ -92,7 +92,7 @@ def loss_of_recording(model, params, seq, target, t, noise, share):
     "variant, dtype",
     [
         ("heads4", "float32"),
-        ("heads4", "float64"),
+        pytest.param("heads4", "float64", marks=pytest.mark.long),
         *(
             pytest.param(variant, dtype, marks=pytest.mark.long)
             for variant, dtype in itertools.product(("heads2", "heads2_lambda0.5"), ("float32", "float64"))
@@ -356,6 +356,7 @@ def test_the_way_steps_are_drawn_leaves_the_mean_of_the_loss_as_it_is():
     assert means[1:] == pytest.approx([means[0]] * 2, rel=0.02)
 
 
+@pytest.mark.long
 def test_rows_of_padding_weigh_nothing():
     model = dataclasses.replace(SMALL, delta=0.5)
     params, rows = initial(model), batch((4, 6, 12))

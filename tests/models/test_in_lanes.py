@@ -179,6 +179,7 @@ def loss_of(model, params, rows):
     return model.loss(params, None, rows, key=jax.random.key(5), step=jnp.asarray(0), epoch=jnp.asarray(0))[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes", quick([{}, {"loss_name": "bpr_max"}, {"tied": False, "layers": 2}], {"loss_name": "bpr_max"}), ids=str
 )

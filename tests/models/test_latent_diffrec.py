@@ -107,7 +107,7 @@ def small(**change):
     return model, jax.tree.map(lambda w: w + 0.1 * jax.random.normal(jax.random.key(2), w.shape), params)
 
 
-@pytest.mark.parametrize("reweight, reparam", [(True, True), (False, False)])
+@pytest.mark.parametrize("reweight, reparam", [pytest.param(True, True, marks=pytest.mark.long), (False, False)])
 def test_the_loss_is_the_sum_of_its_terms(reweight, reparam):
     model, params = small(reweight=reweight, reparam=reparam, vae_dropout=0.0, dropout=0.0, lamda=0.2)
     rows = take_rows(device_csr(small_csr()), jnp.arange(12, dtype=jnp.int32), recency=Recency())

@@ -144,6 +144,7 @@ def test_no_interactions_are_refused():
         LightGCN().fit(CSR.from_pairs(np.arange(0), np.arange(0), n_users=3, n_items=3))
 
 
+@pytest.mark.long
 def test_a_catalogue_that_the_shards_do_not_divide_is_ranked_as_on_one_device():
     _, train = some_csr()  # 17 items
     held = np.random.default_rng(1).integers(0, 17, 13)
