@@ -3,6 +3,7 @@
 import numpy as np
 
 from diffrec_jax.data.events import CSR
+from diffrec_jax.data.packing import waste
 
 BY_CHANCE = 20  # neighbouring events; as many in ascending order by chance are one in a million logs
 
@@ -33,8 +34,17 @@ def check_order(rows: CSR) -> None:
         )
 
 
-def order_notes(rows: CSR, length: int | None = None) -> tuple[str, ...]:
-    """Sentences about ties in time, histories of one event, and a window (of ``length``) that nothing fills."""
+def order_notes(
+    rows: CSR, length: int | None = None, *, batch: int | None = None, packing: bool = False
+) -> tuple[str, ...]:
+    """Sentences about ties in time, histories of one event, and windows.
+
+    Args:
+      rows: histories.
+      length: of a window, if there are windows: said where nothing fills it.
+      batch: how many are trained on at a time, if they are: how much of windows is padding is said.
+      packing: whether short ones then share rows.
+    """
     notes = []
     if rows.times is not None:
         tied = int((_neighbours(rows) & (rows.times[1:] == rows.times[:-1])).sum())
@@ -54,6 +64,15 @@ def order_notes(rows: CSR, length: int | None = None) -> tuple[str, ...]:
         notes.append(
             f"length={length} is longer than the longest training history ({longest:,} events): what lies beyond is "
             "never trained, and a smaller length gives the same faster."
+        )
+    if length is not None and batch is not None:
+        positions = np.maximum(lengths - 1, 0)
+        windows = min(length, max(longest - 1, 1))
+        apart, shared = (waste(positions, windows, batch=batch, packed=packed) for packed in (False, packing))
+        said = f", and {shared:.0%} where short histories share rows, as they do" if packing else ""
+        notes.append(
+            f"{np.minimum(positions, windows).sum():,} positions to learn from in windows of {windows}: {apart:.0%} "
+            f"of slots are padding{said}."
         )
     return tuple(notes)
 

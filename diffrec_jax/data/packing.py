@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 SHARES = (8, 2)  # R may be B divided by these, rounded up, or B; each is compiled
 
@@ -68,7 +69,7 @@ def in_few_rows(
     where = plan(real)
     owner = jnp.broadcast_to(jnp.arange(n_histories, dtype=jnp.int32)[:, None], items.shape)
     column = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), items.shape)
-    sizes = sorted({-(-n_histories // share) for share in SHARES} - {n_histories})
+    sizes = _sizes(n_histories)
 
     def of(rows: int) -> Callable[[], jax.Array]:
         def call() -> jax.Array:
@@ -85,8 +86,23 @@ def in_few_rows(
     return found
 
 
-def waste(real: jax.Array, where: Plan | None = None) -> jax.Array:
-    """The share of slots that hold nothing, of windows ``real [B, L]``, as they are or packed."""
-    n_histories, length = real.shape
-    rows = n_histories if where is None else jnp.maximum(where.rows, 1)
-    return 1.0 - jnp.sum(real) / (rows * length)
+def waste(lengths: np.ndarray, length: int, *, batch: int, packed: bool) -> float:
+    """The share of slots that hold nothing, of histories of ``lengths [U]`` in windows of ``length``.
+
+    Where they are ``packed``, that of four batches drawn at random.
+    """
+    held = np.minimum(lengths, length)
+    if not packed:
+        return 1.0 - float(held.mean()) / length
+    rng, batch, used, slots = np.random.default_rng(0), min(batch, len(held)), 0, 0
+    for _ in range(4):
+        drawn = rng.choice(held, batch, replace=False)
+        needed = int(plan(jnp.asarray(np.arange(length) >= length - drawn[:, None])).rows)
+        used += int(drawn.sum())
+        slots += length * min(rows for rows in (*_sizes(batch), batch) if rows >= needed)
+    return 1.0 - used / slots
+
+
+def _sizes(n_histories: int) -> list[int]:
+    """The numbers of rows below ``n_histories`` that a function is compiled for."""
+    return sorted({-(-n_histories // share) for share in SHARES} - {n_histories})

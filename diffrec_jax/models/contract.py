@@ -51,6 +51,7 @@ class Scorer(abc.ABC):
       fit_weighted: whether the rows that are fitted are weighted by it, too.
       forecast: half-life of the futures that are fitted, in interactions; 0 reconstructs rows (``data.forecast``).
       length: the most recent events of a history that it sees; None: all of it.
+      packing: whether short histories share rows of windows in training (``data.packing``).
       needs_order: whether what it learns is the order of events: a log without one is refused (``data.ordered``), and
         repeated items are read as they stand, where others read each item once.
       keeps_params: whether a run keeps the parameters of a model that is fitted in one go, because that takes long;
@@ -61,6 +62,7 @@ class Scorer(abc.ABC):
     fit_weighted: bool = True
     forecast: float = 0.0
     length: int | None = None
+    packing: bool = False
     needs_order: ClassVar[bool] = False
     keeps_params: ClassVar[bool] = False
 

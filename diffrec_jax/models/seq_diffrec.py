@@ -18,8 +18,9 @@ first make of it by their means (``whole_reverse``); each of ``draws`` starts fr
 belongs to the user. Without draws it starts from 0, the mean.
 
 Source: Du et al., *Sequential Recommendation with Diffusion Models* (arXiv 2304.04541). No code was released, and the
-article leaves β_0, sizes and schedule open: β_0 is the variance that the first step adds, sizes are those of their
-*CBiT*, the schedule is cosine. Ours: ``ce_on_denoised``, ``tied``, the start from the mean.
+article leaves β_0, sizes and schedule open: β_0 is the variance that the first step adds, the schedule is cosine, and
+blocks, heads, length and dropout are those of their *CBiT*, half as wide. Ours: ``ce_on_denoised``, ``tied``, the start
+from the mean.
 Letters: B rows, L positions, I items, D width, N steps.
 """
 

@@ -5,7 +5,8 @@
 
 Without ``--data``, a file of ``user item`` lines, the histories are made up in the shape of ML-1M with 3,416 items.
 ``--against_torch`` takes turns with SASRec in PyTorch (``in_torch``), with the number of threads that suits it best.
-Products that count are those of positions with a next event; ``waste`` is the share of slots that hold none.
+Products that count are those of positions with a next event; ``waste`` is the share of slots that hold none, padded
+where every history has a row of its own.
 """
 
 import argparse
@@ -19,9 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.events import CSR
-from diffrec_jax.data.packing import plan
-from diffrec_jax.data.rows import device_csr, take_rows
-from diffrec_jax.data.windows import window
+from diffrec_jax.data.packing import waste
+from diffrec_jax.data.rows import device_csr
 from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue
@@ -73,8 +73,8 @@ def finished(csr: CSR, model: Any, turns: int, steps: int, against_torch: bool) 
         "epoch_seconds": median,
         "positions": int(positions.sum()),
         "slots_per_second": float(positions.sum()) / median,
-        "waste_padded": 1.0 - float(positions.mean()) / length,
-        "waste_packed": ours.waste(),
+        "waste_padded": waste(positions, length, batch=BATCH, packed=False),
+        "waste": waste(positions, length, batch=BATCH, packed=model.packing),
         "peak_gflops": peak / 1e9,
     }
     if isinstance(model, SASRec):
@@ -97,7 +97,6 @@ class Ours:
     """A trainer, whose epochs are timed."""
 
     def __init__(self, csr: CSR, model: Any) -> None:
-        self.csr, self.model = csr, model
         catalogue = Catalogue(n_items=csr.n_items, n_users=csr.n_users)
         trainer = Trainer(model, catalogue, make_mesh(), 0, FitOptions(batch_size=BATCH))
         self.data = device_csr(csr)
@@ -111,16 +110,6 @@ class Ours:
         self.state = self.program(self.state, self.data, jnp.int32(epoch), jnp.int32(steps))
         jax.block_until_ready(self.state)
         return time.perf_counter() - began
-
-    def waste(self) -> float:
-        """The share of slots that hold no position, where histories share rows; from eight batches."""
-        rng, used, slots = np.random.default_rng(0), 0, 0
-        for _ in range(8):
-            users = jnp.asarray(rng.permutation(self.csr.n_users)[:BATCH], jnp.int32)
-            _, real = window(take_rows(self.data, users), self.model.length)
-            where = plan(real[:, 1:])
-            used, slots = used + int(jnp.sum(real[:, 1:])), slots + int(where.rows) * (self.model.length - 1)
-        return 1.0 - used / max(slots, 1)
 
 
 class Theirs:

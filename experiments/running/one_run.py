@@ -184,8 +184,7 @@ def announce(config: Config, split: Split, console: Console) -> None:
         f"run folder: {config.run.workdir}",
         highlight=False,
     )
-    notes = order_notes(split.train.csr(), config.model.length) if config.model.needs_order else ()
-    for line in (split.guarantee, *split.notes, *notes):
+    for line in (split.guarantee, *split.notes, *_notes_on_order(config, split)):
         console.print(f"  {line}", highlight=False)
     if config.data.repeats == "keep" and not config.model.needs_order:
         console.print(f"  {config.model_name} reads each item of a history once: repeated ones count as the first")
@@ -203,6 +202,15 @@ def announce(config: Config, split: Split, console: Console) -> None:
         console.print(
             "  warning: validation is later than test in this split: --eval_history=train+valid leaks the future."
         )
+
+
+def _notes_on_order(config: Config, split: Split) -> tuple[str, ...]:
+    """What to know of a log before its order is learned."""
+    model = config.model
+    if not model.needs_order:
+        return ()
+    batch = None if model.trained is None else config.fit.batch_size
+    return order_notes(split.train.csr(), model.length, batch=batch, packing=model.packing)
 
 
 def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float) -> dict[str, Any]:

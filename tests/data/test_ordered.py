@@ -51,6 +51,11 @@ def test_ties_short_histories_and_long_windows_are_said():
         "smaller length gives the same faster.",
     )
     assert order_notes(log_of([[1, 2], [2, 1]], [1, 2, 3, 4]).csr(), 2) == ()
+    long_and_short = log_of([[1, 2, 3, 4, 5], *[[1, 2]] * 7], range(19)).csr()
+    padded = "11 positions to learn from in windows of 4: 66% of slots are padding"
+    assert order_notes(long_and_short, 4, batch=8) == (f"{padded}.",)
+    shared = f"{padded}, and 31% where short histories share rows, as they do."
+    assert order_notes(long_and_short, 4, batch=8, packing=True) == (shared,)
 
 
 @pytest.mark.parametrize("name", [name for name, entry in MODELS.items() if entry.family == "sequential"])

@@ -38,9 +38,12 @@ def test_first_fit_by_hand_and_what_it_saves():
     _, real = windows([3, 5, 8, 4, 4])
     where = plan(real)
     assert where.row.tolist() == [1, 1, 0, 2, 2] and int(where.rows) == 3
-    assert float(waste(real, where)) == 0.0 and float(waste(real)) == pytest.approx(1.0 - 24 / 40)
     _, nothing = windows([0, 0])
-    assert int(plan(nothing).rows) == 0 and float(waste(nothing, plan(nothing))) == 1.0
+    assert int(plan(nothing).rows) == 0
+    lengths = np.array([3, 5, 9, 4, 4])
+    assert waste(lengths, 8, batch=5, packed=False) == pytest.approx(1.0 - 24 / 40)
+    assert waste(lengths, 8, batch=5, packed=True) == pytest.approx(0.0)  # three rows of the five
+    assert waste(np.full(64, 2), 8, batch=32, packed=True) == pytest.approx(1.0 - 64 / (16 * 8))  # eight would do
 
 
 CASES = [(LENGTHS, True), (LENGTHS, False), ([8] * 3, True), ([1] * 33, True)]
