@@ -24,7 +24,7 @@ Letters: B rows, L positions, I items, D width of item vectors, H of states, Z o
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,7 @@ class ACVAE(SequenceModel):
     contrast_lr: float = option(3e-4, "learning rate of the critic of latents", above=0.0, rare=True)
     lr: float = again(SASRec, "lr", help="learning rate of AdamW")
 
-    fit_options = FitOptions(batch_size=64)
+    fit_options: ClassVar[FitOptions] = FitOptions(batch_size=64)
 
     def __post_init__(self) -> None:
         check(self)

@@ -24,7 +24,7 @@ Letters: B rows, L positions, I items, D width, H heads.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, cast
+from typing import ClassVar, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -158,7 +158,7 @@ class STOSA(SequenceModel):
     reference: bool = option(False, "never update the means, as the released code")
     lr: float = again(SASRec, "lr")
 
-    fit_options = FitOptions(batch_size=256)
+    fit_options: ClassVar[FitOptions] = FitOptions(batch_size=256)
 
     def __post_init__(self) -> None:
         check(self)
