@@ -13,10 +13,15 @@ What is drawn for a user depends on the key and the user alone: not on the batch
 Letters: B rows, L length of a window, I items, n events of a history.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from diffrec_jax.data.rows import DeviceCSR, Rows
+
+SHARES = (8, 2)  # a short window is the whole one divided by these
+FEW = 32  # events; a window of as many is not worth another program
 
 
 def window(rows: Rows, length: int) -> tuple[jax.Array, jax.Array]:
@@ -26,6 +31,20 @@ def window(rows: Rows, length: int) -> tuple[jax.Array, jax.Array]:
       ``(items [B, L] int32, real [B, L] bool)``; where an entry is not real, ``items`` holds I.
     """
     return _last(rows, rows.lengths, length)
+
+
+def in_short_windows(function: Callable[[jax.Array, jax.Array], jax.Array], rows: Rows, length: int) -> jax.Array:
+    """``function(items, real)`` of the last ``length`` events of each history, in windows as short as the batch allows.
+
+    The function must not depend on how far a window is padded; it is compiled for a few lengths, of which the smallest
+    that holds the longest history of the batch is taken.
+    """
+    most = min(length, rows.items.shape[1])
+    shares = SHARES if most > FEW else ()
+    lengths = sorted({-(-most // share) for share in shares} | {most})
+    long_enough = jnp.sum(jnp.max(rows.lengths) > jnp.asarray(lengths[:-1], jnp.int32))
+    found: jax.Array = jax.lax.switch(long_enough, [lambda n=n: function(*window(rows, n)) for n in lengths])
+    return found
 
 
 def take_window(csr: DeviceCSR, users: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:

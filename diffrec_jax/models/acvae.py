@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import optax
 
 from diffrec_jax.data.rows import Rows
-from diffrec_jax.data.windows import user_keys, window
+from diffrec_jax.data.windows import in_short_windows, user_keys
 from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Params
 from diffrec_jax.models.gru import make_layer, read, scan, uniform
@@ -221,8 +221,11 @@ class ACVAE(SequenceModel):
 
     def now(self, params: Params, rows: Rows, *, key: jax.Array | None = None) -> jax.Array:
         """``tanh(V z)`` at the last event, ``[B, D]``."""
-        items, real = window(rows, min(self.length, rows.items.shape[1]))
-        return self.features(params, self.latents(params, self.embed(params, items), real)[:, -1])
+
+        def last(items: jax.Array, real: jax.Array) -> jax.Array:
+            return self.latents(params, self.embed(params, items), real)[:, -1]
+
+        return self.features(params, in_short_windows(last, rows, self.length))
 
 
 def adversary(layers: Params, x: jax.Array, z: jax.Array) -> jax.Array:

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import optax
 
 from diffrec_jax.data.rows import Rows
-from diffrec_jax.data.windows import masked, window
+from diffrec_jax.data.windows import in_short_windows, masked
 from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Params
 from diffrec_jax.models.sasrec import SASRec
 from diffrec_jax.models.sequence import SequenceModel
@@ -123,7 +123,10 @@ class BERT4Rec(SequenceModel):
 
     def now(self, params: Params, rows: Rows, *, key: jax.Array | None = None) -> jax.Array:
         """The f of a hidden event behind the last, ``[B, D]``."""
-        items, real = window(rows, min(self.length - 1, rows.items.shape[1]))
         behind = ((0, 0), (0, 1))
-        items = jnp.pad(items, behind, constant_values=rows.n_items + 1)
-        return self.features(params, items, jnp.pad(real, behind, constant_values=True))[:, -1]
+
+        def last(items: jax.Array, real: jax.Array) -> jax.Array:
+            items = jnp.pad(items, behind, constant_values=rows.n_items + 1)
+            return self.features(params, items, jnp.pad(real, behind, constant_values=True))[:, -1]
+
+        return in_short_windows(last, rows, self.length - 1)

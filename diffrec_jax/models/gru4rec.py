@@ -32,7 +32,7 @@ import optax
 
 from diffrec_jax.data.packing import in_few_rows
 from diffrec_jax.data.rows import Rows
-from diffrec_jax.data.windows import window
+from diffrec_jax.data.windows import in_short_windows
 from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Params
 from diffrec_jax.models.gru import cell, make_layer, read, scan, uniform
 from diffrec_jax.models.in_lanes import LOSSES as IN_LANES
@@ -192,7 +192,7 @@ class GRU4Rec(SequenceModel):
 
     def now(self, params: Params, rows: Rows, *, key: jax.Array | None = None) -> jax.Array:
         """The last h, ``[B, D]``."""
-        return self.features(params, *window(rows, min(self.length, rows.items.shape[1])))[:, -1]
+        return in_short_windows(lambda *seen: self.features(params, *seen)[:, -1], rows, self.length)
 
 
 def _first_read(params: Params, items: jax.Array, drop: Callable[[jax.Array], jax.Array] = lambda x: x) -> jax.Array:

@@ -30,7 +30,7 @@ import optax
 
 from diffrec_jax.data.packing import in_few_rows
 from diffrec_jax.data.rows import Rows
-from diffrec_jax.data.windows import window
+from diffrec_jax.data.windows import in_short_windows, window
 from diffrec_jax.diffusion.process import reverse
 from diffrec_jax.diffusion.schedule import SCALED_SCHEDULES, Schedule, scaled_schedule
 from diffrec_jax.models.contract import Catalogue, Params
@@ -234,7 +234,14 @@ class NoisedTarget(SequenceModel):
         """
         if self.samples and key is None:
             raise ValueError(f"draws={self.samples} of noise when ranking need a key: pass one, or draws=0")
-        items, real = window(rows, self.length if self.released else min(self.length, rows.items.shape[1]))
+        if self.released:  # padding counts
+            return self._told(params, rows.users, key, *window(rows, self.length))
+        return in_short_windows(lambda *seen: self._told(params, rows.users, key, *seen), rows, self.length)
+
+    def _told(
+        self, params: Params, users: jax.Array, key: jax.Array | None, items: jax.Array, real: jax.Array
+    ) -> jax.Array:
+        """The same of the last events of ``users [B]``, ``items [B, L]``."""
         h = self.history(params, items)
         schedule = self.schedule.first(self.passes)
 
@@ -257,7 +264,7 @@ class NoisedTarget(SequenceModel):
             own = jax.random.fold_in(cast(jax.Array, key), seed)
 
             def noise(n: jax.Array | int, vectors: int) -> jax.Array:
-                values = normal_per_user(jax.random.fold_in(own, n), rows.users, vectors * self.width)
+                values = normal_per_user(jax.random.fold_in(own, n), users, vectors * self.width)
                 return values.astype(h.dtype)
 
             return reversed_from(noise(2 * self.steps, 1), noise)

@@ -24,7 +24,7 @@ import optax
 
 from diffrec_jax.data.packing import in_few_rows
 from diffrec_jax.data.rows import Rows
-from diffrec_jax.data.windows import window
+from diffrec_jax.data.windows import in_short_windows
 from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Params
 from diffrec_jax.models.next_item import LOSSES, SAMPLED, NextItem
 from diffrec_jax.models.sequence import SequenceModel
@@ -151,4 +151,4 @@ class SASRec(SequenceModel):
 
     def now(self, params: Params, rows: Rows, *, key: jax.Array | None = None) -> jax.Array:
         """The last f, ``[B, D]``."""
-        return self.features(params, *window(rows, min(self.length, rows.items.shape[1])))[:, -1]
+        return in_short_windows(lambda *seen: self.features(params, *seen)[:, -1], rows, self.length)

@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import optax
 
 from diffrec_jax.data.rows import Rows
-from diffrec_jax.data.windows import one_cut, user_keys, window
+from diffrec_jax.data.windows import in_short_windows, one_cut, user_keys
 from diffrec_jax.diffusion import importance
 from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.diffusion.process import q_sample, reverse
@@ -209,7 +209,12 @@ class SeqDiffRec(SequenceModel):
         """
         if self.draws and key is None:
             raise ValueError(f"draws={self.draws} of noise when ranking need a key: pass one, or draws=0")
-        items, real = window(rows, min(self.length - 1, rows.items.shape[1]))
+        return in_short_windows(lambda *seen: self._told(params, rows.users, key, *seen), rows, self.length - 1)
+
+    def _told(
+        self, params: Params, users: jax.Array, key: jax.Array | None, items: jax.Array, real: jax.Array
+    ) -> jax.Array:
+        """The same of the last events of ``users [B]``, ``items [B, L - 1]``."""
         h = self.embed(params, items)
         t = jnp.full(items.shape[0], self.first_step - 1, jnp.int32)
 
@@ -222,7 +227,7 @@ class SeqDiffRec(SequenceModel):
 
         def drawn(seed: jax.Array) -> jax.Array:
             own = jax.random.fold_in(cast(jax.Array, key), seed)
-            return told(normal_per_user(own, rows.users, self.width))
+            return told(normal_per_user(own, users, self.width))
 
         if not self.draws:
             return told(jnp.zeros((items.shape[0], self.width)))

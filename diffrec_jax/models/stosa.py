@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import optax
 
 from diffrec_jax.data.rows import Rows
-from diffrec_jax.data.windows import user_keys, window
+from diffrec_jax.data.windows import in_short_windows, user_keys
 from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Params
 from diffrec_jax.models.sasrec import SASRec
@@ -252,7 +252,7 @@ class STOSA(SequenceModel):
 
     def now(self, params: Params, rows: Rows, *, key: jax.Array | None = None) -> jax.Array:
         """The last state, ``[μ, √c]``, ``[B, 2D]``."""
-        return self.features(params, *window(rows, min(self.length, rows.items.shape[1]))).vectors[:, -1]
+        return in_short_windows(lambda *seen: self.features(params, *seen).vectors[:, -1], rows, self.length)
 
     def table(self, params: Params) -> jax.Array:
         """``2 [E_μ, √p(E_c)]``, ``[I, 2D]``."""

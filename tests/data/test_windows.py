@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from diffrec_jax.data.interactions import CSR
-from diffrec_jax.data.rows import device_csr, take_rows
-from diffrec_jax.data.windows import masked, next_items, one_cut, take_window, window
+from diffrec_jax.data.rows import device_csr, make_rows, take_rows
+from diffrec_jax.data.windows import in_short_windows, masked, next_items, one_cut, take_window, window
 
 I = 50
 HISTORIES = [[3], [4, 9, 1], list(range(10, 21)), [], [7, 8], list(range(30, 36))]
@@ -79,3 +79,26 @@ def test_masked_events_are_the_targets_and_at_least_one():
     assert np.mean(hidden) == pytest.approx(0.3 + 0.7**6 / 6, abs=0.04)
     _, _, forced = masked(rows(), 6, jax.random.key(0), p=0.3, force_last=1.0)
     assert np.asarray(forced[:, :-1]).sum() == 0 and np.asarray(forced[:, -1]).tolist() == [1, 1, 1, 0, 1, 1, 0]
+
+
+def test_windows_are_as_short_as_the_longest_history_of_the_batch_allows():
+    def seen(lengths, length=64):
+        n = np.asarray(lengths)
+        items = np.arange(100)[None] + 1000 * np.arange(len(n))[:, None]
+        rows = make_rows(jnp.asarray(items, jnp.int32), jnp.asarray(n), n_items=9999)
+        widths = []
+
+        def last(items, real):
+            widths.append(items.shape[1])
+            where = jnp.full(items.shape[0], items.shape[1])
+            return jnp.stack([items[:, -1], jnp.sum(real, axis=1), where], axis=1)
+
+        return np.asarray(jax.jit(lambda rows: in_short_windows(last, rows, length))(rows)), widths
+
+    for lengths, width in (([1, 8, 0], 8), ([9, 3, 2], 32), ([33, 1, 0], 64), ([90, 1, 5], 64)):
+        found, compiled = seen(lengths)
+        assert compiled == [8, 32, 64] and set(found[:, 2]) == {width}
+        assert found[:, 1].tolist() == [min(n, 64) for n in lengths]
+        ends = [1000 * row + n - 1 if n else 9999 for row, n in enumerate(lengths)]
+        assert found[:, 0].tolist() == ends
+    assert seen([5, 1], length=32)[1] == [32]
