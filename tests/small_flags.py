@@ -12,7 +12,7 @@ SMALL = {
     "diffurec": [*ORDER, "--blocks=1", "--steps=4", "--nopacking"],
     "causal_diffurec": [*ORDER, "--blocks=1", "--steps=4", "--nopacking"],
     "seq_diffrec": [*ORDER, "--blocks=1", "--steps=4"],
-    "stosa": [*ORDER, "--heads=2"],
+    "stosa": [*ORDER, "--heads=2", "--nopacking"],
     "caser": [*ORDER, "--order=2"],
     "acvae": [*ORDER, "--hidden=6", "--latent=4"],
     "t_diffrec": [*PATH, "--dims=[8]", "--guidance=1", "--linear_l2=50"],

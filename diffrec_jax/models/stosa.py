@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from diffrec_jax.data.packing import in_few_rows
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.data.windows import in_short_windows, user_keys
 from diffrec_jax.fit_options import FitOptions
@@ -100,9 +101,11 @@ class Encoder(nn.Module):
         self.down = [[dense(self.width) for _ in range(2)] for _ in range(self.blocks)]
         self.norms = [[nn.LayerNorm(epsilon=EPSILON) for _ in range(3)] for _ in range(self.blocks)]
 
-    def __call__(self, x: Gaussians, real: jax.Array, *, key: jax.Array | None = None) -> Gaussians:
-        """Encode; ``real [B, L]`` is what is no padding, and a key makes dropout."""
-        allowed = attention_mask(real, causal=True)
+    def __call__(
+        self, x: Gaussians, real: jax.Array, segments: jax.Array | None = None, *, key: jax.Array | None = None
+    ) -> Gaussians:
+        """Encode; see ``transformer.Encoder`` for what is given."""
+        allowed = attention_mask(real, causal=True, segments=segments)
         keys = iter(() if key is None else jax.random.split(key, 2 + 5 * self.blocks))
 
         def drop(x: jax.Array) -> jax.Array:
@@ -155,6 +158,7 @@ class STOSA(SequenceModel):
         at_least=0.0,
         needs=Needs("loss", "--loss=bpr", "bpr"),
     )
+    packing: bool = again(SASRec, "packing")
     reference: bool = option(False, "never update the means, as the released code")
     lr: float = again(SASRec, "lr")
 
@@ -194,20 +198,42 @@ class STOSA(SequenceModel):
         """Adam."""
         return optax.adam(self.lr)
 
-    def features(self, params: Params, items: jax.Array, real: jax.Array, *, key: jax.Array | None = None) -> Gaussians:
-        """The states of Eq. 4 at each position of a window of at most L events; with a key, after dropout."""
-        found = self.encoder.apply({"params": params["encoder"]}, self.sums(params, items), real, key=key)
-        return cast(Gaussians, found)
+    def features(
+        self,
+        params: Params,
+        items: jax.Array,
+        real: jax.Array,
+        segments: jax.Array | None = None,
+        columns: jax.Array | None = None,
+        *,
+        key: jax.Array | None = None,
+    ) -> Gaussians:
+        """The states of Eq. 4 at each position of a window of at most L events; with a key, after dropout.
 
-    def sums(self, params: Params, items: jax.Array) -> Gaussians:
+        Packed windows come with their ``segments`` and ``columns``, both ``[B, L]`` (``data.packing``).
+        """
+        x = self.sums(params, items, columns)
+        return cast(Gaussians, self.encoder.apply({"params": params["encoder"]}, x, real, segments, key=key))
+
+    def sums(self, params: Params, items: jax.Array, columns: jax.Array | None = None) -> Gaussians:
         """What Eq. 1 normalises, of ``items [B, L]``."""
 
         def of(table: str, positions: str) -> jax.Array:
             rows: jax.Array = params[table].at[items].get(mode="fill", fill_value=0)
-            places: jax.Array = params[positions][None, self.length - items.shape[1] :]
-            return rows + places
+            places: jax.Array = params[positions][self.length - items.shape[1] :]
+            return rows + (places[None] if columns is None else places[columns])
 
         return Gaussians(of("items", "positions"), of("item_variances", "position_variances"))
+
+    def _trained_on(self, params: Params, items: jax.Array, real: jax.Array, key: jax.Array) -> jax.Array:
+        """The vectors of the states after dropout, ``[B, L, 2D]``."""
+        if not self.packing:
+            return self.features(params, items, real, key=key).vectors
+
+        def packed(items: jax.Array, segments: jax.Array, columns: jax.Array) -> jax.Array:
+            return self.features(params, items, segments >= 0, segments, columns, key=key).vectors
+
+        return in_few_rows(packed, items, real)
 
     def vectors(self, params: Params) -> jax.Array:
         """``[E_μ, √p(E_c)]``, ``[I, 2D]``."""
@@ -236,7 +262,7 @@ class STOSA(SequenceModel):
         del memory, step, epoch
         dropout_key, other_key = jax.random.split(key)
         items, inputs, targets, weights = self.examples(rows)
-        states = self.features(params, inputs, weights > 0, key=dropout_key).vectors
+        states = self._trained_on(params, inputs, weights > 0, dropout_key)
         if self.loss_name == "softmax":
             return self.mean_cross_entropy(params, states, targets, weights, rows), LossAux()
 

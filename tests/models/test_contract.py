@@ -94,7 +94,7 @@ class TestSeqDiffRec(ModelSuite):
 
 
 class TestSTOSA(ModelSuite):
-    model = dr.STOSA(width=8, heads=2, length=7)
+    model = dr.STOSA(width=8, heads=2, length=7, packing=False)
     bad = (("heads", 3), ("pvn", -0.1), ("length", 1))
 
 

@@ -1,5 +1,7 @@
 """STOSA against its recording, with the released code's slip and without, and what it must not depend on."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from diffrec_jax.models.item_losses import softmax_losses
 from diffrec_jax.models.stosa import STOSA, distance
 
 SIZES = {"width": 16, "blocks": 2, "heads": 2, "length": 8, "dropout": 0.0}
-SMALL = STOSA(width=8, heads=2, length=6, dropout=0.0)
+SMALL = STOSA(width=8, heads=2, length=6, dropout=0.0, packing=False)
 TABLES = {
     "items": "item_mean_embeddings",
     "item_variances": "item_cov_embeddings",
@@ -132,13 +134,21 @@ def test_the_loss_is_that_of_pairs_and_what_the_window_holds_is_no_other():
 
 
 def test_its_softmax_is_the_cross_entropy_of_what_it_scores():
-    model = STOSA(width=8, heads=2, length=6, dropout=0.0, loss_name="softmax")
+    model = dataclasses.replace(SMALL, loss_name="softmax")
     params, rows = initial(model), batch()
     _, inputs, targets, weights = model.examples(rows)
     states = model.features(params, inputs, weights > 0).vectors
     found = softmax_losses(states.reshape(-1, 16), model.table(params), model.item_bias(params), targets.reshape(-1))
     mean = jnp.sum(found * weights.reshape(-1)) / weights.sum()
     assert float(loss_of(model, params, rows)) == pytest.approx(float(mean), rel=1e-5)
+
+
+@pytest.mark.long
+def test_short_histories_share_rows_and_nothing_changes():
+    params, rows = initial(SMALL), batch((1, 4, 6, 7, 12, 0, 2, 2))
+    packed = dataclasses.replace(SMALL, packing=True)
+    one, other = (jax.jit(jax.value_and_grad(lambda p, m=m: loss_of(m, p, rows)))(params) for m in (packed, SMALL))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, other)
 
 
 def test_an_event_never_changes_what_stands_before_it():
