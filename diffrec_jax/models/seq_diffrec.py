@@ -6,7 +6,7 @@ step, T a transformer that sees both ways and is read at its last position, and 
     h_j = E[v_j] + √β_0 · ε_j,        x_n = √alphabar_n · h_{m + 1} + √(1 - alphabar_n) · ε          (1)
     f(x, n) = T(h_1 + P_1 + z_n, …, h_m + P_m + z_n, x + P_{m + 1} + z_n)                            (2)
     p(v | h) = softmax_v(W h + b)                                                                    (3)
-    L = mean over n of ‖h_{m + 1} - f(x_n, n)‖²  -  log p(v_{m + 1} | h_{m + 1})                     (4)
+    L = mean over n of ‖h_{m + 1} - f(x_n, n)‖² / D  -  log p(v_{m + 1} | h_{m + 1})                 (4)
 
 in which E[v_{m + 1}] takes the place of h_{m + 1} in the first step's square. One step is drawn of each history in a
 batch, more often where the square has been large (``diffusion.importance``), and divided by how likely it is; one
@@ -18,7 +18,7 @@ first make of it by their means (``whole_reverse``); each of ``draws`` starts fr
 belongs to the user. Without draws it starts from 0, the mean.
 
 Source: Du et al., *Sequential Recommendation with Diffusion Models* (arXiv 2304.04541). No code was released, and the
-article leaves β_0, sizes and schedule open: β_0 is the variance that the first step adds, the schedule is cosine, and
+article leaves β_0, sizes, schedule and the scale of the square open: the square is a mean, as is usual in code, β_0 is the variance that the first step adds, the schedule is cosine, and
 blocks, heads, length and dropout are those of their *CBiT*, half as wide. Ours: ``ce_on_denoised``, ``tied``, the start
 from the mean.
 Letters: B rows, L positions, I items, D width, N steps.
@@ -70,7 +70,7 @@ class SeqDiffRec(SequenceModel):
     dropout: float = again(DiffuRec, "dropout", default=0.3)
     ce_on_denoised: bool = option(True, "train the prediction from the denoised token, too; the paper does not")
     tied: bool = option(False, "one table reads items and ranks them; the paper has two")
-    init_std: float = option(1.0, "standard deviation of the table that reads items at first", above=0.0, rare=True)
+    init_std: float = option(0.1, "standard deviation of the table that reads items at first", above=0.0, rare=True)
     from_step: int | None = option(None, "step that ranking starts from; None: the last", at_least=1)
     whole_reverse: bool = option(False, "rank by all steps from there to the first; otherwise by one pass")
     draws: int = option(0, "draws of noise averaged when ranking; 0: no noise", at_least=0)
@@ -185,7 +185,7 @@ class SeqDiffRec(SequenceModel):
         x = q_sample(self.schedule, h[:, -1], t, noise[:, 0])
         f = self.denoise(params, h[:, :-1], real, x, t, key=dropout_key)
         aim = jnp.where((t == 0)[:, None], known[:, -1], h[:, -1])
-        squares = jnp.sum(jnp.square((aim - f).astype(jnp.promote_types(f.dtype, jnp.float32))), axis=1)
+        squares = jnp.mean(jnp.square((aim - f).astype(jnp.promote_types(f.dtype, jnp.float32))), axis=1)
 
         def cross_entropy(vectors: jax.Array) -> jax.Array:
             return softmax_cross_entropy(

@@ -41,7 +41,7 @@ def by_hand(model, params, rows, memory):
         x = math.sqrt(alphabar) * h[-1] + math.sqrt(1.0 - alphabar) * noise[0]
         f = denoise(params, h[None, :-1].astype(np.float32), real[row][None], x[None].astype(np.float32), t[row][None])
         aim = known[-1] if t[row] == 0 else h[-1]
-        square = np.sum((aim - np.asarray(f)[0]) ** 2)
+        square = np.mean((aim - np.asarray(f)[0]) ** 2)
 
         def lost(v, target=targets[row]):
             scores = W @ v + b
