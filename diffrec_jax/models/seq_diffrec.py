@@ -18,9 +18,10 @@ first make of it by their means (``whole_reverse``); each of ``draws`` starts fr
 belongs to the user. Without draws it starts from 0, the mean.
 
 Source: Du et al., *Sequential Recommendation with Diffusion Models* (arXiv 2304.04541). No code was released, and the
-article leaves β_0, sizes, schedule and the scale of the square open: the square is a mean, as is usual in code, β_0 is the variance that the first step adds, the schedule is cosine, and
-blocks, heads, length and dropout are those of their *CBiT*, half as wide. Ours: ``ce_on_denoised``, ``tied``, the start
-from the mean.
+article leaves β_0, sizes, schedule and the scale of the square open: the square is a mean, as is usual in code, β_0 is
+10⁻⁴, and blocks, heads, length and dropout are those of their *CBiT*, half as wide. The schedule is one that is noisy
+from the first step on: where x_n tells the next item, f copies it and does not learn to read the history. Ours:
+``ce_on_denoised``, ``tied``, the start from the mean.
 Letters: B rows, L positions, I items, D width, N steps.
 """
 
@@ -51,6 +52,7 @@ from diffrec_jax.models.user_noise import normal_per_user
 from diffrec_jax.options import again, check, option
 
 T_SAMPLING = ("lossaware", "uniform")
+FIRST_VARIANCE = 1e-4  # β_0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ class SeqDiffRec(SequenceModel):
     heads: int = again(DiffuRec, "heads", default=2)
     length: int = again(DiffuRec, "length", default=20)
     steps: int = again(DiffuRec, "steps")
-    noise_schedule: str = again(DiffuRec, "noise_schedule", default="cosine")
+    noise_schedule: str = again(DiffuRec, "noise_schedule", default="sqrt")
     t_sampling: str = again(DiffuRec, "t_sampling", default="lossaware", choices=T_SAMPLING)
     dropout: float = again(DiffuRec, "dropout", default=0.3)
     ce_on_denoised: bool = option(True, "train the prediction from the denoised token, too; the paper does not")
@@ -181,7 +183,7 @@ class SeqDiffRec(SequenceModel):
             return jnp.flip(jax.random.normal(key, (length + 2, self.width)), axis=0)
 
         noise = jax.vmap(draw)(user_keys(noise_key, rows.users)).astype(known.dtype)
-        h = known + math.sqrt(self.schedule.betas[0]) * noise[:, 1:]
+        h = known + math.sqrt(FIRST_VARIANCE) * noise[:, 1:]
         x = q_sample(self.schedule, h[:, -1], t, noise[:, 0])
         f = self.denoise(params, h[:, :-1], real, x, t, key=dropout_key)
         aim = jnp.where((t == 0)[:, None], known[:, -1], h[:, -1])

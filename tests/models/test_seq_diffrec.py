@@ -36,7 +36,7 @@ def by_hand(model, params, rows, memory):
         noise = np.asarray(jax.random.normal(jax.random.fold_in(noise_key, user), (7, 8)))[::-1]
         known = np.where(np.asarray(real[row])[:, None], E[np.minimum(items[row], I - 1)], 0.0)
         known = np.vstack([known, E[targets[row]]])
-        h = known + math.sqrt(schedule.betas[0]) * noise[1:]
+        h = known + 0.01 * noise[1:]
         alphabar = schedule.alphas_cumprod[t[row]]
         x = math.sqrt(alphabar) * h[-1] + math.sqrt(1.0 - alphabar) * noise[0]
         f = denoise(params, h[None, :-1].astype(np.float32), real[row][None], x[None].astype(np.float32), t[row][None])
