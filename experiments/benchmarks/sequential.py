@@ -45,15 +45,16 @@ def main() -> None:
     parser.add_argument("--against_torch", action="store_true")
     args = parser.parse_args()
     csr = histories(args.data) if args.data else measure.interactions_like(**ML_1M)
-    finished(csr, configure(model=args.model, length=args.length).model, args.turns, args.steps, args.against_torch)
+    finished(csr, args.model, args.turns, args.steps, args.against_torch, length=args.length)
 
 
-def finished(csr: CSR, model: Any, turns: int, steps: int, against_torch: bool) -> None:
-    """Measure and print."""
-    if against_torch and not isinstance(model, SASRec):
-        raise SystemExit("--against_torch compares SASRec: add --model=sasrec")
+def finished(csr: CSR, name: str, turns: int, steps: int, against_torch: bool, **sizes: int) -> None:
+    """Measure the model of this name and print."""
+    if against_torch and name != "sasrec":
+        raise SystemExit(f"--against_torch compares SASRec, and not {name}: add --model=sasrec")
     if against_torch and importlib.util.find_spec("torch") is None:
         raise SystemExit("--against_torch needs PyTorch: pip install torch")
+    model: Any = configure(model=name, **sizes).model
     ours = Ours(csr, model)
     steps = min(steps or ours.steps_per_epoch, ours.steps_per_epoch)
     theirs = Theirs(csr, model) if against_torch else None
@@ -68,7 +69,7 @@ def finished(csr: CSR, model: Any, turns: int, steps: int, against_torch: bool) 
     median = float(np.median(seconds["ours"])) / share
     peak = measure.matmul_peak()
     found: dict[str, Any] = {
-        "model": type(model).__name__,
+        "model": name,
         "length": length,
         "epoch_seconds": median,
         "positions": int(positions.sum()),
@@ -77,7 +78,7 @@ def finished(csr: CSR, model: Any, turns: int, steps: int, against_torch: bool) 
         "waste": waste(positions, length, batch=BATCH, packed=model.packing),
         "peak_gflops": peak / 1e9,
     }
-    if isinstance(model, SASRec):
+    if name == "sasrec":
         needed = products(model, csr.n_items, positions)
         found["share_of_peak"] = needed / median / peak
     if theirs is not None:

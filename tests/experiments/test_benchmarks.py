@@ -53,12 +53,12 @@ def test_a_sequential_benchmark_reads_histories_and_says_what_it_is_made_of(tmp_
     found, lengths = sequential.right_padded(csr, 6)
     assert lengths.tolist() == [5, 6, 6] and found[0].tolist() == [3, 4, 5, 6, 7, 0]
     assert found[1].tolist() == csr.indices[csr.indptr[2] - 6 : csr.indptr[2]].tolist()
-    sequential.finished(csr, SASRec(width=8, length=6), turns=1, steps=1, against_torch=False)
+    sequential.finished(csr, "sasrec", turns=1, steps=1, against_torch=False, width=8, length=6)
     told = json.loads(capsys.readouterr().out)
-    assert told["model"] == "SASRec" and told["positions"] == 4 + 6 + 6 and 0 <= told["waste"] < 1
+    assert told["model"] == "sasrec" and told["positions"] == 4 + 6 + 6 and 0 <= told["waste"] < 1
     assert told["waste_padded"] == pytest.approx(1 - 16 / 18, abs=1e-4)
     with pytest.raises(SystemExit, match="--against_torch compares SASRec"):
-        sequential.finished(csr, DiffRec(), turns=1, steps=1, against_torch=True)
+        sequential.finished(csr, "diffrec", turns=1, steps=1, against_torch=True)
 
 
 def test_the_network_that_is_compared_with_is_the_same():
