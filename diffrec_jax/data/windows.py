@@ -39,12 +39,18 @@ def in_short_windows(function: Callable[[jax.Array, jax.Array], jax.Array], rows
     The function must not depend on how far a window is padded; it is compiled for a few lengths, of which the smallest
     that holds the longest history of the batch is taken.
     """
-    most = min(length, rows.items.shape[1])
+    most = longest(rows, length)
     shares = SHARES if most > FEW else ()
     lengths = sorted({-(-most // share) for share in shares} | {most})
     long_enough = jnp.sum(jnp.max(rows.lengths) > jnp.asarray(lengths[:-1], jnp.int32))
     found: jax.Array = jax.lax.switch(long_enough, [lambda n=n: function(*window(rows, n)) for n in lengths])
     return found
+
+
+def longest(rows: Rows, length: int) -> int:
+    """What windows of at most ``length`` need: all of it in an exported program, whose histories know no length."""
+    width = rows.items.shape[1]
+    return min(length, width) if isinstance(width, int) else length
 
 
 def take_window(csr: DeviceCSR, users: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:

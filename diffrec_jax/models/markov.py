@@ -22,7 +22,7 @@ import scipy.sparse
 
 from diffrec_jax.data.events import CSR
 from diffrec_jax.data.rows import Rows
-from diffrec_jax.data.windows import window
+from diffrec_jax.data.windows import longest, window
 from diffrec_jax.models.contract import ClosedForm, Params, Prepared
 from diffrec_jax.options import again, check, internal, option
 from diffrec_jax.ranges import Real, Whole
@@ -76,7 +76,7 @@ class Transitions(ClosedForm):
 
     def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
         """Eq. 2, ``[B, I]``, the votes of one event of every history at a time."""
-        last = min(self.last, rows.items.shape[1])
+        last = longest(rows, self.last)
         items, real = window(rows, last)
         row, n_items = jnp.arange(items.shape[0])[:, None], rows.n_items
 

@@ -29,7 +29,7 @@ from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models.composite import Composite
 from diffrec_jax.models.contract import Catalogue, Model, Params, Scorer, check_model
 from diffrec_jax.options import options_of, search_space
-from diffrec_jax.serving import Recommender, export_safetensors, load
+from diffrec_jax.serving import Recommender, export_program, export_safetensors, load, load_program
 from diffrec_jax.testing.data import N_ITEMS, N_USERS, small_split
 from diffrec_jax.training.step import TrainState, train_step
 
@@ -208,6 +208,25 @@ class ModelSuite:
         theirs = load(tmp_path / "exported")
         jax.tree.map(np.testing.assert_array_equal, theirs.ranker.params, ours.ranker.params)
         assert theirs.content.model == ours.content.model
+
+    def test_an_exported_program_gives_the_lists_of_the_live_model(self, tmp_path: Path) -> None:
+        """Of histories of nobody it knows, whatever their number and padding."""
+        ours = self.fitted().recommender
+        export_program(ours, tmp_path / "program", k=4)
+        program, histories = load_program(tmp_path / "program"), [[2, 5], [3], [], [7, 1, 4]]
+        items = np.full((4, 3), N_ITEMS, np.int32)
+        for row, history in enumerate(histories):
+            items[row, : len(history)] = history
+        lengths = np.array([len(history) for history in histories], np.int32)
+        timed = ours.ranker.needs_days
+        days = (np.zeros(items.shape, np.float32),) if timed else ()
+        found = np.asarray(program(items, lengths, *days)[0])
+        ids = ours.vocabulary.item_ids
+        times = [[0] * len(history) for history in histories] if timed else None
+        live = ours.recommend(histories=[ids[history].tolist() for history in histories], history_times=times, k=4)
+        np.testing.assert_array_equal(ids[found].ravel(), live["item"])
+        again = program(items[:1], lengths[:1], *(each[:1] for each in days))[0]
+        np.testing.assert_array_equal(again, found[:1])
 
     def test_parameters_that_are_no_numbers_are_refused(self) -> None:
         """One NaN, and nothing is served."""
