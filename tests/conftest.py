@@ -90,5 +90,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.cls is None or not issubclass(item.cls, ModelSuite) or item.cls.__name__ in HELD_IN_FULL:
             continue
-        if item.originalname not in HELD_TO_ALWAYS:
+        if item.originalname not in HELD_TO_ALWAYS or item.cls.__name__ in (
+            "TestMultiDAE",
+            "TestSASRecGBCE",
+        ):  # siblings
             item.add_marker(pytest.mark.long)

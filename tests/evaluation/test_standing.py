@@ -108,6 +108,7 @@ def test_a_number_does_not_depend_on_the_order_of_rows_or_the_numbering_of_ids(n
         assert is_known == sorted(is_known, reverse=True)
 
 
+@pytest.mark.long
 def test_a_log_numbered_by_hand_gives_the_same_number():
     users, items, times = new_items_last()
     log = dr.Interactions.from_arrays(users, items, times=times)

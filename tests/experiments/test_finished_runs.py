@@ -205,6 +205,7 @@ def losses():
     return [json.loads(line)["loss"] for line in Path("run/metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.long
 def test_more_epochs_go_on_from_the_last_state_and_end_like_a_longer_run(trained):
     assert trained("--epochs=4")[0] == 0
     whole = losses()

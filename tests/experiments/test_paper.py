@@ -24,6 +24,7 @@ def command(tiny_data, tmp_path, capsys):
     return do
 
 
+@pytest.mark.long
 def test_a_grid_is_ordinary_runs_and_goes_on_where_it_was(command, tmp_path, monkeypatch):
     monkeypatch.setitem(grids.GRIDS, "w_min", grids._values("w_min", 0.1, 0.5))
     flags = ["--experiment=w_min", "--dataset=tiny", "--model=ease", "--recency=linear", "--baselines=false"]

@@ -53,6 +53,7 @@ def trials(tmp_path):
     return list(csv.DictReader((tmp_path / "sweep" / "trials.csv").read_text().splitlines()))
 
 
+@pytest.mark.long
 def test_a_search_goes_on_where_it_was_and_its_best_is_a_run(command, tiny_data, tmp_path, monkeypatch):
     evaluated = []
     evaluate = api.evaluate

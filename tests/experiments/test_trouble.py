@@ -56,6 +56,7 @@ def raising(number, function, *, when=lambda *args: True):
     return do
 
 
+@pytest.mark.long
 def test_sigterm_saves_says_run_me_again_and_the_same_command_ends_alike(command, tmp_path, monkeypatch):
     assert command("whole")[0] == 0
     with monkeypatch.context() as patch:
