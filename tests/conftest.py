@@ -75,9 +75,10 @@ def few_mappings():
 
 
 HELD_IN_FULL = ("TestDiffRec", "TestEASE", "TestPopularity")
-HELD_TO_ALWAYS = (  # by every model, with every change; the rest of the conformance suite compiles much, and waits
-    "test_it_declares_what_is_asked_of_a_model",
-    "test_bad_hyper_parameters_are_refused_by_a_sentence",
+HELD_IN_PART = ("TestDiffuRec", "TestLatentDiffRec", "TestLightGCN", "TestLinearPath", "TestMarkov", "TestSASRec")
+WITHOUT_FITTING = ("test_it_declares_what_is_asked_of_a_model", "test_bad_hyper_parameters_are_refused_by_a_sentence")
+PART = (
+    *WITHOUT_FITTING,
     "test_padding_changes_nothing",
     "test_ranks_and_precisions_meet_as_written",
     "test_user_times_item_vectors_are_the_scores",
@@ -86,12 +87,9 @@ HELD_TO_ALWAYS = (  # by every model, with every change; the rest of the conform
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The conformance suite knows no long tests: here some of what it compiles more than once for are."""
+    """The conformance suite knows no long tests; all of it for every model compiles much, and most of it waits."""
     for item in items:
         if item.cls is None or not issubclass(item.cls, ModelSuite) or item.cls.__name__ in HELD_IN_FULL:
             continue
-        if item.originalname not in HELD_TO_ALWAYS or item.cls.__name__ in (
-            "TestMultiDAE",
-            "TestSASRecGBCE",
-        ):  # siblings
+        if item.originalname not in (PART if item.cls.__name__ in HELD_IN_PART else WITHOUT_FITTING):
             item.add_marker(pytest.mark.long)
