@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SHARES = (8, 2)  # R may be B divided by these, rounded up, or B; each is compiled
+SHARES = (8, 2)  # a size may be the whole one divided by these, rounded up; each is compiled
 
 
 class Plan(NamedTuple):
@@ -69,7 +69,7 @@ def in_few_rows(
     where = plan(real)
     owner = jnp.broadcast_to(jnp.arange(n_histories, dtype=jnp.int32)[:, None], items.shape)
     column = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), items.shape)
-    sizes = _sizes(n_histories)
+    fewer = sizes(n_histories)
 
     def of(rows: int) -> Callable[[], jax.Array]:
         def call() -> jax.Array:
@@ -81,8 +81,8 @@ def in_few_rows(
     def apart() -> jax.Array:
         return jnp.where(real[..., None], function(items, jnp.where(real, owner, -1), column), 0)
 
-    large_enough = jnp.sum(where.rows > jnp.asarray(sizes, jnp.int32))
-    found: jax.Array = jax.lax.switch(large_enough, [*(of(rows) for rows in sizes), apart])
+    large_enough = jnp.sum(where.rows > jnp.asarray(fewer, jnp.int32))
+    found: jax.Array = jax.lax.switch(large_enough, [*(of(rows) for rows in fewer), apart])
     return found
 
 
@@ -99,10 +99,10 @@ def waste(lengths: np.ndarray, length: int, *, batch: int, packed: bool) -> floa
         drawn = rng.choice(held, batch, replace=False)
         needed = int(plan(jnp.asarray(np.arange(length) >= length - drawn[:, None])).rows)
         used += int(drawn.sum())
-        slots += length * min(rows for rows in (*_sizes(batch), batch) if rows >= needed)
+        slots += length * min(rows for rows in (*sizes(batch), batch) if rows >= needed)
     return 1.0 - used / slots
 
 
-def _sizes(n_histories: int) -> list[int]:
-    """The numbers of rows below ``n_histories`` that a function is compiled for."""
-    return sorted({-(-n_histories // share) for share in SHARES} - {n_histories})
+def sizes(n: int) -> list[int]:
+    """The sizes below ``n`` that a function is compiled for."""
+    return sorted({-(-n // share) for share in SHARES} - {n})

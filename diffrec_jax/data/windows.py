@@ -18,9 +18,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from diffrec_jax.data.packing import sizes
 from diffrec_jax.data.rows import DeviceCSR, Rows
 
-SHARES = (8, 2)  # a short window is the whole one divided by these
 FEW = 32  # events; a window of as many is not worth another program
 
 
@@ -40,8 +40,7 @@ def in_short_windows(function: Callable[[jax.Array, jax.Array], jax.Array], rows
     that holds the longest history of the batch is taken.
     """
     most = longest(rows, length)
-    shares = SHARES if most > FEW else ()
-    lengths = sorted({-(-most // share) for share in shares} | {most})
+    lengths = [*(sizes(most) if most > FEW else ()), most]
     long_enough = jnp.sum(jnp.max(rows.lengths) > jnp.asarray(lengths[:-1], jnp.int32))
     found: jax.Array = jax.lax.switch(long_enough, [lambda n=n: function(*window(rows, n)) for n in lengths])
     return found

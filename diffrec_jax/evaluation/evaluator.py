@@ -119,9 +119,7 @@ class Evaluator:
         self.model, self.mesh = model, mesh
         self.ks = tuple(sorted(ks))
         self.beyond = beyond
-        self.judged = conventions.judged(
-            seen, truth, mask_seen=mask_seen, others=others
-        )  # names, the first comes first
+        self.judged = conventions.judged(seen, truth, mask_seen=mask_seen, others=others)  # names, the first is told
         self.n_users = truth.n_users
         users = np.flatnonzero(np.diff(truth.indptr)).astype(np.int32)
         self.users = users[np.argsort(np.diff(history.indptr)[users], kind="stable")]

@@ -70,11 +70,6 @@ class ACVAE(SequenceModel):
     def __post_init__(self) -> None:
         check(self)
 
-    @property
-    def item_axes(self) -> Mapping[str, int]:
-        """See ``models.contract.Scorer.item_axes``."""
-        return {"items": 0, "item_bias": 0, "read": 0}
-
     def init(self, key: jax.Array, catalogue: Catalogue) -> Params:
         """``{"items": O [I, D], "item_bias": b [I], "read": E [I, D], "gru": G, …, "adversary": T, "contrast": S}``.
 

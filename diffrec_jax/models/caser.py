@@ -16,7 +16,6 @@ Letters: B rows, L positions, I items, U users, D width.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -54,11 +53,6 @@ class Caser(SequenceModel):
 
     def __post_init__(self) -> None:
         check(self)
-
-    @property
-    def item_axes(self) -> Mapping[str, int]:
-        """See ``models.contract.Scorer.item_axes``."""
-        return {"items": 0, "item_bias": 0, "read": 0}
 
     def init(self, key: jax.Array, catalogue: Catalogue) -> Params:
         """``{"items": O [I, 2D], "item_bias": b [I], "read": E [I, D], "users": u [U, D], filters, "dense": W}``.

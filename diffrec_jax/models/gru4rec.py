@@ -24,13 +24,12 @@ Letters: B rows, L positions, I items, D width.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from diffrec_jax.data.packing import in_few_rows
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.data.windows import in_short_windows
 from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Params
@@ -88,11 +87,6 @@ class GRU4Rec(SequenceModel):
             raise ValueError(f"loss={self.loss_name} is none of session_parallel: choose softmax or bpr_max")
         if self.loss_name == "bpr_max" and not self.session_parallel:
             raise ValueError("loss=bpr_max needs session_parallel: set it, or choose one of " + ", ".join(LOSSES))
-
-    @property
-    def item_axes(self) -> Mapping[str, int]:
-        """See ``models.contract.Scorer.item_axes``."""
-        return dict.fromkeys(TABLES, 0)
 
     @property
     def objective(self) -> NextItem | InLanes:
@@ -180,13 +174,7 @@ class GRU4Rec(SequenceModel):
         dropout_key, negative_key = jax.random.split(key)
         items, inputs, _, weights = self.examples(rows)
 
-        def packed(inputs: jax.Array, segments: jax.Array, columns: jax.Array) -> jax.Array:
-            return self.features(params, inputs, segments >= 0, segments, key=dropout_key)
-
-        if self.packing:
-            f = in_few_rows(packed, inputs, weights > 0)
-        else:
-            f = self.features(params, inputs, weights > 0, key=dropout_key)
+        f = self.in_few_rows(lambda *seen: self.features(params, *seen[:3], key=dropout_key), inputs, weights > 0)
         loss = self.objective.mean(f, params["items"], params["item_bias"], items, weights, rows, key=negative_key)
         return loss, LossAux()
 

@@ -37,7 +37,7 @@ from diffrec_jax.models.contract import Catalogue, Params
 from diffrec_jax.models.denoiser import timestep_embedding
 from diffrec_jax.models.sequence import SequenceModel
 from diffrec_jax.models.transformer import Encoder, check_sizes, drop_bytes
-from diffrec_jax.models.user_noise import normal_per_user
+from diffrec_jax.models.user_noise import mean_of_draws, normal_per_user
 from diffrec_jax.options import check, option
 from diffrec_jax.ranges import Choice, Real, Whole
 
@@ -232,8 +232,6 @@ class NoisedTarget(SequenceModel):
         Raises:
           ValueError: for noise without a key.
         """
-        if self.samples and key is None:
-            raise ValueError(f"draws={self.samples} of noise when ranking need a key: pass one, or draws=0")
         if self.released:  # padding counts
             return self._told(params, rows.users, key, *window(rows, self.length))
         return in_short_windows(lambda *seen: self._told(params, rows.users, key, *seen), rows, self.length)
@@ -260,16 +258,14 @@ class NoisedTarget(SequenceModel):
         if not self.samples:
             return reversed_from(zeros, None)
 
-        def drawn(seed: jax.Array) -> jax.Array:
-            own = jax.random.fold_in(cast(jax.Array, key), seed)
-
+        def drawn(own: jax.Array) -> jax.Array:
             def noise(n: jax.Array | int, vectors: int) -> jax.Array:
                 values = normal_per_user(jax.random.fold_in(own, n), users, vectors * self.width)
                 return values.astype(h.dtype)
 
             return reversed_from(noise(2 * self.steps, 1), noise)
 
-        return jnp.mean(jax.lax.map(drawn, jnp.arange(self.samples)), axis=0)
+        return mean_of_draws(drawn, key, self.samples)
 
     def table(self, params: Params) -> jax.Array:
         """E, ``[I, D]``; padding, which has the last row of it in the released code, is not ranked."""

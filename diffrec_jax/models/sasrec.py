@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffrec_jax.data.packing import in_few_rows
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.data.windows import in_short_windows
 from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Params
@@ -135,19 +134,9 @@ class SASRec(SequenceModel):
         del memory, step, epoch
         dropout_key, negative_key = jax.random.split(key)
         items, inputs, _, weights = self.examples(rows)
-        f = self._trained_on(params, inputs, weights > 0, dropout_key)
+        f = self.in_few_rows(lambda *seen: self.features(params, *seen, key=dropout_key), inputs, weights > 0)
         loss = self.next_item.mean(f, params["items"], None, items, weights, rows, key=negative_key)
         return loss, LossAux()
-
-    def _trained_on(self, params: Params, items: jax.Array, real: jax.Array, key: jax.Array) -> jax.Array:
-        """F after dropout, ``[B, L, D]``."""
-        if not self.packing:
-            return self.features(params, items, real, key=key)
-
-        def packed(items: jax.Array, segments: jax.Array, columns: jax.Array) -> jax.Array:
-            return self.features(params, items, segments >= 0, segments, columns, key=key)
-
-        return in_few_rows(packed, items, real)
 
     def now(self, params: Params, rows: Rows, *, key: jax.Array | None = None) -> jax.Array:
         """The last f, ``[B, D]``."""

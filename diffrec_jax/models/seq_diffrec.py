@@ -48,7 +48,7 @@ from diffrec_jax.models.diffurec import DiffuRec
 from diffrec_jax.models.item_losses import softmax_cross_entropy
 from diffrec_jax.models.sequence import SequenceModel
 from diffrec_jax.models.transformer import Encoder, check_sizes
-from diffrec_jax.models.user_noise import normal_per_user
+from diffrec_jax.models.user_noise import mean_of_draws, normal_per_user
 from diffrec_jax.options import again, check, option
 
 T_SAMPLING = ("lossaware", "uniform")
@@ -95,11 +95,6 @@ class SeqDiffRec(SequenceModel):
     def schedule(self) -> Schedule:
         """The diffusion tables."""
         return scaled_schedule(self.noise_schedule, steps=self.steps)
-
-    @property
-    def item_axes(self) -> Mapping[str, int]:
-        """See ``models.contract.Scorer.item_axes``."""
-        return {"items": 0, "item_bias": 0, "read": 0}
 
     @property
     def encoder(self) -> Encoder:
@@ -209,8 +204,6 @@ class SeqDiffRec(SequenceModel):
         Raises:
           ValueError: for noise without a key.
         """
-        if self.draws and key is None:
-            raise ValueError(f"draws={self.draws} of noise when ranking need a key: pass one, or draws=0")
         return in_short_windows(lambda *seen: self._told(params, rows.users, key, *seen), rows, self.length - 1)
 
     def _told(
@@ -227,10 +220,9 @@ class SeqDiffRec(SequenceModel):
             x = x.astype(h.dtype)
             return reverse(self.schedule.first(self.first_step), denoise, x) if self.whole_reverse else denoise(x, t)
 
-        def drawn(seed: jax.Array) -> jax.Array:
-            own = jax.random.fold_in(cast(jax.Array, key), seed)
+        def drawn(own: jax.Array) -> jax.Array:
             return told(normal_per_user(own, users, self.width))
 
         if not self.draws:
             return told(jnp.zeros((items.shape[0], self.width)))
-        return jnp.mean(jax.lax.map(drawn, jnp.arange(self.draws)), axis=0)
+        return mean_of_draws(drawn, key, self.draws)

@@ -4,21 +4,25 @@ Letters: B rows, L positions of a window, I items, D width.
 """
 
 import abc
-from collections.abc import Mapping
-from typing import ClassVar, cast
+from collections.abc import Callable, Mapping
+from typing import ClassVar, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
 
+from diffrec_jax.data.packing import in_few_rows
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.data.windows import next_items, window
 from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.models.contract import Model, Params, Prepared
 from diffrec_jax.models.item_losses import softmax_cross_entropy
 
+Features: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array | None, jax.Array | None], jax.Array]
+
 
 class SequenceModel(Model):
-    """Scores are ``now · E_i + b_i``; parameters hold ``items`` (E, ``[I, D]``) and maybe ``item_bias`` (b).
+    """Scores are ``now · E_i + b_i``; parameters hold ``items`` (E, ``[I, D]``) and maybe ``item_bias`` (b), and
+    ``read``, a table of its own for what is read.
 
     A model whose E and b are made of its parameters says how, in ``table`` and ``item_bias``.
 
@@ -54,6 +58,18 @@ class SequenceModel(Model):
         items, real = window(rows, min(self.length, rows.items.shape[1] - 1 or 1) + 1)
         return items, *next_items(items, real & (rows.users >= 0)[:, None])
 
+    def in_few_rows(self, features: Features, items: jax.Array, real: jax.Array) -> jax.Array:
+        """``features`` of windows ``[B, L]``, whose short histories share rows if ``packing``; ``[B, L, D]``.
+
+        Args:
+          features: ``(items, real, segments, columns) -> [B, L, D]``; the last two are None where none is shared.
+          items: ``[B, L]``.
+          real: ``[B, L]`` bool.
+        """
+        if not self.packing:
+            return features(items, real, None, None)
+        return in_few_rows(lambda items, own, columns: features(items, own >= 0, own, columns), items, real)
+
     def mean_cross_entropy(
         self, params: Params, f: jax.Array, targets: jax.Array, weights: jax.Array, rows: Rows
     ) -> jax.Array:
@@ -65,7 +81,7 @@ class SequenceModel(Model):
     @property
     def item_axes(self) -> Mapping[str, int]:
         """See ``models.contract.Scorer.item_axes``."""
-        return {"items": 0, "item_bias": 0}
+        return {"items": 0, "item_bias": 0, "read": 0}
 
     @property
     def factored(self) -> bool:

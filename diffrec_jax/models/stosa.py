@@ -31,7 +31,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffrec_jax.data.packing import in_few_rows
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.data.windows import in_short_windows, user_keys
 from diffrec_jax.fit_options import FitOptions
@@ -225,16 +224,6 @@ class STOSA(SequenceModel):
 
         return Gaussians(of("items", "positions"), of("item_variances", "position_variances"))
 
-    def _trained_on(self, params: Params, items: jax.Array, real: jax.Array, key: jax.Array) -> jax.Array:
-        """The vectors of the states after dropout, ``[B, L, 2D]``."""
-        if not self.packing:
-            return self.features(params, items, real, key=key).vectors
-
-        def packed(items: jax.Array, segments: jax.Array, columns: jax.Array) -> jax.Array:
-            return self.features(params, items, segments >= 0, segments, columns, key=key).vectors
-
-        return in_few_rows(packed, items, real)
-
     def vectors(self, params: Params) -> jax.Array:
         """``[E_μ, √p(E_c)]``, ``[I, 2D]``."""
         return Gaussians(params["items"], positive(params["item_variances"])).vectors
@@ -262,7 +251,10 @@ class STOSA(SequenceModel):
         del memory, step, epoch
         dropout_key, other_key = jax.random.split(key)
         items, inputs, targets, weights = self.examples(rows)
-        states = self._trained_on(params, inputs, weights > 0, dropout_key)
+
+        states = self.in_few_rows(
+            lambda *seen: self.features(params, *seen, key=dropout_key).vectors, inputs, weights > 0
+        )
         if self.loss_name == "softmax":
             return self.mean_cross_entropy(params, states, targets, weights, rows), LossAux()
 
