@@ -23,7 +23,7 @@ from diffrec_jax.finite import check_parameters
 from diffrec_jax.fit_options import SELECTION, FitOptions
 from diffrec_jax.held_out import checked_log, is_part, joined, masked, numbered, read_by, union, vocabulary_of
 from diffrec_jax.mesh import Layout, make_mesh, replicated
-from diffrec_jax.models.contract import Catalogue, Params, Scorer, check_model, hyper_parameters
+from diffrec_jax.models.contract import Catalogue, Params, Scorer, Sizes, check_model, hyper_parameters
 from diffrec_jax.processes import is_writer
 from diffrec_jax.serving import ModelFolder, Recommender, Table, Vocabulary
 from diffrec_jax.serving.model_folder import FOLDER
@@ -145,6 +145,9 @@ def fit(
     standing = Standing.of(vocabulary.item_ids, train)
     model.check_size(train.n_items)
     options = _options(model, options, changes)
+    model, why = model.suited(Sizes.of(train, options.batch_size))
+    if progress and why and is_writer():
+        Console(highlight=False).print(why)
     content = ModelFolder(model, vocabulary, train, valid, about, context=context)
     nothing = FitResult(None, Progress(), 0, 0)
     fitted = Fitted(model, None, train, valid, mesh, nothing, vocabulary, standing, about, None, context, mask_seen)

@@ -63,6 +63,7 @@ class Option:
       flag: its name on the command line, where it is not that of the field.
       needs: without what it means nothing.
       rare: shown in the long help only.
+      before: what held in runs that are older than the option, where that is not its default.
     """
 
     help: str = ""
@@ -77,6 +78,7 @@ class Option:
     flag: str = ""
     needs: Needs | None = None
     rare: bool = False
+    before: Any = None
 
     def refusal(self, name: str, value: Any) -> str:
         """Why a value is refused, as a sentence; empty if it is fine."""

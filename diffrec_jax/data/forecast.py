@@ -13,17 +13,21 @@ history at several places that lie evenly, instead of random ones. Source: ours;
 reconstruct itself.
 """
 
-from typing import Protocol
+import dataclasses
+from typing import Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.events import CSR
+from diffrec_jax.data.packed import PackedRows
 from diffrec_jax.data.recency import RECENCY, Recency
 from diffrec_jax.data.rows import Rows, make_rows
 from diffrec_jax.options import option
 from diffrec_jax.ranges import Choice
+
+AnyRows = TypeVar("AnyRows", Rows, PackedRows)
 
 
 def weighted_fit(default: bool) -> bool:
@@ -70,13 +74,29 @@ def check_forecast(forecast: float, recency: Recency | None) -> None:
         )
 
 
-def shown_and_asked(model: Forecasts, rows: Rows, key: jax.Array) -> tuple[Rows, Rows | None]:
+@dataclasses.dataclass(frozen=True)
+class Fading:
+    """The weights of Eq. 2, as a kernel of packed rows."""
+
+    half_life: float
+
+    def at(self, position: jax.Array, lengths: jax.Array, age: jax.Array | None = None) -> jax.Array:
+        """See ``data.packed.Kernel``; the first event of a future is at position 0."""
+        return jnp.exp2(position.astype(jnp.float32) / -self.half_life)
+
+
+def shown_and_asked(model: Forecasts, rows: AnyRows, key: jax.Array) -> tuple[AnyRows, AnyRows | None]:
     """What a training batch shows a model, and what it is to predict: None where that is the same, without forecast.
 
     ``model`` has ``forecast`` and ``training_recency``; see ``past_and_future`` for the rest.
     """
     if not model.forecast:
         return rows, None
+    if isinstance(rows, PackedRows):
+        place, users = _cuts(rows.lengths, rows.users, key)
+        past = rows.replace(lengths=place, users=users, kernel=model.training_recency)
+        ahead = {"start": rows.start + place, "lengths": rows.lengths - place, "kernel": Fading(model.forecast)}
+        return past, past.replace(**ahead)
     return past_and_future(rows, key, half_life=model.forecast, recency=model.training_recency)
 
 
@@ -92,15 +112,18 @@ def past_and_future(rows: Rows, key: jax.Array, *, half_life: float, recency: Re
     Returns:
       Past and future; a history too short to be cut becomes padding (``users == -1``) in both.
     """
-    n = rows.lengths
-    place = jax.random.randint(key, n.shape, 1, jnp.maximum(n, 2))
-    users = jnp.where(n >= 2, rows.users, -1)
+    place, users = _cuts(rows.lengths, rows.users, key)
     past = make_rows(rows.items, place, users, n_items=rows.n_items, days=rows.days, recency=recency, mesh=rows.mesh)
     ahead = jnp.arange(rows.items.shape[1])[None, :] - place[:, None]
     fading = jnp.exp2(ahead.astype(jnp.float32) / -half_life)
     weights = jnp.where((ahead >= 0) & (rows.items < rows.n_items), fading, 0.0)
     dtype = rows.weights.dtype
     return past.replace(weights=past.weights.astype(dtype)), rows.replace(users=users, weights=weights.astype(dtype))
+
+
+def _cuts(n: jax.Array, users: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A place in every history of n events, and the users of those that can be cut; -1 in place of the others."""
+    return jax.random.randint(key, n.shape, 1, jnp.maximum(n, 2)), jnp.where(n >= 2, users, -1)
 
 
 def cut(csr: CSR, share: float) -> tuple[CSR, CSR]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import jax.typing
 import numpy as np
 from flax import struct
 from jax.sharding import Mesh, NamedSharding
@@ -61,6 +62,10 @@ class Rows(struct.PyTreeNode):
         matrix sharded over items, every shard adds its own items and only ``[B, H]`` crosses between devices.
         """
         return _by_shard(_gather_product, self, matrix, out=P("users"))
+
+    def cast(self, dtype: jax.typing.DTypeLike) -> "Rows":
+        """The rows with weights of this precision."""
+        return self.replace(weights=self.weights.astype(dtype))
 
     def mean(self, values: jax.Array, *, where: jax.Array | bool = True) -> jax.Array:
         """The mean of ``values [B]`` over the rows of users seen in training, and of these where it is asked for."""

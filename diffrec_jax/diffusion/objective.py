@@ -51,10 +51,12 @@ def denoising_loss(
     mean_type: MeanType = "x0",
     reweight: bool = True,
     target: jax.Array | None = None,
+    w0: float = 1.0,
 ) -> Denoised:
     """Corrupt ``x0 [B, I]`` to step ``t [B]`` with ``noise [B, I]``, denoise it, and weigh the error (Eq. 1-3).
 
-    ``target [B, I]`` is what a predicted x_0 is compared with, where that is not ``x0`` itself.
+    ``target [B, I]`` is what a predicted x_0 is compared with, where that is not ``x0`` itself; ``w0`` is the weight of
+    the error where the target is zero.
 
     Returns:
       The loss of each example, not divided by the probability with which its t was drawn, and the predicted rows.
@@ -63,14 +65,20 @@ def denoising_loss(
     output = denoise(x_t, t)
     x0_hat = predict_x0(schedule, output, x_t, t, mean_type=mean_type)
     wanted = x0 if target is None else target
-    error = _mean_square(output, wanted if mean_type == "x0" else noise)
+    error = _mean_square(output, wanted if mean_type == "x0" else noise, None if w0 == 1.0 else (w0, wanted))
     if mean_type == "eps" and reweight:
         error = jnp.where(t == 0, _mean_square(x0, x0_hat) / 2.0, error)
     weights = jnp.asarray(loss_weights(schedule, mean_type=mean_type, reweight=reweight), error.dtype)
     return Denoised(loss=weights.at[t].get(mode="clip") * error, x0=x0_hat)
 
 
-def _mean_square(a: jax.Array, b: jax.Array) -> jax.Array:
-    """``mean (a - b)² [B]``, in float32 at least: the loss and its history stay precise where the network is not."""
+def _mean_square(a: jax.Array, b: jax.Array, weighed: tuple[float, jax.Array] | None = None) -> jax.Array:
+    """``mean (a - b)² [B]``, in float32 at least: the loss and its history stay precise where the network is not.
+
+    ``weighed`` is a weight, and where it holds: where the array is zero.
+    """
     precise = jnp.promote_types(a.dtype, jnp.float32)
-    return jnp.mean(jnp.square(a.astype(precise) - b.astype(precise)), axis=-1)
+    squares = jnp.square(a.astype(precise) - b.astype(precise))
+    if weighed is not None:
+        squares = jnp.where(weighed[1] == 0, weighed[0] * squares, squares)
+    return jnp.mean(squares, axis=-1)

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from diffrec_jax.data.events import CSR
-from diffrec_jax.models.contract import Model, Params, Scorer
+from diffrec_jax.models.contract import Model, Params, Scorer, Sizes
 
 
 class Composite(Scorer):
@@ -53,6 +53,12 @@ class Composite(Scorer):
         """
         for part in self.parts.values():
             part.check_size(n_items)
+
+    def suited(self, sizes: Sizes) -> tuple[Self, str]:
+        """Every part suited."""
+        found = {name: part.suited(sizes) for name, part in self.parts.items()}
+        changed: dict[str, Any] = {name: part for name, (part, _) in found.items()}
+        return dataclasses.replace(self, **changed), "; ".join(filter(None, (why for _, why in found.values())))  # type: ignore[type-var]
 
     @property
     def needs_clusters(self) -> bool:

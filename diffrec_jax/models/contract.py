@@ -36,6 +36,21 @@ class Catalogue:
     n_users: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """What of the data and of training decides which of several ways costs least."""
+
+    n_users: int
+    n_items: int
+    n_interactions: int
+    batch_size: int
+
+    @classmethod
+    def of(cls, train: CSR, batch_size: int) -> "Sizes":
+        """Those of training interactions."""
+        return cls(train.n_users, train.n_items, train.n_interactions, min(batch_size, train.n_users))
+
+
 class LossAux(NamedTuple):
     """What a loss gives beside its value."""
 
@@ -137,6 +152,10 @@ class Scorer(abc.ABC):
                 "which it was told not to take: use another model for this catalogue"
             )
 
+    def suited(self, sizes: Sizes) -> tuple[Self, str]:
+        """The model with what it leaves open chosen for these sizes, and why, in a line; empty where nothing is."""
+        return self, ""
+
     @property
     def needs_clusters(self) -> bool:
         """Whether it needs the cluster of each item before it has parameters."""
@@ -156,6 +175,11 @@ class Model(Scorer):
 
     fit_options: ClassVar[FitOptions] = FitOptions()
 
+    @property
+    def reads_packed(self) -> bool:
+        """Whether its loss reads ``data.packed.PackedRows``, which no long history makes large, instead of ``Rows``."""
+        return False
+
     @abc.abstractmethod
     def init(self, key: jax.Array, catalogue: Catalogue) -> Params:
         """Draw parameters."""
@@ -169,7 +193,7 @@ class Model(Scorer):
         Args:
           params: the parameters.
           memory: what ``init_memory`` gave, or the last loss; None for a model without one.
-          rows: the batch.
+          rows: the batch, packed if it ``reads_packed``.
           key: of everything random in this step.
           step: steps done.
           epoch: epochs completed.
@@ -257,5 +281,6 @@ def hyper_parameters(model: Scorer) -> tuple[dict[str, str], dict[str, str]]:
     fields = dataclasses.fields(model)
     values = {f"model.{field.name}": repr(getattr(model, field.name)) for field in fields}
     known = (field for field in fields if field.default is not dataclasses.MISSING)
-    defaults = {f"model.{field.name}": repr(field.default) for field in known}
+    before = {field.name: getattr(field.metadata.get("option"), "before", None) for field in fields}
+    defaults = {f"model.{field.name}": repr(before[field.name] or field.default) for field in known}
     return {"model": type(model).__name__, **values}, defaults

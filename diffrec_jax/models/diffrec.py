@@ -13,25 +13,36 @@ popularity in what is added to the scores, such as a linear path.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, Self, cast
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 
 from diffrec_jax.data.forecast import shown_and_asked
+from diffrec_jax.data.packed import Dropout, PackedRows
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.diffusion import importance
 from diffrec_jax.diffusion.importance import LossHistory
-from diffrec_jax.diffusion.objective import denoising_loss
-from diffrec_jax.diffusion.process import corrupt, reverse
-from diffrec_jax.models import collapsed
-from diffrec_jax.models.contract import Catalogue, LossAux, Params, Prepared
+from diffrec_jax.diffusion.objective import denoising_loss, loss_weights
+from diffrec_jax.diffusion.process import corrupt, q_sample, reverse
+from diffrec_jax.models import collapsed, gram
+from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Params, Prepared, Sizes
 from diffrec_jax.models.denoiser import ACTIVATIONS, Denoiser
 from diffrec_jax.models.diffusion_settings import DiffusionSettings
 from diffrec_jax.models.user_noise import normal_per_user
 from diffrec_jax.options import again, option
 from diffrec_jax.ranges import Choice, Real
+
+OUTPUTS = ("auto", "dense", "gram")
+
+
+class GramMemory(struct.PyTreeNode):
+    """What training by Gram matrices remembers."""
+
+    losses: LossHistory
+    factor: jax.Array | None  # [H, H] float32, see ``gram.noise_factor``; None without noise
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +70,20 @@ class DiffRec(DiffusionSettings):
         hint="1 takes all popularity out, 0 is none",
         search=Real(0.0, 1.5),
     )
+    output: str = option(
+        "auto",
+        "how the squared error over the catalogue is computed: with all outputs (dense), or from Gram matrices (gram); "
+        "auto takes what costs less",
+        choices=OUTPUTS,
+        before="dense",
+    )
+    w0: float = option(
+        1.0,
+        "weight in the squared error of the items that a history lacks; 1 is the paper",
+        at_least=0.0,
+        hint="1 is the paper, 0.3 is worth a try on large catalogues",
+        search=Real(0.05, 1.0, log=True),
+    )
     lr: float = option(5e-4, "learning rate of AdamW", above=0.0, search=Real(1e-5, 3e-3, log=True))
     weight_decay: float = option(0.0, "decoupled weight decay of AdamW", at_least=0.0)
 
@@ -66,6 +91,33 @@ class DiffRec(DiffusionSettings):
         super().__post_init__()
         if self.forecast and self.mean_type == "eps":
             raise ValueError("mean_type=eps predicts the noise, and forecast the future: use mean_type=x0")
+        if self.w0 != 1.0 and self.mean_type == "eps":
+            raise ValueError(f"w0={self.w0} weighs the error of predicted rows, and mean_type=eps predicts the noise")
+        if self.output == "gram" and self._needs_outputs:
+            raise ValueError(f"output=gram {self._needs_outputs}: use output=dense")
+
+    @property
+    def _needs_outputs(self) -> str:
+        """Why the loss is not to be had without the outputs; empty if it is."""
+        if self.mean_type == "eps":
+            return "never makes the noise that mean_type=eps predicts"
+        return "does not know the length of a noisy row, by which norm=true divides" if self.norm else ""
+
+    def suited(self, sizes: Sizes) -> tuple[Self, str]:
+        """Whether the outputs are computed, decided by what a step takes."""
+        if self.output != "auto":
+            return self, ""
+        if self._needs_outputs:
+            return dataclasses.replace(self, output="dense"), ""
+        dense, by_gram = gram.costs(sizes, width=self.dims[-1], noise=self.schedule.has_noise)
+        output = "gram" if by_gram < dense else "dense"
+        said = f"output={output}: a step takes {dense / 1e9:.3g} GFLOP with all outputs, {by_gram / 1e9:.3g} from Gram"
+        return dataclasses.replace(self, output=output), f"{said} matrices (what is no product counts as its time)"
+
+    @property
+    def reads_packed(self) -> bool:
+        """Where no outputs are computed."""
+        return self.output == "gram"
 
     @property
     def item_axes(self) -> Mapping[str, int]:
@@ -92,11 +144,31 @@ class DiffRec(DiffusionSettings):
         """AdamW, decoupled weight decay."""
         return optax.adamw(self.lr, weight_decay=self.weight_decay)
 
+    def init_memory(self) -> Memory:
+        """The losses of each diffusion step; with ``output=gram`` also the factor of the noise (``gram`` Eq. 2)."""
+        losses = super().init_memory()
+        if self.output != "gram":
+            return losses
+        return GramMemory(losses, jnp.zeros((self.dims[-1],) * 2) if self.schedule.has_noise else None)
+
+    def watched(self, memory: Memory) -> Mapping[str, jax.Array]:
+        """See ``DiffusionSettings.watched``."""
+        return super().watched(memory.losses if isinstance(memory, GramMemory) else memory)
+
     def loss(
-        self, params: Params, memory: LossHistory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
+        self,
+        params: Params,
+        memory: Memory,
+        rows: Rows | PackedRows,
+        *,
+        key: jax.Array,
+        step: jax.Array,
+        epoch: jax.Array,
     ) -> tuple[jax.Array, LossAux]:
         """Importance-sampled, weighted denoising loss, averaged over the real rows of the batch (paper, Eq. 8-13)."""
-        del step, epoch  # nothing is annealed
+        del epoch  # nothing is annealed
+        if isinstance(rows, PackedRows):
+            return self._loss_by_gram(params, memory, rows, key=key, step=step)
         t_key, noise_key, dropout_key = jax.random.split(key, 3)
         rows, future = shown_and_asked(self, rows, jax.random.fold_in(key, 3))
         x0, target = rows.dense(), None if future is None else future.dense()
@@ -108,10 +180,66 @@ class DiffRec(DiffusionSettings):
             return cast(jax.Array, denoiser.apply(params, x_t, t, dropout_key=dropout_key))
 
         losses = denoising_loss(
-            self.schedule, denoise, x0, t, noise, mean_type=self.mean_type, reweight=self.reweight, target=target
+            self.schedule,
+            denoise,
+            x0,
+            t,
+            noise,
+            mean_type=self.mean_type,
+            reweight=self.reweight,
+            target=target,
+            w0=self.w0,
         ).loss
         real = rows.users >= 0
         return rows.mean(losses * sampling_weight), LossAux(importance.record(memory, t, losses, real))
+
+    def _loss_by_gram(
+        self, params: Params, memory: "GramMemory", rows: PackedRows, *, key: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        """The same in law, its noise drawn behind the first layer."""
+        t_key, noise_key, dropout_key = jax.random.split(key, 3)
+        rows, future = shown_and_asked(self, rows, jax.random.fold_in(key, 3))
+        n_rows, w_in = rows.lengths.shape[0], params["params"]["in_items"]
+        t, sampling_weight = importance.sample(memory.losses, t_key, n_rows)
+        factor, noise = memory.factor, None
+        if factor is not None:
+            fixed = jax.lax.stop_gradient(w_in)
+            factor = jax.lax.cond(step % gram.REFOLD == 0, lambda: gram.noise_factor(fixed), lambda: factor)
+            noise = gram.noise_behind(w_in, factor, jax.random.normal(noise_key, (n_rows, w_in.shape[1])))
+        dropout = Dropout.of(dropout_key, self.dropout) if self.dropout else None
+        losses = self.losses_behind(params, rows, t, noise, target=future, dropout=dropout)
+        memory = GramMemory(importance.record(memory.losses, t, losses, rows.users >= 0), factor)
+        return rows.mean(losses * sampling_weight), LossAux(memory)
+
+    def losses_behind(
+        self,
+        params: Params,
+        rows: PackedRows,
+        t: jax.Array,
+        noise: jax.Array | None,
+        *,
+        target: PackedRows | None = None,
+        dropout: Dropout | None = None,
+    ) -> jax.Array:
+        """The weighted loss of each row at step ``t [B]``, ``[B]``, without outputs (``models.gram``).
+
+        Args:
+          params: the parameters.
+          rows: the clean rows.
+          t: ``[B]`` int32.
+          noise: ``[B, H]``, the image of ε under the first layer without dropout; None for none.
+          target: what is predicted, where that is not ``rows``.
+          dropout: of the input.
+        """
+        p = rows.product(params["params"]["in_items"], dropout=dropout)
+        if noise is not None:  # dropout of ε leaves as many items, each larger: its variance is divided by what stays
+            spread = 1.0 if dropout is None else (1.0 - dropout.rate) ** -0.5
+            p = q_sample(self.schedule, p, t, spread * noise)
+        h: Any = self.denoiser(rows.n_items).apply(params, p, t, method="inner")
+        vectors = jnp.pad(h, ((0, 0), (0, 1)), constant_values=1.0)
+        error = gram.squared_error(self.item_vectors(params), vectors, rows if target is None else target, w0=self.w0)
+        weights = jnp.asarray(loss_weights(self.schedule, mean_type="x0", reweight=self.reweight), error.dtype)
+        return weights.at[t].get(mode="clip") * error
 
     def prepare(self, params: Params) -> Prepared:
         """The H×H products of the collapsed reverse process; None where the dense loop is needed."""

@@ -15,6 +15,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
+from diffrec_jax.data.packed import PackedRows, take_packed
 from diffrec_jax.data.rows import DeviceCSR, Rows, take_rows
 from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.mesh import Layout, batch_size_on, replicated
@@ -60,7 +61,7 @@ def train_step(
     model: Model,
     optimizer: optax.GradientTransformation,
     state: TrainState,
-    rows: Rows,
+    rows: Rows | PackedRows,
     *,
     key: jax.Array,
     epoch: jax.Array | int = 0,
@@ -74,7 +75,7 @@ def train_step(
       model: gives the loss.
       optimizer: any optax transformation; ``model.optimizer()`` is the one the paper used.
       state: before the step.
-      rows: the batch; rows with ``users == -1`` are padding.
+      rows: the batch, packed if the model ``reads_packed``; rows with ``users == -1`` are padding.
       key: the run's key; the step number is folded in here.
       epoch: epochs completed, for models that anneal.
       ema_decay: of the moving average of the parameters, for a state that has one; young averages forget faster, by
@@ -87,7 +88,7 @@ def train_step(
       The state after the step; its ``loss_sum / loss_rows`` is the mean loss since both were last zero.
     """
     key = jax.random.fold_in(key, state.step)
-    computed = rows.replace(weights=_cast(rows.weights, dtype))
+    computed: Any = rows if dtype is None else rows.cast(dtype)  # of the kind that the model reads
 
     def mean_loss(params: Any) -> tuple[jax.Array, Any]:
         params = params if view is None else view(params)
@@ -208,7 +209,8 @@ class Trainer:
             users = jax.lax.dynamic_slice_in_dim(order, (first + i) * self.batch_size, self.batch_size)
             padding = batch_size_on(self.mesh, self.batch_size) - self.batch_size
             users = jnp.pad(users, (0, padding), constant_values=-1)
-            rows = take_rows(csr, users, recency=self.model.training_recency, mesh=self.mesh)
+            take = take_packed if self.model.reads_packed else take_rows
+            rows = take(csr, users, recency=self.model.training_recency, mesh=self.mesh)
             return train_step(
                 self.model,
                 self.optimizer,

@@ -21,6 +21,7 @@ from diffrec_jax.data.splits import Split, leakage_report
 from diffrec_jax.data.times import DoubtfulTimesWarning
 from diffrec_jax.mesh import parse_mesh
 from diffrec_jax.models.baselines import NO_TIMES
+from diffrec_jax.models.contract import Sizes
 from diffrec_jax.processes import is_writer
 from diffrec_jax.training import InterruptedRunError
 from diffrec_jax.training.profile import Profile
@@ -192,6 +193,9 @@ def announce(config: Config, split: Split, console: Console) -> None:
         console.print(
             "  test history: training and validation events; nothing is trained on validation", highlight=False
         )
+    chosen = config.model.suited(Sizes(split.n_users, split.n_items, len(split.train), config.fit.batch_size))[1]
+    if chosen:
+        console.print(f"  {chosen}", highlight=False)
     size = config.model.bytes_needed(split.n_items) / 2**20
     if size:
         console.print(f"  memory on the host to fit {config.model_name}: at most {size:,.0f} MiB", highlight=False)
