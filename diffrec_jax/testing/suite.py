@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from diffrec_jax import api
+from diffrec_jax.data.packed import PackedRows
 from diffrec_jax.data.rows import Rows, device_csr, make_rows, take_rows
 from diffrec_jax.finite import NonFiniteParametersError
 from diffrec_jax.mesh import make_mesh
@@ -31,7 +32,7 @@ from diffrec_jax.models.contract import Catalogue, Model, Params, Scorer, check_
 from diffrec_jax.options import options_of, search_space
 from diffrec_jax.serving import Recommender, export_program, export_safetensors, load, load_program
 from diffrec_jax.testing.data import N_ITEMS, N_USERS, small_split
-from diffrec_jax.training.step import TrainState, train_step
+from diffrec_jax.training.step import TrainState, train_step, training_rows
 
 HOW: Mapping[str, Any] = {"batch_size": 8, "epochs": 2, "eval_every": 1, "seed": 3}
 WIDTH = 16  # of histories, padded: the longest has fewer
@@ -163,7 +164,7 @@ class ModelSuite:
         params = model.init(jax.random.key(0), Catalogue(n_items=N_ITEMS, n_users=N_USERS))
         optimizer = model.optimizer()
         state = TrainState.create(model, optimizer, params)
-        rows = take_rows(device_csr(self.fitted().train), jnp.arange(8), recency=model.training_recency)
+        rows = training_rows(model, device_csr(self.fitted().train), jnp.arange(8))
 
         def step(state: TrainState) -> TrainState:
             return train_step(model, optimizer, state, rows, key=jax.random.key(1), dtype=jnp.bfloat16)
@@ -183,8 +184,8 @@ class ModelSuite:
             rows = take_rows(csr, users, recency=model.recency)
             found = [model.scores(params, rows, key=now["key"], tables=model.prepare(params))]
             if model.trained is not None:
-                rows = take_rows(csr, users, recency=model.trained.training_recency)
-                found.append(model.trained.loss(of_trained, model.trained.init_memory(), rows, **now)[0])
+                batch: Any = training_rows(model.trained, csr, users)
+                found.append(model.trained.loss(of_trained, model.trained.init_memory(), batch, **now)[0])
             return found
 
         shapes = None if model.trained is None else model.trained.shapes(Catalogue(n_items=N_ITEMS, n_users=N_USERS))
@@ -237,7 +238,7 @@ class ModelSuite:
             Recommender(self.fitted().recommender.content, jax.tree.unflatten(tree, leaves))
 
 
-def losses(model: Model, state: TrainState, rows: Rows) -> tuple[float, float]:
+def losses(model: Model, state: TrainState, rows: Rows | PackedRows) -> tuple[float, float]:
     """The loss of a batch, computed in float32 and in bfloat16 from the same draws."""
 
     @jax.jit
@@ -246,7 +247,7 @@ def losses(model: Model, state: TrainState, rows: Rows) -> tuple[float, float]:
         found = []
         for dtype in (jnp.float32, jnp.bfloat16):
             cast = jax.tree.map(lambda a, dtype=dtype: a.astype(dtype), params)
-            computed = rows.replace(weights=rows.weights.astype(dtype))
+            computed: Any = rows.cast(dtype)
             found.append(model.loss(cast, state.history, computed, **now)[0])
         return found
 

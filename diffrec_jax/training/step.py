@@ -116,6 +116,12 @@ def train_step(
     )
 
 
+def training_rows(model: Model, csr: DeviceCSR, users: jax.Array, *, mesh: Mesh | None = None) -> Rows | PackedRows:
+    """The histories of ``users [B]`` as the loss of a model reads them."""
+    take: Callable[..., Rows | PackedRows] = take_packed if model.reads_packed else take_rows
+    return take(csr, users, recency=model.training_recency, mesh=mesh)
+
+
 def _cast(tree: Any, dtype: Any) -> Any:
     return tree if dtype is None else jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
 
@@ -209,8 +215,7 @@ class Trainer:
             users = jax.lax.dynamic_slice_in_dim(order, (first + i) * self.batch_size, self.batch_size)
             padding = batch_size_on(self.mesh, self.batch_size) - self.batch_size
             users = jnp.pad(users, (0, padding), constant_values=-1)
-            take = take_packed if self.model.reads_packed else take_rows
-            rows = take(csr, users, recency=self.model.training_recency, mesh=self.mesh)
+            rows = training_rows(self.model, csr, users, mesh=self.mesh)
             return train_step(
                 self.model,
                 self.optimizer,

@@ -18,6 +18,11 @@ class TestDiffRec(ModelSuite):
     bad = (("dropout", 1.0), ("lr", 0.0))
 
 
+class TestDiffRecByGram(ModelSuite):
+    model = dr.DiffRec(dims=(6, 10), steps=3, noise_scale=0.1, output="gram", w0=0.5)
+    bad = (("w0", -1.0),)
+
+
 class TestLatentDiffRec(ModelSuite):
     mirrored = dr.LatentDiffRec(in_dims=(7, 9), out_dims=(7, 9), mlp_dims=(6,), steps=3)
     model = dataclasses.replace(mirrored, anneal_steps=4, vae_anneal_steps=5, recency=dr.Recency("power"))
