@@ -9,7 +9,7 @@ Letters: U users, I items, N interactions, B rows.
 """
 
 import dataclasses
-import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from diffrec_jax.options import check, option
 from diffrec_jax.ranges import Real
 
 CUTS = 10  # places at which EASE cuts every history
+COLUMNS = 512  # of an item-item matrix at a time
 NO_TIMES = "recent_popularity needs timestamps, which this data lacks: use popularity with recency=power instead"
 
 
@@ -115,11 +116,20 @@ class EASE(ClosedForm):
         check_fit_weighted(self.fit_weighted, self.recency)
         check_forecast(self.forecast, self.recency)
 
-    def bytes_needed(self, n_items: int) -> int:
-        """Peak host memory of ``fit``: the item-item products, at worst as many as a full matrix, that matrix, and what
-        ranks; two such matrices to forecast.
+    def precision(self, n_items: int) -> np.dtype[Any]:
+        """What ``fit`` computes in: float64 where ``max_bytes`` allows it, else float32."""
+        return np.dtype(np.float64 if self._bytes(n_items, 8) <= self.max_bytes else np.float32)
+
+    def _bytes(self, n_items: int, size: int) -> int:
+        """Peak of ``fit`` with numbers of ``size`` bytes: the item-item matrix, or two to forecast, which the inverse
+        takes the place of, a block of its columns as it comes, and of float64 the float32 copy that ranks.
         """
-        return (12 + 8 + 4 + (8 if self.forecast else 0)) * n_items**2
+        matrices = (2 if self.forecast else 1) * size + (4 if size == 8 else 0)
+        return matrices * n_items**2 + 20 * n_items * min(n_items, COLUMNS)
+
+    def bytes_needed(self, n_items: int) -> int:
+        """Peak host memory of ``fit``."""
+        return self._bytes(n_items, self.precision(n_items).itemsize)
 
     def fits(self, n_items: int) -> bool:
         """Whether the catalogue is small enough."""
@@ -147,42 +157,54 @@ class EASE(ClosedForm):
         self.check_size(n_items)
         if self.forecast:
             return self._fit_forecast(train)
+        gram = np.zeros((n_items, n_items), self.precision(n_items), order="F")  # LAPACK copies other layouts
         rows = interaction_matrix(train, self.recency if self.fit_weighted else None)
-        gram = (rows.T @ rows).toarray(order="F")  # LAPACK copies what does not lie as Fortran has it
+        _add_product(gram, rows, rows)
         gram[np.diag_indices(n_items)] += self.l2
-        factor, info = scipy.linalg.lapack.dpotrf(gram, lower=False, overwrite_a=True)
-        inverse, info2 = scipy.linalg.lapack.dpotri(factor, lower=False, overwrite_c=True)
+        factorise, invert = scipy.linalg.lapack.get_lapack_funcs(("potrf", "potri"), (gram,))
+        factor, info = factorise(gram, lower=False, overwrite_a=True)
+        inverse, info2 = invert(factor, lower=False, overwrite_c=True)
         if info or info2:
             raise ValueError(f"the item-item matrix is not positive definite with l2={self.l2}: choose a larger l2")
         for i in range(n_items):  # LAPACK leaves one triangle: mirror it in place
             inverse[i + 1 :, i] = inverse[i, i + 1 :]
-        inverse /= -np.diag(inverse).copy()
+        inverse = inverse.T  # the same numbers, where JAX wants them
+        inverse /= -np.diag(inverse).copy()[None, :]
         inverse[np.diag_indices(n_items)] = 0.0
-        return jnp.asarray(inverse.astype(np.float32))
+        return _on_device(inverse)
 
     def _fit_forecast(self, train: CSR) -> Params:
-        gram, products = (np.zeros((train.n_items, train.n_items), order="F") for _ in range(2))
+        shape, dtype = (train.n_items, train.n_items), self.precision(train.n_items)
+        gram, products = (np.zeros(shape, dtype, order="F") for _ in range(2))
         recency = self.recency if self.fit_weighted else None
         for n in range(CUTS):
             past, future = cut(train, (n + 0.5) / CUTS)
             X = interaction_matrix(past, recency)
             weights = future_weights(future, self.forecast).astype(np.float64)
             Y = scipy.sparse.csr_array((weights, future.indices, future.indptr), shape=X.shape)
-            _add(gram, X.T @ X)
-            _add(products, X.T @ Y)
+            _add_product(gram, X, X)
+            _add_product(products, X, Y)
         gram[np.diag_indices(train.n_items)] += CUTS * self.l2
         factor = scipy.linalg.cho_factor(gram, overwrite_a=True, check_finite=False)
         found = scipy.linalg.cho_solve(factor, products, overwrite_b=True, check_finite=False)
         found[np.diag_indices(train.n_items)] = 0.0
-        return jnp.asarray(found.astype(np.float32))
+        return _on_device(found)
 
     def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
         """``X · B``: ``[B, I]``, by gathering the rows of the history."""
         return rows.product(params)
 
 
-def _add(total: np.ndarray, product: scipy.sparse.sparray) -> None:
-    """``total += product``, a sparse one, by columns: without a dense copy of it."""
-    product = product.tocsc()
-    for j, (start, end) in enumerate(itertools.pairwise(product.indptr)):
-        total[product.indices[start:end], j] += product.data[start:end]
+def _add_product(total: np.ndarray, left: scipy.sparse.csr_array, right: scipy.sparse.csr_array) -> None:
+    """``total += leftᵀ right``, a block of columns at a time: no sparse product of full size is made."""
+    left, right = left.T.tocsr(), right.tocsc()
+    for first in range(0, total.shape[1], COLUMNS):
+        columns = slice(first, first + COLUMNS)
+        total[:, columns] += (left @ right[:, columns]).toarray()
+
+
+def _on_device(weights: np.ndarray) -> jax.Array:
+    """``[I, I]`` float32, without a copy where it is float32 and lies row by row already."""
+    if weights.dtype == np.float32 and weights.flags.c_contiguous and jax.default_backend() == "cpu":
+        return jnp.from_dlpack(weights)
+    return jnp.asarray(weights.astype(np.float32))

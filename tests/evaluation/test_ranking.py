@@ -132,8 +132,8 @@ def test_ease_equals_its_closed_form_and_popularity_its_counts(split):
         seen = np.maximum(x, dense(split.valid.csr()))
         expected = reference_metrics(scores, seen, split, (10,))
         np.testing.assert_allclose(found.per_user["recall@10"], expected["recall@10"], atol=1e-6)
-    with pytest.raises(ValueError, match=r"EASE needs 8\.9 GiB for 20,000 items, and max_bytes allows 6\.0"):
-        EASE().fit(CSR(np.zeros(2, np.int32), np.zeros(0, np.int32), n_items=20_000))
+    with pytest.raises(ValueError, match=r"EASE needs 14\.0 GiB for 60,000 items, and max_bytes allows 6\.0"):
+        EASE().fit(CSR(np.zeros(2, np.int32), np.zeros(0, np.int32), n_items=60_000))
 
 
 def test_recommendations_are_unseen_and_ordered(split):

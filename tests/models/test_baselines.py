@@ -11,7 +11,7 @@ from diffrec_jax.data.events import CSR
 from diffrec_jax.data.forecast import cut, future_weights
 from diffrec_jax.data.recency import Recency, weights_of
 from diffrec_jax.data.rows import device_csr, take_rows
-from diffrec_jax.models import item_knn
+from diffrec_jax.models import baselines, item_knn
 from diffrec_jax.models.baselines import CUTS, EASE, Popularity, RecentPopularity
 from diffrec_jax.models.item_knn import ItemKNN
 from diffrec_jax.options import search_space
@@ -86,6 +86,21 @@ def test_ease_on_weighted_rows_equals_its_closed_form(csr, fit_weighted):
     np.testing.assert_allclose(weights, expected, atol=1e-5)
     scores = model.scores(weights, all_rows(csr, recency))
     np.testing.assert_allclose(scores, dense(csr, weights_of(csr, recency)) @ expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("forecast", [0.0, 2.0])
+@pytest.mark.parametrize("columns", [5, 512])
+def test_ease_in_float32_is_what_float64_rounds_to(csr, forecast, columns, monkeypatch):
+    """Where memory holds only half of it, the same weights come out in half the digits, whatever the blocks."""
+    monkeypatch.setattr(baselines, "COLUMNS", columns)
+    double = EASE(l2=3.0, recency=KERNELS[0], forecast=forecast)
+    single = dataclasses.replace(double, max_bytes=double.bytes_needed(23) - 1)
+    assert (double.precision(23), single.precision(23)) == (np.float64, np.float32)
+    assert single.bytes_needed(23) < double.bytes_needed(23)
+    assert not dataclasses.replace(double, max_bytes=single.bytes_needed(23) - 1).fits(23)
+    found, expected = single.fit(csr), double.fit(csr)
+    assert found.dtype == expected.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=3e-6)
 
 
 def knn_by_hand(x, model):
