@@ -94,9 +94,10 @@ def shown_and_asked(model: Forecasts, rows: AnyRows, key: jax.Array) -> tuple[An
         return rows, None
     if isinstance(rows, PackedRows):
         place, users = _cuts(rows.lengths, rows.users, key)
+        place = jnp.where(users >= 0, place, 0)
+        ahead = jnp.where(users >= 0, rows.lengths - place, 0)
         past = rows.replace(lengths=place, users=users, kernel=model.training_recency)
-        ahead = {"start": rows.start + place, "lengths": rows.lengths - place, "kernel": Fading(model.forecast)}
-        return past, past.replace(**ahead)
+        return past, past.replace(start=rows.start + place, lengths=ahead, kernel=Fading(model.forecast))
     return past_and_future(rows, key, half_life=model.forecast, recency=model.training_recency)
 
 

@@ -86,6 +86,45 @@ class PackedRows(struct.PyTreeNode):
         """``X @ matrix`` for the rows X ``[B, I]`` and ``matrix [I, H]``, as ``[B, H]``, with dropout of X if any."""
         return _product(matrix, self, dropout)
 
+    def square_sums(self) -> jax.Array:
+        """The sum of the squared weights of each row, ``[B]``."""
+        sums: jax.Array = _on_devices(self, None, lambda local: local.square_sums(), (), (), P("users"), sums="items")
+        return sums
+
+    def weights_at(self, row: jax.Array, position: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Item and weight of the events at ``position`` of the rows ``row`` (shapes broadcast), where there are any."""
+        csr, length, start = self.csr, _rows_of(self.lengths, row), _rows_of(self.start, row)
+        place = start + position
+        items = csr.indices.at[place].get(mode="clip")
+        if self.kernel is None:
+            return items, jnp.ones(place.shape, jnp.float32)
+        age = None
+        if csr.days is not None:
+            last = csr.days.at[start + jnp.maximum(length - 1, 0)].get(mode="clip")
+            age = last - csr.days.at[place].get(mode="clip")
+        return items, jnp.broadcast_to(self.kernel.at(position, length, age), place.shape).astype(jnp.float32)
+
+    def events(self, capacity: int, dropout: Dropout | None = None) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Row, item and weight of every event of the batch, each ``[capacity]``; behind them B, I and 0.
+
+        ``DeviceCSR.most_events`` is a capacity that holds any batch.
+        """
+        n_rows = self.lengths.shape[0]
+        ends = jnp.cumsum(self.lengths)
+        row = jnp.cumsum(jnp.zeros(capacity, jnp.int32).at[ends].add(1, mode="drop")).astype(jnp.int32)
+        real, inside = row < n_rows, jnp.minimum(row, n_rows - 1)
+        position = jnp.arange(capacity, dtype=jnp.int32) - (_rows_of(ends, inside) - _rows_of(self.lengths, inside))
+        items, weights = self.weights_at(inside, position)
+        if dropout is not None:
+            pieces = (self.lengths + PIECE - 1) // PIECE
+            after = jnp.cumsum(pieces)
+            number = jnp.arange(capacity // PIECE + n_rows, dtype=jnp.int32)
+            of = jnp.minimum(jnp.searchsorted(after, number, side="right", method="sort"), n_rows - 1).astype(jnp.int32)
+            factors = dropout.factors(of, number - (_rows_of(after, of) - _rows_of(pieces, of)))
+            piece = _rows_of(after, inside) - _rows_of(pieces, inside) + position // PIECE
+            weights = weights * factors.at[piece, position % PIECE].get(mode="clip")
+        return jnp.where(real, row, n_rows), jnp.where(real, items, self.n_items), jnp.where(real, weights, 0.0)
+
     def squared_errors(self, table: jax.Array, vectors: jax.Array, *, unobserved: float = 1.0) -> jax.Array:
         """What the events contribute to ``Σ_i w_i (s_i - x_i)²`` beside ``unobserved · Σ_i s_i²``, ``[B]``.
 
@@ -148,23 +187,17 @@ class _Local:
 
     def block(self, n: jax.Array) -> _Block:
         """Block ``n``: as many pieces as there are rows."""
-        rows, csr = self.rows, self.rows.csr
+        rows = self.rows
         number = n * self.n_rows + jnp.arange(self.n_rows, dtype=jnp.int32)
         row = jnp.searchsorted(self.pieces, number, side="right", method="sort").astype(jnp.int32)
         row = jnp.minimum(row, self.n_rows - 1)
-        length, start = _rows_of(rows.lengths, row), _rows_of(rows.start, row)
+        length = _rows_of(rows.lengths, row)
         piece = number - (_rows_of(self.pieces, row) - (length + PIECE - 1) // PIECE)
         position = (piece * PIECE)[:, None] + jnp.arange(PIECE, dtype=jnp.int32)[None, :]
-        place = start[:, None] + position
-        items = csr.indices.at[place].get(mode="clip") - self.first_item
+        items, weights = rows.weights_at(row[:, None], position)
+        items = items - self.first_item
         here = (position < length[:, None]) & (items >= 0) & (items < self.width)
-        weights = here.astype(jnp.float32)
-        if rows.kernel is not None:
-            age = None
-            if csr.days is not None:
-                last = csr.days.at[start + jnp.maximum(length - 1, 0)].get(mode="clip")
-                age = last[:, None] - csr.days.at[place].get(mode="clip")
-            weights = jnp.where(here, rows.kernel.at(position, length[:, None], age), 0.0).astype(jnp.float32)
+        weights = jnp.where(here, weights, 0.0)
         if self.dropout is not None:
             weights = weights * self.dropout.factors(row + self.first_row, piece)
         return _Block(row, jnp.where(here, items, 0), weights, here)
@@ -187,6 +220,14 @@ class _Local:
             return out.at[block.row].add(total, indices_are_sorted=True)
 
         return self.walk(body, jnp.zeros((self.n_rows, width), dtype))
+
+    def square_sums(self) -> jax.Array:
+        """See ``PackedRows.square_sums``."""
+
+        def body(block: _Block, out: jax.Array) -> jax.Array:
+            return out.at[block.row].add(jnp.sum(jnp.square(block.weights), axis=1), indices_are_sorted=True)
+
+        return self.walk(body, jnp.zeros(self.n_rows))
 
     def transposed_product(self, vectors: jax.Array) -> jax.Array:
         """``Xᵀ @ vectors``, ``[width, H]``, the gradient of ``product``."""
@@ -332,9 +373,9 @@ def _on_devices(
     if mesh is None or mesh.size == 1:
         return function(_Local(rows, dropout, 0, 0, n_items), *arrays)
     width = -(-n_items // mesh.shape["items"])
-    missing = width * mesh.shape["items"] - n_items
+    stored = width * mesh.shape["items"]  # as ``mesh.Layout`` pads it, where it is not padded already
     arrays = tuple(
-        jnp.pad(a, ((0, missing), *((0, 0),) * (a.ndim - 1))) if spec == P("items") else a
+        jnp.pad(a, ((0, stored - a.shape[0]), *((0, 0),) * (a.ndim - 1))) if spec == P("items") else a
         for a, spec in zip(arrays, specs)
     )
 

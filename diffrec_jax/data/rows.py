@@ -32,11 +32,18 @@ class DeviceCSR(struct.PyTreeNode):
     n_items: int = struct.field(pytree_node=False)
     max_length: int = struct.field(pytree_node=False)  # L
     counts: jax.Array | None = None  # [I] float32, interactions of each item; None: nobody asks
+    longest: tuple[int, ...] = struct.field(pytree_node=False, default=())  # events of the 1, 2, 4, 8, … longest rows
 
     @property
     def n_users(self) -> int:
         """U."""
         return self.indptr.shape[0] - 1
+
+    def most_events(self, n_rows: int) -> int:
+        """No ``n_rows`` different rows have more events."""
+        n = max(n_rows - 1, 0).bit_length()
+        most = self.longest[n] if n < len(self.longest) else n_rows * self.max_length
+        return min(most, self.indices.shape[0])
 
 
 class Rows(struct.PyTreeNode):
@@ -93,8 +100,16 @@ def device_csr(csr: CSR, *, mesh: Mesh | None = None) -> DeviceCSR:
         days=days,
         n_items=csr.n_items,
         max_length=max(int(lengths.max(initial=0)), 1),
+        longest=_events_of_longest(lengths),
         counts=jax.device_put(np.bincount(csr.indices, minlength=csr.n_items).astype(np.float32), sharding),
     )
+
+
+def _events_of_longest(lengths: np.ndarray) -> tuple[int, ...]:
+    """Events of the 1, 2, 4, … longest rows, up to all of them."""
+    descending = np.cumsum(np.sort(lengths)[::-1], dtype=np.int64)
+    powers = range(max(len(lengths) - 1, 0).bit_length() + 1)
+    return tuple(int(descending[min(2**k, len(lengths)) - 1]) for k in powers) if len(lengths) else ()
 
 
 def take_rows(csr: DeviceCSR, users: jax.Array, *, recency: Recency | None = None, mesh: Mesh | None = None) -> Rows:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import ClassVar, NamedTuple, Self, TypeAlias
 
 import jax
+import jax.typing
 import numpy as np
 import optax
 
@@ -56,6 +57,15 @@ class LossAux(NamedTuple):
 
     memory: Memory = None  # after this batch, of a model that has one (``Model.init_memory``)
     metrics: Mapping[str, jax.Array] = {}  # scalars worth a curve
+
+
+class Stepped(NamedTuple):
+    """What a step of training gives."""
+
+    params: Params
+    opt_state: optax.OptState
+    loss: jax.Array  # []
+    memory: Memory
 
 
 class Scorer(abc.ABC):
@@ -203,9 +213,50 @@ class Model(Scorer):
     def optimizer(self) -> optax.GradientTransformation:
         """The optimizer this model is trained with."""
 
-    def init_memory(self) -> Memory:
+    def init_memory(self, params: Params) -> Memory:
         """What the loss remembers from batch to batch beside the parameters, before the first; None: nothing."""
         return None
+
+    @property
+    def steps_itself(self) -> bool:
+        """Whether a step is ``own_step``, where gradients of all parameters would cost too much."""
+        return False
+
+    def own_step(
+        self,
+        params: Params,
+        opt_state: optax.OptState,
+        memory: Memory,
+        rows: Rows,
+        *,
+        optimizer: optax.GradientTransformation,
+        key: jax.Array,
+        step: jax.Array,
+        epoch: jax.Array,
+        dtype: jax.typing.DTypeLike | None = None,
+    ) -> Stepped:
+        """One step of training, of a model that ``steps_itself``; see ``loss``. On a mesh, arrays are as stored.
+
+        Args:
+          params: all parameters.
+          opt_state: of ``optimizer``, for ``optimized(params)``.
+          memory: what ``init_memory`` gave, or the last step.
+          rows: the batch.
+          optimizer: moves ``optimized(params)``.
+          key: of everything random in this step.
+          step: steps done.
+          epoch: epochs completed.
+          dtype: what the network between the tables computes in; None: as the parameters are.
+        """
+        raise NotImplementedError
+
+    def optimized(self, params: Params) -> Params:
+        """What of the parameters the optimizer moves."""
+        return params
+
+    def settled(self, params: Params, memory: Memory) -> tuple[Params, Memory]:
+        """Both after the last step of an epoch, as they rank."""
+        return params, memory
 
     def watched(self, memory: Memory) -> Mapping[str, jax.Array]:
         """What of the memory is worth recording after an epoch, by name."""

@@ -73,7 +73,7 @@ class DiffuRec(NoisedTarget):
                     params[part][name] = _pytorch_layer(own, layer, xavier=_is_xavier(name))
         return params
 
-    def init_memory(self) -> LossHistory | None:
+    def init_memory(self, params: Params) -> LossHistory | None:
         """The last losses of each diffusion step, none yet, where they decide which are drawn."""
         return LossHistory.create(self.steps) if self.t_sampling == "lossaware" else None
 

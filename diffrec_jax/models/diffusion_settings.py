@@ -12,7 +12,7 @@ from diffrec_jax.diffusion import importance
 from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.diffusion.process import MeanType
 from diffrec_jax.diffusion.schedule import NOISE_SCHEDULES, Schedule, make_schedule
-from diffrec_jax.models.contract import Model
+from diffrec_jax.models.contract import Model, Params
 from diffrec_jax.options import check, option
 from diffrec_jax.ranges import Choice, Real
 
@@ -62,7 +62,7 @@ class DiffusionSettings(Model):
             raise ValueError(f"sampling_steps={self.sampling_steps} must lie between 0 and steps={self.steps}")
         check_forecast(self.forecast, self.recency)
 
-    def init_memory(self) -> LossHistory:
+    def init_memory(self, params: Params) -> LossHistory:
         """The last losses of each diffusion step, none yet."""
         return LossHistory.create(self.steps)
 

@@ -31,6 +31,7 @@ from diffrec_jax.models.contract import Sizes
 REFOLD = 8  # steps between two factors of Eq. 2: the noise is small, and its covariance changes slowly
 EVENT = 900.0  # products that an event of a row is worth in time, for every hidden unit
 DRAW = 2000.0  # likewise a number of the batch of size B·I: its noise, its dropout, and what follows
+REFOLD_WITHOUT_CATALOGUE = 64  # likewise where nothing else of a step grows with the catalogue
 JITTER = 1e-6  # of the mean diagonal, for fewer items than hidden units
 
 

@@ -116,7 +116,7 @@ class SeqDiffRec(SequenceModel):
         }
         return params if self.tied else params | {"read": self.init_std * jax.random.normal(read, table)}
 
-    def init_memory(self) -> LossHistory | None:
+    def init_memory(self, params: Params) -> LossHistory | None:
         """The last squares of each step, none yet, where they decide which are drawn."""
         return LossHistory.create(self.steps) if self.t_sampling == "lossaware" else None
 

@@ -185,7 +185,7 @@ class ModelSuite:
             found = [model.scores(params, rows, key=now["key"], tables=model.prepare(params))]
             if model.trained is not None:
                 batch: Any = training_rows(model.trained, csr, users)
-                found.append(model.trained.loss(of_trained, model.trained.init_memory(), batch, **now)[0])
+                found.append(model.trained.loss(of_trained, model.trained.init_memory(of_trained), batch, **now)[0])
             return found
 
         shapes = None if model.trained is None else model.trained.shapes(Catalogue(n_items=N_ITEMS, n_users=N_USERS))

@@ -44,8 +44,8 @@ class TrainState(struct.PyTreeNode):
             step=jnp.zeros((), jnp.int32),
             params=params,
             ema=jax.tree.map(jnp.copy, params) if ema else None,
-            opt_state=optimizer.init(params),
-            history=model.init_memory(),
+            opt_state=optimizer.init(model.optimized(params)),
+            history=model.init_memory(params),
             loss_sum=jnp.zeros(()),
             loss_rows=jnp.zeros(()),
             bad_step=jnp.full((), -1, jnp.int32),
@@ -96,9 +96,14 @@ def train_step(
             _cast(params, dtype), state.history, computed, key=key, step=state.step, epoch=jnp.asarray(epoch)
         )
 
-    (loss, aux), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    if model.steps_itself:
+        now = {"key": key, "step": state.step, "epoch": jnp.asarray(epoch), "dtype": dtype}
+        stepped = model.own_step(state.params, state.opt_state, state.history, computed, optimizer=optimizer, **now)
+        params, opt_state, loss, memory = stepped
+    else:
+        (loss, aux), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params, memory = optax.apply_updates(state.params, updates), aux.memory
     ema = state.ema
     if ema is not None:
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
@@ -109,7 +114,7 @@ def train_step(
         params=params,
         ema=ema,
         opt_state=opt_state,
-        history=aux.memory,
+        history=memory,
         loss_sum=state.loss_sum + loss * n_rows,
         loss_rows=state.loss_rows + n_rows,
         bad_step=jnp.where((state.bad_step < 0) & ~jnp.isfinite(loss), state.step, state.bad_step),
@@ -199,7 +204,7 @@ class Trainer:
 
     def _init(self) -> TrainState:
         params = self.layout.pad(self.model.init(self.key("init"), self.catalogue))
-        return TrainState.create(self.model, self.optimizer, params, ema=self.options.ema_decay > 0.0)
+        return self.layout.pad(TrainState.create(self.model, self.optimizer, params, ema=self.options.ema_decay > 0.0))
 
     def _run(self, state: TrainState, csr: DeviceCSR, epoch: jax.Array, n_steps: jax.Array) -> TrainState:
         """``n_steps`` steps of ``epoch``, beginning where the state stands."""
@@ -228,7 +233,15 @@ class Trainer:
                 view=lambda params: self.layout.cut(params, self.shapes),
             )
 
-        return jax.lax.fori_loop(0, n_steps, body, state)
+        state = jax.lax.fori_loop(0, n_steps, body, state)
+        if not self.model.steps_itself:
+            return state
+
+        def settled() -> TrainState:
+            params, memory = self.model.settled(state.params, state.history)
+            return state.replace(params=params, history=memory)
+
+        return jax.lax.cond(first + n_steps == self.steps_per_epoch, settled, lambda: state)
 
     def order(self, epoch: jax.Array) -> jax.Array:
         """The users in the order of this epoch, padded with -1 to whole batches."""

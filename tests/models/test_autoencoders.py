@@ -47,7 +47,7 @@ def initial(model):
 
 def loss_of(model, params, rows, step=100):
     key = jax.random.key(5)
-    return model.loss(params, model.init_memory(), rows, key=key, step=jnp.asarray(step), epoch=jnp.asarray(0))
+    return model.loss(params, model.init_memory(params), rows, key=key, step=jnp.asarray(step), epoch=jnp.asarray(0))
 
 
 def by_hand(model, params, x, step=100, asked=None):

@@ -23,6 +23,11 @@ class TestDiffRecByGram(ModelSuite):
     bad = (("w0", -1.0),)
 
 
+class TestDiffRecByRidge(ModelSuite):
+    model = dr.DiffRec(dims=(6, 10), steps=3, noise_scale=0.1, output="ridge", ridge_l2=0.1)
+    bad = (("ridge_l2", 0.0), ("ridge_half_life", 0.0), ("rows_lr", 0.0))
+
+
 class TestLatentDiffRec(ModelSuite):
     mirrored = dr.LatentDiffRec(in_dims=(7, 9), out_dims=(7, 9), mlp_dims=(6,), steps=3)
     model = dataclasses.replace(mirrored, anneal_steps=4, vae_anneal_steps=5, recency=dr.Recency("power"))
@@ -188,7 +193,7 @@ def test_what_is_no_model_is_refused_naming_what_it_lacks(model, sentence, tmp_p
 
 
 def test_only_a_model_that_remembers_has_a_memory():
-    assert dr.ELSA().init_memory() is None and dr.MultVAE().watched(None) == {}
-    memory = dr.DiffRec(steps=7).init_memory()
+    assert dr.ELSA().init_memory(None) is None and dr.MultVAE().watched(None) == {}
+    memory = dr.DiffRec(steps=7).init_memory(None)
     assert memory.history.shape == (7, 10)
     assert dr.DiffRec(steps=7).watched(memory)["importance"].shape == (7,)

@@ -334,7 +334,7 @@ def test_the_mean_over_cuts_is_the_objective_over_prefixes():
 def test_losses_of_steps_are_remembered():
     model = dataclasses.replace(SMALL, delta=0.5, t_sampling="lossaware")
     params, rows = initial(model), batch()
-    after = jax.jit(lambda: loss_of(model, params, rows, memory=model.init_memory())[1].memory)()
+    after = jax.jit(lambda: loss_of(model, params, rows, memory=model.init_memory(params))[1].memory)()
     assert int(after.count.sum()) == 4  # of six histories one is empty and one has no prefix
     assert model.watched(after)["importance"].shape == (5,) and SMALL.watched(None) == {}
     v, table = jax.random.normal(jax.random.key(0), (3, 8)), params["items"]

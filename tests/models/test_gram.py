@@ -76,7 +76,7 @@ def means(model, rows, params, draws):
     def one(key):
         def loss(params):
             now = jnp.zeros((), jnp.int32)
-            return model.loss(params, model.init_memory(), rows, key=key, step=now, epoch=now)[0]
+            return model.loss(params, model.init_memory(params), rows, key=key, step=now, epoch=now)[0]
 
         return jax.value_and_grad(loss)(params)
 
@@ -142,7 +142,7 @@ def test_what_has_no_such_form_is_refused(change, sentence):
 def test_dense_training_with_w0_weighs_what_is_not_there(csr):
     model = DiffRec(dims=(8,), steps=1, noise_scale=0.0, dropout=0.0, output="dense", w0=0.25)
     params, rows, now = drawn(model), take_rows(device_csr(csr), USERS), jnp.zeros((), jnp.int32)
-    loss = model.loss(params, model.init_memory(), rows, key=jax.random.key(0), step=now, epoch=now)[0]
+    loss = model.loss(params, model.init_memory(params), rows, key=jax.random.key(0), step=now, epoch=now)[0]
     x = rows.dense()
     outputs = model.denoiser(I).apply(params, x, jnp.zeros(B, jnp.int32))
     each = jnp.mean(jnp.where(x == 1, 1.0, 0.25) * jnp.square(outputs - x), axis=1)

@@ -56,7 +56,7 @@ def by_hand(model, params, rows, memory):
 def test_the_loss_is_its_equation_and_the_squares_of_steps_are_remembered(change):
     model = dataclasses.replace(SMALL, **change)
     params, rows = initial(model), batch(lengths=(2, 4, 6, 7, 12, 1, 0, 5), users=jnp.asarray([*range(7), -1]))
-    memory = model.init_memory()
+    memory = model.init_memory(params)
     if memory is not None:
         drawn = jax.random.uniform(jax.random.key(2), (5, 10), minval=0.1, maxval=2.0)
         memory = LossHistory(drawn, jnp.full(5, 10))
