@@ -247,8 +247,9 @@ def _evaluator(trainer: Trainer, fitted: Fitted, ks: Sequence[int]) -> Evaluator
         return None
     known = joined(train, fitted.context)
     data: dict[str, Any] = {"history": known, "seen": known, "truth": valid, "standing": fitted.standing}
+    sample = trainer.options.users_to_validate(int((valid.lengths() > 0).sum()), valid.n_items)
     evaluator = Evaluator(
-        trainer.model, **data, mesh=trainer.mesh, seed=trainer.seed, ks=ks, mask_seen=fitted.mask_seen
+        trainer.model, **data, mesh=trainer.mesh, seed=trainer.seed, ks=ks, mask_seen=fitted.mask_seen, sample=sample
     )
     evaluator.compile(trainer.abstract_state().params)
     return evaluator
@@ -293,6 +294,7 @@ def evaluate(
     ks: Sequence[int] = KS,
     mask_seen: bool | None = None,
     others: bool = False,
+    sample: int = 0,
 ) -> Evaluation:
     """Rank the whole catalogue for every user with held-out items.
 
@@ -312,10 +314,11 @@ def evaluate(
       ks: list lengths.
       mask_seen: leave what is seen out of the ranking; None: as ``fit`` was told.
       others: also judge the other rankings of the same scores (``Evaluation.others``, ``evaluation.conventions``).
+      sample: how many of the users with held-out items are ranked, the same ones for every model; 0 ranks all of them.
 
     Raises:
-      ValueError: for held-out ids that are not in the training data, list lengths that are none, or what ``fit`` did
-        not return.
+      ValueError: for a sample of more users than there are, held-out ids that are not in the training data, list
+        lengths that are none, or what ``fit`` did not return.
     """
     if not isinstance(fitted, Fitted):
         raise ValueError(f"fitted is a {type(fitted).__name__} and must be what fit(model, train, valid) returns")
@@ -337,6 +340,7 @@ def evaluate(
         beyond=True,
         mask_seen=fitted.mask_seen if mask_seen is None else mask_seen,
         others=others,
+        sample=sample,
     )
     found = evaluator(fitted.stored)
     if found.masked:

@@ -4,6 +4,7 @@ import dataclasses
 
 from diffrec_jax.options import check, option
 
+MOST_SCORES = 2**34  # of a validation that ranks everybody; beyond it a sample does
 DTYPES = ("float32", "bfloat16")
 SELECTION = ("official", "recall@20")  # protocol and metric of validation that choose the epoch
 PRNG_IMPLS = ("threefry2x32", "rbg", "unsafe_rbg")
@@ -28,6 +29,12 @@ class FitOptions:
         at_least=0.0,
         hint="15, say, or 0 for no limit",
     )
+    valid_users: int = option(
+        0,
+        "users that validation ranks, drawn once; 0 is all of them, up to as many as make 17 billion scores",
+        at_least=0,
+        hint="20000, say, or 0 for all of them as far as that takes no hours",
+    )
     ema_decay: float = option(
         0.0,
         "decay of a moving average of the parameters, which is then validated and served; 0 keeps none",
@@ -43,3 +50,10 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         check(self)
+
+    def users_to_validate(self, n_users: int, n_items: int) -> int:
+        """How many of ``n_users`` with held-out items validation ranks; 0 is all of them."""
+        if self.valid_users:
+            return self.valid_users
+        most = max(MOST_SCORES // max(n_items, 1), 1_000)
+        return 0 if n_users <= most else most

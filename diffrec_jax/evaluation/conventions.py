@@ -15,12 +15,11 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from diffrec_jax.data.events import CSR
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.evaluation.metrics import ranking_metrics
-from diffrec_jax.evaluation.ranking import hits, top_k
+from diffrec_jax.evaluation.ranking import hits
 
 MASKED, UNMASKED = "masked", "unmasked"
 MID_RANK = "mid-rank"
@@ -47,24 +46,26 @@ def judged(seen: CSR, truth: CSR, *, mask_seen: bool, others: bool) -> tuple[str
 
 
 def metrics(
-    name: str, scores: Mapping[str, jax.Array], truth: Rows, ks: Sequence[int], *, place: jax.Array, mesh: Mesh
+    name: str,
+    lists: Mapping[str, tuple[jax.Array, jax.Array]],
+    scores: Mapping[str, jax.Array],
+    truth: Rows,
+    ks: Sequence[int],
 ) -> dict[str, jax.Array]:
-    """The metrics ``[B]`` of a ranking, given the masked and the unmasked scores; ``"unmasked|ndcg@10"`` and so on."""
+    """The metrics ``[B]`` of a ranking, given lists and scores, masked and unmasked; ``"unmasked|ndcg@10"`` and so on.
+
+    Lists are ``(values [B, K], items [B, K])``, best first.
+    """
     by_key = name.partition(",")[0]
-    if name == by_key:
-        found = _by_key(scores[name], truth, ks, place, mesh)
-    else:
-        found = mid_rank_metrics(scores[by_key], truth, ks)
+    found = _by_key(*lists[name], truth, ks) if name == by_key else mid_rank_metrics(scores[by_key], truth, ks)
     return {f"{name}{BETWEEN}{metric}": values for metric, values in found.items()}
 
 
-def _by_key(scores: jax.Array, truth: Rows, ks: Sequence[int], place: jax.Array, mesh: Mesh) -> dict[str, jax.Array]:
+def _by_key(values: jax.Array, items: jax.Array, truth: Rows, ks: Sequence[int]) -> dict[str, jax.Array]:
     """All metrics of the lists by score and key, each ``[B]``; what scores -inf is in no list."""
-    longest, n_items = max(ks), scores.shape[1]
-    k = min(longest, n_items)
-    values, items = top_k(scores, k, place=place, mesh=mesh)
-    found = hits(items, truth) & (values > -jnp.inf)
-    return ranking_metrics(jnp.pad(found, ((0, 0), (0, longest - k))), truth.lengths, ks)
+    longest = max(ks)
+    found = (hits(items, truth) & (values > -jnp.inf))[:, :longest]
+    return ranking_metrics(jnp.pad(found, ((0, 0), (0, longest - found.shape[1]))), truth.lengths, ks)
 
 
 def mid_rank_metrics(scores: jax.Array, truth: Rows, ks: Sequence[int]) -> dict[str, jax.Array]:

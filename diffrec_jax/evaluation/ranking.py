@@ -57,7 +57,8 @@ def top_k(
             return values, items
         local = (values, place[items], items + jax.lax.axis_index("items") * width)
         values, places, items = (jax.lax.all_gather(array, "items", axis=1, tiled=True) for array in local)
-        return _by_value_and_place(values, places, items, k)
+        values, _, items = by_value_and_place(values, places, items, k)
+        return values, items
 
     specs = (P("users", "items"), P("items"))
     return jax.shard_map(ranked, mesh=mesh, in_specs=specs, out_specs=P("users"), check_vma=False)(scores, place)
@@ -113,11 +114,13 @@ def _sorted_by_place(items: jax.Array, places: jax.Array, equal: jax.Array) -> j
     return jax.lax.while_loop(is_out_of_order, turn, (items, places))[0]
 
 
-def _by_value_and_place(values: jax.Array, places: jax.Array, items: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """The first K of ``items [B, M]`` by value and then by place, and their values; what is no number comes first."""
+def by_value_and_place(
+    values: jax.Array, places: jax.Array, items: jax.Array, k: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The first K of ``[B, M]`` by value and then by place, in the order of the arguments; NaN comes first."""
     key = jnp.where(jnp.isnan(values), -jnp.inf, -values)
-    _, _, values, items = (array[:, :k] for array in jax.lax.sort((key, places, values, items), num_keys=2))
-    return values, items
+    _, places, values, items = (array[:, :k] for array in jax.lax.sort((key, places, values, items), num_keys=2))
+    return values, places, items
 
 
 def _height(place: jax.Array) -> jax.Array:

@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from diffrec_jax.data.rows import Rows, make_rows
 from diffrec_jax.evaluation.ranking import mask_seen, top_k
 from diffrec_jax.evaluation.standing import Standing
+from diffrec_jax.evaluation.streaming import streamed_top_k, streams
 from diffrec_jax.finite import check_parameters, check_scores, rankable, unranked
 from diffrec_jax.mesh import replicated
 from diffrec_jax.models.contract import Params, Prepared, Scorer
@@ -90,7 +91,8 @@ class Ranker:
         self._chosen = jax.jit(self._scores_at, static_argnames="as_listed")
         self._vectors = jax.jit(self._user_vectors)
         users = 1 if mesh is None else mesh.shape["users"]
-        most = max(SCORES_PER_BATCH // n_items, 1)
+        self._streams = streams(model, n_items, mesh)
+        most = BATCHES[-1] if self._streams else max(SCORES_PER_BATCH // n_items, 1)
         fitting = [size for size in BATCHES if size <= most] or [1]
         self.batches = tuple(sorted({-(-size // users) * users for size in fitting}))
 
@@ -125,7 +127,8 @@ class Ranker:
             width = max(_width(part), _width(masked))  # one width for both, so that there are fewer programs
             blocked, _ = masked.padded(size, width, self.n_items)
             batch = self._on_device(part, size, width)
-            return self._top_k(self._held, batch, self._put(blocked), mask, k=length)
+            vectors = self._item_vectors if self._streams else None
+            return self._top_k(self._held, batch, self._put(blocked), mask, vectors, k=length)
 
         scores = np.empty((len(histories), k), np.float32)
         items = np.empty((len(histories), k), np.int32)
@@ -233,9 +236,19 @@ class Ranker:
         return self.model.user_vectors(held.params, self._rows(batch), key=held.key, tables=held.tables)
 
     def _ranked(
-        self, held: Held, batch: Batch, blocked: jax.Array, allowed: jax.Array, *, k: int
+        self,
+        held: Held,
+        batch: Batch,
+        blocked: jax.Array,
+        allowed: jax.Array,
+        item_vectors: jax.Array | None,
+        *,
+        k: int,
     ) -> tuple[jax.Array, jax.Array]:
-        """Top-K of one batch; ``blocked [B, S]`` holds item numbers, padded with I."""
+        """Top-K of one batch; ``blocked [B, S]`` holds item numbers, padded with I. A large catalogue is streamed."""
+        if item_vectors is not None:
+            given = (self._user_vectors(held, batch), item_vectors, batch.lengths, held.standing)
+            return streamed_top_k(*given, k, hidden={"": blocked}, allowed=allowed)[""]
         scores = rankable(jax.lax.optimization_barrier(self._scores(held, batch)))  # as in the evaluator
         scores = held.standing.settle(scores, batch.lengths)
         scores = jnp.where(allowed, scores, -jnp.inf)

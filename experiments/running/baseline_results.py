@@ -40,6 +40,7 @@ def beside(config: Config, split: Split, fitted: api.Fitted, *, fingerprint: str
             continue
         evaluated: list[Any] = [list(config.evaluation.ks)] if config.evaluation.ks != KS else []
         evaluated += [] if config.evaluation.mask_seen else ["unmasked"]  # folders of older versions are found again
+        evaluated += [f"{config.evaluation.test_users} users"] if config.evaluation.test_users else []
         identity = json.dumps([fingerprint, repr(model), config.evaluation.eval_history, *evaluated])
         folder = (
             epath.Path(config.run.workdir)
@@ -59,7 +60,7 @@ def beside(config: Config, split: Split, fitted: api.Fitted, *, fingerprint: str
                 mesh=mesh,
                 mask_seen=config.evaluation.mask_seen,
             )
-            test = api.evaluate(baseline, split.test, with_valid=with_valid, ks=config.evaluation.ks, others=True)
+            test = api.evaluate(baseline, split.test, with_valid=with_valid, **config.test_arguments)
             folder.mkdir(parents=True, exist_ok=True)
             evidence.write(folder, test, split, with_valid=with_valid)
             seconds = {"evaluate": test.seconds, "compile": test.compile_seconds}

@@ -163,6 +163,14 @@ def check(config: Config, split: Split) -> None:
     if not len(split.test):
         raise ValueError(f"{split.name} has no test interactions: look at the filters and the split")
     own_splits.check_parts(split)
+    of_valid, of_test = config.fit.valid_users, config.evaluation.test_users
+    for name, users, part in (("valid_users", of_valid, split.valid), ("test_users", of_test, split.test)):
+        there = int((part.csr().lengths() > 0).sum()) if users else 0
+        if users > there:
+            raise ValueError(
+                f"{name}={users} is more than the {there:,} users who have held-out items there: choose fewer, or 0 "
+                "for all of them"
+            )
 
 
 def about(config: Config, split: Split) -> dict[str, Any]:
@@ -196,6 +204,12 @@ def announce(config: Config, split: Split, console: Console) -> None:
     chosen = config.model.suited(Sizes(split.n_users, split.n_items, len(split.train), config.fit.batch_size))[1]
     if chosen:
         console.print(f"  {chosen}", highlight=False)
+    if config.entry.is_trained and len(split.valid):
+        with_valid = int((split.valid.csr().lengths() > 0).sum())
+        sample = config.fit.users_to_validate(with_valid, split.n_items)
+        if sample:
+            said = f"{sample:,} of {with_valid:,} users, drawn by a fixed seed"
+            console.print(f"  validation ranks a sample: {said} (--valid_users)", highlight=False)
     size = config.model.bytes_needed(split.n_items) / 2**20
     if size:
         console.print(f"  memory on the host to fit {config.model_name}: at most {size:,.0f} MiB", highlight=False)
@@ -227,9 +241,7 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
         valid = api.evaluate(fitted, split.valid, seed=config.run.seed, ks=config.evaluation.ks)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of masked truth, which the notes of the result say, too
-        test = api.evaluate(
-            fitted, split.test, with_valid=with_valid, seed=config.run.seed, ks=config.evaluation.ks, others=True
-        )
+        test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.run.seed, **config.test_arguments)
     total, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     fingerprint = source.fingerprint(split)
     baselines: dict[str, Any] = {}

@@ -95,6 +95,11 @@ class Config:
         more = {"ks": ks, "mask_seen": self.evaluation.mask_seen}
         return {"options": self.fit, "seed": self.run.seed, "selection": chosen_by, **more}
 
+    @property
+    def test_arguments(self) -> dict[str, Any]:
+        """What ``diffrec_jax.evaluate`` takes by these names for the test part."""
+        return {"ks": self.evaluation.ks, "others": True, "sample": self.evaluation.test_users}
+
     def changed(self, **values: Any) -> "Config":
         """The configuration with other values of some flags."""
         kept = self.values if values.get("model", self.model_name) == self.model_name else {}

@@ -140,6 +140,9 @@ class EvaluationOptions:
         choices=("", *EVAL_HISTORIES),
     )
 
+    test_users: int = option(
+        0, "users of the test part that are ranked, drawn once; 0 is all of them", at_least=0, hint="0 is all of them"
+    )
     mask_seen: bool = option(
         True, "leave what somebody has out of the ranking that is selected by and shown first; both are recorded"
     )
