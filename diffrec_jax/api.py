@@ -16,8 +16,9 @@ from rich.console import Console
 from diffrec_jax.data.events import CSR, Events, checksum, merge
 from diffrec_jax.data.ordered import check_order
 from diffrec_jax.data.rows import device_csr
-from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
+from diffrec_jax.evaluation.evaluator import KS, Evaluator
 from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS, list_lengths, parse_metric
+from diffrec_jax.evaluation.outcome import Evaluation
 from diffrec_jax.evaluation.standing import Standing
 from diffrec_jax.finite import check_parameters
 from diffrec_jax.fit_options import SELECTION, FitOptions

@@ -14,7 +14,7 @@ reconstruct itself.
 """
 
 import dataclasses
-from typing import Protocol, TypeVar
+from typing import Protocol, overload
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +26,6 @@ from diffrec_jax.data.recency import RECENCY, Recency
 from diffrec_jax.data.rows import Rows, make_rows
 from diffrec_jax.options import option
 from diffrec_jax.ranges import Choice
-
-AnyRows = TypeVar("AnyRows", Rows, PackedRows)
 
 
 def weighted_fit(default: bool) -> bool:
@@ -85,7 +83,13 @@ class Fading:
         return jnp.exp2(position.astype(jnp.float32) / -self.half_life)
 
 
-def shown_and_asked(model: Forecasts, rows: AnyRows, key: jax.Array) -> tuple[AnyRows, AnyRows | None]:
+@overload
+def shown_and_asked(model: Forecasts, rows: Rows, key: jax.Array) -> tuple[Rows, Rows | None]: ...
+@overload
+def shown_and_asked(model: Forecasts, rows: PackedRows, key: jax.Array) -> tuple[PackedRows, PackedRows | None]: ...
+def shown_and_asked(
+    model: Forecasts, rows: Rows | PackedRows, key: jax.Array
+) -> tuple[Rows | PackedRows, Rows | PackedRows | None]:
     """What a training batch shows a model, and what it is to predict: None where that is the same, without forecast.
 
     ``model`` has ``forecast`` and ``training_recency``; see ``past_and_future`` for the rest.

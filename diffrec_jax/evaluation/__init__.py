@@ -1,9 +1,10 @@
 """Ranking the whole catalogue, and how good the ranking is."""
 
 from diffrec_jax.evaluation.beyond import BEYOND, beyond_accuracy
-from diffrec_jax.evaluation.evaluator import KS, Evaluation, Evaluator
+from diffrec_jax.evaluation.evaluator import KS, Evaluator
 from diffrec_jax.evaluation.lists import evaluate_lists
 from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS, average, ranking_metrics
+from diffrec_jax.evaluation.outcome import Evaluation
 from diffrec_jax.evaluation.ranking import hits, mask_seen, top_k
 from diffrec_jax.evaluation.standing import Standing
 

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from diffrec_jax.data.columns import encode_ids
 from diffrec_jax.data.events import CSR, Events
 from diffrec_jax.evaluation.beyond import beyond_accuracy
-from diffrec_jax.evaluation.evaluator import KS, Evaluation
+from diffrec_jax.evaluation.evaluator import KS
 from diffrec_jax.evaluation.metrics import list_lengths, ranking_metrics
+from diffrec_jax.evaluation.outcome import Evaluation
 from diffrec_jax.evaluation.standing import Standing, tie_keys
 
 AT_ONCE = 2**16  # users whose hits [users, K] are judged together

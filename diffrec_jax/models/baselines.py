@@ -43,8 +43,32 @@ def check_fit_weighted(fit_weighted: bool, recency: Recency | None) -> None:
         raise ValueError("fit_weighted=True fits rows weighted by recency, and no recency is given: name a kernel")
 
 
+class SameForAll(ClosedForm):
+    """A model whose parameters ``[I]`` are everybody's scores."""
+
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
+        """The counts, for every row: ``[B, I]``."""
+        return jnp.broadcast_to(params, (rows.items.shape[0], params.shape[0]))
+
+    @property
+    def factored(self) -> bool:
+        """Always: the scores are the biases of the items."""
+        return True
+
+    def user_vectors(
+        self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None
+    ) -> jax.Array:
+        """Ones, ``[B, 1]``."""
+        return jnp.ones((rows.items.shape[0], 1), params.dtype)
+
+    def item_vectors(self, params: Params) -> jax.Array:
+        """The counts, ``[I, 1]``."""
+        counts: jax.Array = params[:, None]
+        return counts
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Popularity(ClosedForm):
+class Popularity(SameForAll):
     """Everybody gets the items with the most training interactions.
 
     Attributes:
@@ -58,13 +82,9 @@ class Popularity(ClosedForm):
         counts = np.bincount(train.indices, weights_of(train, self.recency), minlength=train.n_items)
         return jnp.asarray(counts, jnp.float32)
 
-    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
-        """The counts, for every row: ``[B, I]``."""
-        return jnp.broadcast_to(params, (rows.items.shape[0], params.shape[0]))
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RecentPopularity(ClosedForm):
+class RecentPopularity(SameForAll):
     """Everybody gets what was popular of late: an interaction counts half after each half-life.
 
     ``score_i = Σ 2^(-(days before the last interaction of anybody) / half_life)``. It needs timestamps; ``Popularity``
@@ -88,10 +108,6 @@ class RecentPopularity(ClosedForm):
             raise ValueError(NO_TIMES)
         age = (train.times.max(initial=np.iinfo(np.int64).min) - train.times) / MICROSECONDS_PER_DAY
         return jnp.asarray(np.bincount(train.indices, np.exp2(-age / self.half_life), train.n_items), jnp.float32)
-
-    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
-        """The counts, for every row: ``[B, I]``."""
-        return jnp.broadcast_to(params, (rows.items.shape[0], params.shape[0]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,13 +20,15 @@ factorisation (Hu, Koren & Volinsky, ICDM 2008, Eq. 3). Eq. 2 and 3 are ours.
 Letters: B rows, I items, H width of the hidden layer, V = H + 1.
 """
 
-from typing import Any
+import functools
 
 import jax
 import jax.numpy as jnp
 
 from diffrec_jax.data.packed import PackedRows
+from diffrec_jax.data.walks import Term, event_sums
 from diffrec_jax.models.contract import Sizes
+from diffrec_jax.types import PyTree
 
 REFOLD = 8  # steps between two factors of Eq. 2: the noise is small, and its covariance changes slowly
 EVENT = 900.0  # products that an event of a row is worth in time, for every hidden unit
@@ -61,7 +63,17 @@ def squared_error(table: jax.Array, vectors: jax.Array, rows: PackedRows, *, w0:
     """
     precise = vectors.astype(jnp.promote_types(vectors.dtype, jnp.float32))
     everywhere = jnp.sum(jnp.matmul(precise, _gram(table)) * precise, axis=1)
-    return (w0 * everywhere + rows.squared_errors(table, vectors, unobserved=w0)) / table.shape[0]
+    return (w0 * everywhere + event_sums(rows, table, vectors, _beside_everything(w0))) / table.shape[0]
+
+
+@functools.cache
+def _beside_everything(w0: float) -> Term:
+    """What an event contributes to Eq. 1; an event of weight 0 is as if it was not there."""
+
+    def term(s: jax.Array, x: jax.Array, _: jax.Array) -> jax.Array:
+        return jnp.where(x != 0, (1.0 - w0) * jnp.square(s), 0.0) - 2.0 * x * s + jnp.square(x)
+
+    return term
 
 
 @jax.custom_vjp
@@ -95,11 +107,11 @@ def noise_behind(w_in: jax.Array, factor: jax.Array, z: jax.Array) -> jax.Array:
     return jnp.matmul(z, factor.T).astype(w_in.dtype)
 
 
-def _noise_forward(w_in: jax.Array, factor: jax.Array, z: jax.Array) -> tuple[jax.Array, Any]:
+def _noise_forward(w_in: jax.Array, factor: jax.Array, z: jax.Array) -> tuple[jax.Array, PyTree]:
     return noise_behind(w_in, factor, z), (w_in, factor, z)
 
 
-def _noise_backward(kept: Any, cotangent: jax.Array) -> tuple[Any, ...]:
+def _noise_backward(kept: PyTree, cotangent: jax.Array) -> tuple[PyTree, ...]:
     w_in, factor, z = kept
     crossed = jnp.matmul(z.T, cotangent.astype(z.dtype))
     small = jax.scipy.linalg.solve_triangular(factor.T, crossed, lower=False)

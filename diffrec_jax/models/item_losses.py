@@ -26,7 +26,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as Spec
 
-CHUNK = 8192  # items
+from diffrec_jax.models.item_chunks import CHUNK, Items, dot, precise
+
 BLOCK = 512  # positions
 MOST_LOGITS = 2**23  # of one block; few items allow larger blocks, many positions at a time read the table less often
 
@@ -57,7 +58,7 @@ def softmax_cross_entropy(
     """
     if chunk < 1:
         raise ValueError(f"chunk={chunk} items at a time must be at least 1: {CHUNK}, say")
-    dtype = _precise(vectors)
+    dtype = precise(vectors)
     bias = jnp.zeros(table.shape[0], dtype) if bias is None else bias
     real = weights > 0
     targets = jnp.where(real, targets, 0)
@@ -145,13 +146,13 @@ def _walk(
     gradients: bool,
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """The loss, and gradients, of the positions that weigh something, a block at a time; ``axis`` splits the items."""
-    (n_positions, width), n_items, dtype = vectors.shape, table.shape[0], _precise(vectors)
+    (n_positions, width), n_items, dtype = vectors.shape, table.shape[0], precise(vectors)
     chunk = min(chunk, n_items)
     block = min(max(BLOCK, 256 * (MOST_LOGITS // chunk // 256)) if chunk > CHUNK // 2 else BLOCK, n_positions)
     order = jnp.argsort(~(weights > 0), stable=True)  # what weighs nothing comes last, and is never met
     n_blocks = -(-jnp.sum(weights > 0) // block)
     order = jnp.pad(order, (0, -n_positions % block), constant_values=n_positions)
-    of_items = _Items(table, bias, chunk, first_item, axis)
+    of_items = Items(table, bias, chunk, first_item, axis)
 
     def body(n: jax.Array, carry: Any) -> Any:
         place = jax.lax.dynamic_slice_in_dim(order, n * block, block)
@@ -175,100 +176,13 @@ def _walk(
     return loss, tuple(found)
 
 
-class _Items:
-    """The items of one device, a chunk at a time; the last overlaps with the one before, so that all are whole."""
-
-    def __init__(self, table: jax.Array, bias: jax.Array, chunk: int, first_item: jax.Array | int, axis: str | None):
-        self.table, self.bias, self.chunk, self.first_item, self.axis = table, bias, chunk, first_item, axis
-        self.n_items = table.shape[0]
-        self.n_chunks = -(-self.n_items // chunk)
-
-    def logits(self, v: jax.Array, n: Any) -> tuple[jax.Array, jax.Array, Any]:
-        """Of chunk ``n``: ``[block, chunk]``, -inf where the one before had them; its part of the table; its place."""
-        if self.n_chunks == 1:
-            return _dot(v, self.table.T) + self.bias[None, :], self.table, 0
-        place = jnp.minimum(n * self.chunk, self.n_items - self.chunk)
-        part = jax.lax.dynamic_slice_in_dim(self.table, place, self.chunk)
-        bias = jax.lax.dynamic_slice_in_dim(self.bias, place, self.chunk)
-        bias = jnp.where(place + jnp.arange(self.chunk) >= n * self.chunk, bias, -jnp.inf)
-        return _dot(v, part.T) + bias[None, :], part, place
-
-    def log_sum_exp(self, v: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        """``[block]`` over the items of all devices, and the logits where there is one chunk of them."""
-        if self.n_chunks == 1:
-            logits = self.logits(v, 0)[0]
-            top = jnp.maximum(jnp.max(logits, axis=1), _least(logits))
-            total = jnp.sum(jnp.exp(logits - top[:, None]), axis=1)
-        else:
-
-            def body(n: jax.Array, carry: Any) -> Any:
-                top, total = carry
-                found = self.logits(v, n)[0]
-                higher = jnp.maximum(top, jnp.max(found, axis=1))
-                return higher, total * jnp.exp(top - higher) + jnp.sum(jnp.exp(found - higher[:, None]), axis=1)
-
-            zeros = jnp.zeros(v.shape[0], _precise(v))
-            top, total = jax.lax.fori_loop(0, self.n_chunks, body, (zeros + _least(zeros), zeros))
-            logits = None
-        if self.axis is not None:
-            highest = jax.lax.pmax(top, self.axis)
-            total, top = jax.lax.psum(total * jnp.exp(top - highest), self.axis), highest
-        return top + jnp.log(total), logits
-
-    def logits_of(self, v: jax.Array, target: jax.Array) -> jax.Array:
-        """``[block]``: the logit of each target, wherever it lies."""
-        column, here = self._columns(target)
-        dtype = _precise(v)
-        found = jnp.sum(v.astype(dtype) * self.table[column].astype(dtype), axis=1) + self.bias[column]
-        return found if self.axis is None else jax.lax.psum(jnp.where(here, found, 0.0), self.axis)
-
-    def gradients(
-        self, v: jax.Array, lse: jax.Array, logits: jax.Array | None, w: jax.Array, of_table: Any, of_bias: Any
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Those of ``w · lse``; what is of table and bias is added to what there is."""
-        if logits is not None:
-            p = w[:, None] * jnp.exp(logits - lse[:, None])
-            low = p.astype(v.dtype)
-            return _dot(low, self.table), of_table + _dot(low.T, v), of_bias + jnp.sum(p, axis=0)
-
-        def body(n: jax.Array, carry: Any) -> Any:
-            of_v, of_table, of_bias = carry
-            found, part, place = self.logits(v, n)
-            p = w[:, None] * jnp.exp(found - lse[:, None])
-            low = p.astype(v.dtype)
-            rows = jax.lax.dynamic_slice_in_dim(of_table, place, self.chunk) + _dot(low.T, v)
-            biases = jax.lax.dynamic_slice_in_dim(of_bias, place, self.chunk) + jnp.sum(p, axis=0)
-            return (
-                of_v + _dot(low, part),
-                jax.lax.dynamic_update_slice_in_dim(of_table, rows, place, 0),
-                jax.lax.dynamic_update_slice_in_dim(of_bias, biases, place, 0),
-            )
-
-        nothing = (jnp.zeros(v.shape, _precise(v)), of_table, of_bias)
-        found: tuple[jax.Array, jax.Array, jax.Array] = jax.lax.fori_loop(0, self.n_chunks, body, nothing)
-        return found
-
-    def less_target(
-        self, v: jax.Array, target: jax.Array, w: jax.Array, of_v: Any, of_table: Any, of_bias: Any
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The gradients with that of ``-w · s_y`` added."""
-        column, here = self._columns(target)
-        w = jnp.where(here, w, 0.0)
-        of_v = of_v - w[:, None] * self.table[column]
-        return of_v, of_table.at[column].add(-w[:, None] * v), of_bias.at[column].add(-w)
-
-    def _columns(self, target: jax.Array) -> tuple[jax.Array, jax.Array]:
-        column = target - self.first_item
-        return jnp.clip(column, 0, self.n_items - 1), (column >= 0) & (column < self.n_items)
-
-
 def softmax_losses(
     vectors: jax.Array, table: jax.Array, bias: jax.Array | None, targets: jax.Array, chunk: int = CHUNK
 ) -> jax.Array:
     """Eq. 1 at each position, ``[P]``, for those who want to know it: it has no gradient."""
     vectors, table = jax.lax.stop_gradient((vectors, table))
-    bias = jnp.zeros(table.shape[0], _precise(vectors)) if bias is None else jax.lax.stop_gradient(bias)
-    of_items = _Items(table, bias, min(chunk, table.shape[0]), 0, None)
+    bias = jnp.zeros(table.shape[0], precise(vectors)) if bias is None else jax.lax.stop_gradient(bias)
+    of_items = Items(table, bias, min(chunk, table.shape[0]), 0, None)
     return of_items.log_sum_exp(vectors)[0] - of_items.logits_of(vectors, targets)
 
 
@@ -289,9 +203,9 @@ def sampled_softmax(
       log_q: ``[K]`` the logarithm of the probability with which each was drawn.
     """
     check_negatives(negatives.shape[0], table.shape[0])
-    dtype = _precise(vectors)
+    dtype = precise(vectors)
     targets = jnp.where(weights > 0, targets, 0)
-    logits = _dot(vectors, table[negatives].T) - (log_q + math.log(negatives.shape[0])).astype(dtype)[None, :]
+    logits = dot(vectors, table[negatives].T) - (log_q + math.log(negatives.shape[0])).astype(dtype)[None, :]
     positive = jnp.sum(vectors.astype(dtype) * table[targets].astype(dtype), axis=1)
     if bias is not None:
         logits, positive = logits + bias[negatives][None, :], positive + bias[targets]
@@ -328,16 +242,3 @@ def check_negatives(negatives: int, n_items: int) -> None:
             f"negatives={negatives} must lie between 1 and the {n_items:,} items of the catalogue: choose fewer, or "
             "loss=softmax, which needs none"
         )
-
-
-def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.matmul(a, b, preferred_element_type=_precise(a))
-
-
-def _precise(a: jax.Array) -> Any:
-    return jnp.promote_types(a.dtype, jnp.float32)
-
-
-def _least(a: jax.Array) -> float:
-    """A finite number below all logits, in place of -inf: the difference of two of them is one."""
-    return float(jnp.finfo(a.dtype).min) / 4  # type: ignore[no-untyped-call]

@@ -7,6 +7,11 @@ With x a row, x̃ its direction x / ‖x‖ after dropout, and an MLP on either 
               γ = min(vae_anneal_cap, n / vae_anneal_steps),      n batches done before     (3)
     MultiDAE  z = a(encoder(x̃)),   L = mean_B [-Σ x · log softmax(decoder(z))]              (4)
 
+Without all logits at once, the sum of a softmax is made over chunks of items, or, with K items j drawn from q in
+proportion to their popularity, estimated beside the logit s_i of each item of the row::
+
+    -x_i · log softmax_i ≈ x_i · [log (exp s_i + Σ_j exp (s_j - log(K q_j))) - s_i]         (5)
+
 Ranking uses the mean, without dropout: the product of the row with the first matrix is gathered, never dense. With
 ``forecast`` x̃ is of the past and x, in the sums, the future (``data.forecast``).
 
@@ -18,8 +23,9 @@ Letters: B rows, I items, Z latent width, H width of the last hidden layer.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import flax.linen as nn
 import jax
@@ -27,14 +33,23 @@ import jax.numpy as jnp
 import optax
 
 from diffrec_jax.data.forecast import check_forecast, future, shown_and_asked, weighted_fit
+from diffrec_jax.data.packed import Dropout, PackedRows
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
+from diffrec_jax.data.walks import event_sums, product, weight_sums
 from diffrec_jax.models.cluster_vae import kl_divergence, kl_steps, kl_weight, multinomial_nll, reparameterise
-from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Params, Prepared
+from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Model, Params, Prepared, Sizes
 from diffrec_jax.models.denoiser import ACTIVATIONS, dropout, l2_normalise
-from diffrec_jax.options import again, check, option
+from diffrec_jax.models.in_lanes import draw, probabilities
+from diffrec_jax.models.item_chunks import log_sum_exp
+from diffrec_jax.models.item_losses import check_negatives
+from diffrec_jax.options import Needs, again, check, option
 from diffrec_jax.ranges import Choice, Real, Whole
 from diffrec_jax.types import PyTree
+
+OUTPUTS = ("auto", "dense", "chunked", "sampled")
+MOST_LOGITS = 2**25  # that are made at once unless somebody says otherwise: 128 MiB, and as much for their gradient
+ALPHA = 1.0  # items are drawn as often as they are met
 
 
 class Autoencoder(nn.Module):
@@ -106,6 +121,20 @@ class Multinomial(Model):
     dropout: float = option(
         0.5, "dropout rate on the history in training", at_least=0.0, below=1.0, search=Real(0.0, 0.8)
     )
+    output: str = option(
+        "auto",
+        "how the softmax over the catalogue is computed in training: with all logits at once (dense), the same a part "
+        "of the items at a time (chunked), or over drawn items (sampled); auto takes dense as long as logits are few",
+        choices=OUTPUTS,
+        before="dense",
+    )
+    negatives: int = option(
+        4096,
+        "items drawn at each step, the same for all users",
+        at_least=1,
+        search=Whole(512, 16_384, log=True),
+        needs=Needs("output", "--output=sampled", "sampled"),
+    )
     recency: Recency | None = None
     fit_weighted: bool = weighted_fit(True)
     forecast: float = future()
@@ -135,17 +164,55 @@ class Multinomial(Model):
         """AdamW."""
         return optax.adamw(self.lr, weight_decay=self.weight_decay)
 
-    def encoded(self, params: Params, rows: Rows, *, dropout_key: jax.Array) -> jax.Array:
+    def suited(self, sizes: Sizes) -> tuple[Self, str]:
+        """Whether all logits are made at once, decided by how many there are."""
+        if self.output != "auto":
+            return self, ""
+        logits = sizes.batch_size * sizes.n_items
+        output = "dense" if logits <= MOST_LOGITS else "chunked"
+        why = f"output={output}: a step has {logits:,} logits, of which {MOST_LOGITS:,} are made at once"
+        return dataclasses.replace(self, output=output), why
+
+    @property
+    def reads_packed(self) -> bool:
+        """Where not all logits are made at once."""
+        return self.output in ("chunked", "sampled")
+
+    def encoded(self, params: Params, rows: Rows | PackedRows, *, dropout_key: jax.Array) -> jax.Array:
         """The encoder's output of training rows: their direction, after dropout."""
         p = params["params"]
+        if isinstance(rows, PackedRows):
+            dropped = Dropout.of(dropout_key, self.dropout) if self.dropout else None
+            length = jnp.sqrt(jnp.maximum(weight_sums(rows, power=2), 1e-24))[:, None].astype(p["in_items"].dtype)
+            image = product(rows, p["in_items"], dropout=dropped) / length
+            of_packed: jax.Array = self._apply(params, rows.n_items, image, method="encode")
+            return of_packed
         rows = _directions(rows)
         x = rows.replace(weights=dropout(dropout_key, rows.weights, rate=self.dropout)).dense()
         encoded: jax.Array = self._apply(params, rows.n_items, jnp.matmul(x, p["in_items"]), method="encode")
         return encoded
 
-    def nll(self, params: Params, z: jax.Array, rows: Rows) -> jax.Array:
-        """``-Σ x · log softmax(decoder(z))``, ``[B]``."""
+    def nll(self, params: Params, z: jax.Array, rows: Rows | PackedRows, *, key: jax.Array) -> jax.Array:
+        """``-Σ x · log softmax(decoder(z))``, ``[B]``; ``key`` draws the items of a sampled softmax (Eq. 5)."""
+        if isinstance(rows, PackedRows):
+            return self._nll_without_logits(params, z, rows, key)
         return multinomial_nll([self._apply(params, rows.n_items, z, method="decode")], [rows.dense()])
+
+    def _nll_without_logits(self, params: Params, z: jax.Array, rows: PackedRows, key: jax.Array) -> jax.Array:
+        p, table = params["params"], self.item_vectors(params)
+        hidden: jax.Array = self._apply(params, rows.n_items, z, method="hidden")
+        vectors = jnp.pad(hidden, ((0, 0), (0, 1)), constant_values=1.0)
+        if self.output == "chunked":
+            of_events = event_sums(rows, table, vectors, _less_score)
+            lse = log_sum_exp(hidden, p["out_items"].T, p["out_bias"].astype(jnp.float32), mesh=rows.mesh)
+            return weight_sums(rows) * lse + of_events
+        check_negatives(self.negatives, rows.n_items)
+        assert rows.csr.counts is not None
+        q = probabilities(rows.csr.counts, ALPHA)
+        drawn = draw(key, rows.csr.counts, alpha=ALPHA, number=self.negatives)
+        log_q = jnp.log(q.at[drawn].get(mode="clip")) + math.log(self.negatives)
+        logits = jnp.matmul(vectors, table[drawn].T, preferred_element_type=jnp.float32) - log_q[None, :]
+        return event_sums(rows, table, vectors, _beside_others, jax.nn.logsumexp(logits, axis=1))
 
     def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
         """Logits ``[B, I]`` of each user."""
@@ -197,7 +264,14 @@ class MultVAE(Multinomial):
     variational: ClassVar[bool] = True
 
     def loss(
-        self, params: Params, memory: Memory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
+        self,
+        params: Params,
+        memory: Memory,
+        rows: Rows | PackedRows,
+        *,
+        key: jax.Array,
+        step: jax.Array,
+        epoch: jax.Array,
     ) -> tuple[jax.Array, LossAux]:
         """Eq. 2, averaged over the real rows of the batch."""
         del memory, epoch
@@ -205,8 +279,8 @@ class MultVAE(Multinomial):
         rows, future = shown_and_asked(self, rows, jax.random.fold_in(key, 2))
         mean, log_variance = jnp.split(self.encoded(params, rows, dropout_key=dropout_key), 2, axis=1)
         z = reparameterise(mean, log_variance, jax.random.normal(latent_key, mean.shape))
-        nll, kl = self.nll(params, z, rows if future is None else future), kl_divergence(mean, log_variance)
-        nll, kl = rows.mean(nll), rows.mean(kl)
+        nll = self.nll(params, z, rows if future is None else future, key=jax.random.fold_in(key, 3))
+        nll, kl = rows.mean(nll), rows.mean(kl_divergence(mean, log_variance))
         share = step / self.vae_anneal_steps if self.vae_anneal_steps else self.vae_anneal_cap
         gamma = jnp.minimum(self.vae_anneal_cap, share)
         return nll + gamma * kl, LossAux(metrics={"nll": nll, "kl": kl, "gamma": gamma})
@@ -223,13 +297,30 @@ class MultiDAE(Multinomial):
     variational: ClassVar[bool] = False
 
     def loss(
-        self, params: Params, memory: Memory, rows: Rows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
+        self,
+        params: Params,
+        memory: Memory,
+        rows: Rows | PackedRows,
+        *,
+        key: jax.Array,
+        step: jax.Array,
+        epoch: jax.Array,
     ) -> tuple[jax.Array, LossAux]:
         """Eq. 4, averaged over the real rows of the batch."""
         del memory, step, epoch
         rows, future = shown_and_asked(self, rows, jax.random.fold_in(key, 2))
         z = self.encoded(params, rows, dropout_key=key)
-        return rows.mean(self.nll(params, z, rows if future is None else future)), LossAux()
+        nll = self.nll(params, z, rows if future is None else future, key=jax.random.fold_in(key, 3))
+        return rows.mean(nll), LossAux()
+
+
+def _less_score(s: jax.Array, x: jax.Array, _: jax.Array) -> jax.Array:
+    return -x * s
+
+
+def _beside_others(s: jax.Array, x: jax.Array, others: jax.Array) -> jax.Array:
+    """Eq. 5 of one event, given the logarithm of the sum over the drawn items."""
+    return x * (jnp.logaddexp(s, others) - s)
 
 
 def _directions(rows: Rows) -> Rows:

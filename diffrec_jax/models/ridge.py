@@ -95,7 +95,7 @@ def regress(
     Args:
       ridge: the sums before it.
       rows: x.
-      products: ``rows.product(ridge.targets)``, ``[B, V]``.
+      products: ``walks.product(rows, ridge.targets)``, ``[B, V]``.
       vectors: h, ``[B, V]``.
       weights: c, ``[B]``.
       decay: γ.
@@ -137,7 +137,7 @@ def adagrad_rows(
       table: the first layer.
       squares: ``[I]``, its sums of mean squares.
       rows: what was multiplied with it.
-      slopes: the gradient towards ``rows.product(table, dropout=dropout)``, ``[B, H]``.
+      slopes: the gradient towards ``walks.product(rows, table, dropout=dropout)``, ``[B, H]``.
       lr: the learning rate.
       dropout: of the rows.
     """

@@ -10,6 +10,7 @@ from diffrec_jax.data.forecast import Fading
 from diffrec_jax.data.packed import PIECE, Dropout, take_packed
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import device_csr, take_rows
+from diffrec_jax.data.walks import event_sums, product
 from diffrec_jax.mesh import make_mesh
 
 N_ITEMS = 71
@@ -26,6 +27,17 @@ def csr():
     return CSR.from_pairs(users, items, n_users=12, n_items=N_ITEMS, times=times)
 
 
+def square_beside(unobserved):
+    def term(s, x, _):
+        return jnp.where(x != 0, (1.0 - unobserved) * s**2, 0.0) - 2.0 * x * s + x**2
+
+    return term
+
+
+def curved(s, x, a):
+    return x * (jnp.logaddexp(s, a) - s)
+
+
 def numbers(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
@@ -36,7 +48,7 @@ def test_products_and_their_gradients_equal_those_of_padded_rows(csr, kernel):
     x = take_rows(device, USERS, recency=kernel).dense()
 
     def packed(matrix):
-        return take_packed(device, USERS, recency=kernel).product(matrix)
+        return product(take_packed(device, USERS, recency=kernel), matrix)
 
     np.testing.assert_allclose(jax.jit(packed)(matrix), x @ matrix, rtol=1e-5, atol=1e-5)
     gradient = jax.jit(jax.grad(lambda m: jnp.sum(weights * packed(m))))(matrix)
@@ -45,7 +57,7 @@ def test_products_and_their_gradients_equal_those_of_padded_rows(csr, kernel):
 
 @pytest.mark.parametrize("unobserved", [1.0, 0.3, 0.0])
 @pytest.mark.parametrize("kernel", [None, Fading(3.0)])
-def test_squared_errors_and_their_gradients_equal_the_dense_ones(csr, unobserved, kernel):
+def test_sums_over_events_and_their_gradients_equal_the_dense_ones(csr, unobserved, kernel):
     device, table, vectors, weights = device_csr(csr), numbers(N_ITEMS, 5), numbers(8, 5, seed=1), numbers(8, seed=2)
     packed = take_packed(device, USERS, recency=kernel)
     x = np.zeros((8, N_ITEMS), np.float32)
@@ -56,7 +68,7 @@ def test_squared_errors_and_their_gradients_equal_the_dense_ones(csr, unobserved
 
     def ours(table, vectors):
         everywhere = unobserved * jnp.sum(jnp.square(vectors @ table.T), axis=1)
-        return jnp.sum(weights * (everywhere + packed.squared_errors(table, vectors, unobserved=unobserved)))
+        return jnp.sum(weights * (everywhere + event_sums(packed, table, vectors, square_beside(unobserved))))
 
     def dense(table, vectors):
         importance = jnp.where(x != 0, 1.0, unobserved)
@@ -71,13 +83,13 @@ def test_squared_errors_and_their_gradients_equal_the_dense_ones(csr, unobserved
 def test_dropout_keeps_its_share_and_is_the_same_in_the_gradient(csr):
     device, identity = device_csr(csr), jnp.eye(N_ITEMS)
     packed, dropout = take_packed(device, USERS), Dropout.of(jax.random.key(3), 0.25)
-    kept = packed.product(identity, dropout=dropout)
-    whole = packed.product(identity)
+    kept = product(packed, identity, dropout=dropout)
+    whole = product(packed, identity)
     assert set(np.unique(kept)) == {0.0, np.float32(1 / 0.75)} and np.all(np.asarray(whole)[np.asarray(kept) > 0] == 1)
     assert float(kept.sum() / whole.sum()) == pytest.approx(1.0, abs=0.15)
-    gradient = jax.grad(lambda m: jnp.sum(packed.product(m, dropout=dropout)[0]))(identity)
+    gradient = jax.grad(lambda m: jnp.sum(product(packed, m, dropout=dropout)[0]))(identity)
     np.testing.assert_array_equal(gradient[:, 0], kept[0])
-    many = jax.vmap(lambda k: packed.product(identity, dropout=Dropout.of(k, 0.25)))(
+    many = jax.vmap(lambda k: product(packed, identity, dropout=Dropout.of(k, 0.25)))(
         jax.random.split(jax.random.key(0), 400)
     )
     np.testing.assert_allclose(many.mean(0), whole, atol=0.15)
@@ -92,12 +104,12 @@ def test_a_mesh_changes_nothing(csr, users, items):
         packed = take_packed(csr, USERS, recency=kernel, mesh=mesh)
         dropout = Dropout.of(jax.random.key(1), 0.5)
 
-        def total(matrix, table, vectors):
-            product = packed.product(matrix, dropout=dropout)
-            errors = packed.squared_errors(table, vectors, unobserved=0.3)
-            return jnp.sum(jnp.square(product)) + jnp.sum(jnp.square(errors)), (product, errors)
+        def total(matrix, table, vectors, of_row):
+            image = product(packed, matrix, dropout=dropout)
+            errors = event_sums(packed, table, vectors, curved, of_row)
+            return jnp.sum(jnp.square(image)) + jnp.sum(jnp.square(errors)), (image, errors)
 
-        return jax.value_and_grad(total, (0, 1, 2), has_aux=True)(matrix, table, vectors)
+        return jax.value_and_grad(total, (0, 1, 2, 3), has_aux=True)(matrix, table, vectors, numbers(8, seed=4))
 
     one, many = (
         jax.jit(all_of, static_argnums=1)(device_csr(csr), None),
@@ -117,7 +129,7 @@ def test_one_long_history_makes_no_batch_large():
         device = device_csr(CSR.from_pairs(users, items, n_users=401, n_items=n))
 
         def step(device, matrix):
-            return take_packed(device, jnp.arange(128, dtype=jnp.int32)).product(matrix)
+            return product(take_packed(device, jnp.arange(128, dtype=jnp.int32)), matrix)
 
         return jax.jit(step).lower(device, jnp.zeros((n, 8))).compile().memory_analysis().temp_size_in_bytes
 

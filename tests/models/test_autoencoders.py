@@ -133,7 +133,7 @@ def test_the_gradient_of_elsa_is_that_of_its_definition(csr):
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("model", [ELSA(dim=8), MultiDAE(dims=(8,), lr=0.02)])
+@pytest.mark.parametrize("model", [ELSA(dim=8), MultiDAE(dims=(8,), lr=0.02, output="dense")])
 def test_tastes_are_learned_and_a_run_can_be_loaded(model, tmp_path):
     rng = np.random.default_rng(0)
     n_users, n_items = 60, 40

@@ -15,6 +15,7 @@ from diffrec_jax.data.packed import Dropout, take_packed
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import device_csr
 from diffrec_jax.data.touched import Touched
+from diffrec_jax.data.walks import product
 from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue, DiffRec
@@ -70,7 +71,7 @@ def test_the_running_sums_are_those_of_the_dense_recursion(csr, kernel, mesh):
     @jax.jit
     def step(device, ridge, users, vectors, weights):
         rows = take_packed(device, users, recency=kernel, mesh=mesh)
-        return regress(ridge, rows, rows.product(ridge.targets), vectors, weights, decay=decay)
+        return regress(ridge, rows, product(rows, ridge.targets), vectors, weights, decay=decay)
 
     for users, vectors, weights in batches(6):
         x, h = dense(csr, users, kernel), weights[:, None] * vectors
@@ -108,7 +109,7 @@ def test_adagrad_moves_the_rows_that_a_batch_touches_and_no_others(csr, rate):
     for n, (users, vectors, _) in enumerate(batches(3)):
         slopes = vectors[:, :H]
         rows, dropout = take_packed(device, jnp.asarray(users)), Dropout.of(jax.random.key(n), rate) if rate else None
-        x = np.asarray(rows.product(jnp.eye(I), dropout=dropout), np.float64)
+        x = np.asarray(product(rows, jnp.eye(I), dropout=dropout), np.float64)
         gradient = x.T @ slopes
         squares += np.mean(gradient**2, axis=1)
         table -= 0.1 * gradient / (np.sqrt(squares)[:, None] + 1e-8)
