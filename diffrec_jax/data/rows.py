@@ -22,6 +22,8 @@ from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.times import MICROSECONDS_PER_DAY
 from diffrec_jax.mesh import replicated
 
+_AT_ONCE = 2**22  # events
+
 
 class DeviceCSR(struct.PyTreeNode):
     """Interactions of all users, one row after the other, each in time order."""
@@ -80,20 +82,21 @@ class Rows(struct.PyTreeNode):
         return jnp.sum(jnp.where(counted, values, 0.0)) / jnp.maximum(jnp.sum(counted), 1).astype(values.dtype)
 
 
-def device_csr(csr: CSR, *, mesh: Mesh | None = None) -> DeviceCSR:
+def device_csr(csr: CSR, *, mesh: Mesh | None = None, timeless: bool = False) -> DeviceCSR:
     """Put a host ``CSR`` on the device(s), replicated over the mesh.
 
     Args:
       csr: ``indptr [U + 1]``, ``indices [N]``, ``n_items``, and ``times [N]`` (int64 microseconds) or None.
       mesh: the devices; None is the default device.
+      timeless: leave out the times, which only weigh what a model reads.
     """
     sharding = None if mesh is None else replicated(mesh)
     lengths = np.diff(csr.indptr)
-    indices, times, days = csr.indices, csr.times, None
+    indices, times, days = csr.indices, None if timeless else csr.times, None
     if not len(indices):  # something to gather from
         indices, times = np.zeros(1, np.int32), None if times is None else np.zeros(1, np.int64)
     if times is not None:
-        days = jax.device_put(((times - times.min()) / MICROSECONDS_PER_DAY).astype(np.float32), sharding)
+        days = jax.device_put(_days(times), sharding)
     return DeviceCSR(
         indptr=jax.device_put(np.asarray(csr.indptr, np.int32), sharding),
         indices=jax.device_put(np.asarray(indices, np.int32), sharding),
@@ -103,6 +106,15 @@ def device_csr(csr: CSR, *, mesh: Mesh | None = None) -> DeviceCSR:
         longest=_events_of_longest(lengths),
         counts=jax.device_put(np.bincount(csr.indices, minlength=csr.n_items).astype(np.float32), sharding),
     )
+
+
+def _days(times: np.ndarray) -> np.ndarray:
+    """Days since the first event, float32, without a copy of all times in more digits."""
+    first, found = times.min(), np.empty(len(times), np.float32)
+    for start in range(0, len(times), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        found[part] = (times[part] - first) / MICROSECONDS_PER_DAY
+    return found
 
 
 def _events_of_longest(lengths: np.ndarray) -> tuple[int, ...]:

@@ -106,7 +106,8 @@ class Evaluator:
         padded = np.pad(self.users, (0, -len(users) % batch_size), constant_values=-1)
         self._batches = [jax.device_put(batch, replicated(mesh)) for batch in padded.reshape(-1, batch_size)]
         self.standing = jax.device_put(standing, replicated(mesh))
-        self._data = (self.standing, *(device_csr(csr, mesh=mesh) for csr in (history, seen, truth)))
+        sets = (device_csr(csr, mesh=mesh, timeless=True) for csr in (seen, truth))
+        self._data = (self.standing, device_csr(history, mesh=mesh), *sets)
         self._key = jax.jit(lambda: jax.random.fold_in(jax.random.key(seed), 3), out_shardings=replicated(mesh))()
         self.layout = Layout(mesh, model.item_axes)
         self._catalogue = Catalogue(n_items=truth.n_items, n_users=truth.n_users)

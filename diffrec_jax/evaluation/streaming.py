@@ -18,7 +18,7 @@ from diffrec_jax.evaluation.standing import Standing
 from diffrec_jax.finite import rankable
 from diffrec_jax.models.contract import Scorer
 
-BLOCK = 2**14  # items
+BLOCK = 2**16  # items
 BEHIND_ALL = -3.0e38  # in place of the score of an unknown item (rule 2 of ``standing``), until the lowest is known
 Lists: TypeAlias = dict[str, tuple[jax.Array, jax.Array, jax.Array]]  # values, places, items
 LARGE = 2**16  # items: from here on a catalogue is streamed

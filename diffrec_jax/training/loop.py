@@ -234,8 +234,11 @@ class _Run:
         """The parameters of the best epoch."""
         if self.checkpoints is None:
             return self.best_params
+        step, last = self.progress.best_epoch * self.trainer.steps_per_epoch, self.state.ranking_params
         del self.state  # make room for the best one
-        step = self.progress.best_epoch * self.trainer.steps_per_epoch
+        if step == self.step:
+            return last
+        del last
         best = self.checkpoints.restore(self.trainer.abstract_state(), step=step)
         if best is None:
             raise OSError(
