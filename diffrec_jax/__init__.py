@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # under their own names: these are public
     from diffrec_jax.models.baselines import Popularity as Popularity
     from diffrec_jax.models.baselines import RecentPopularity as RecentPopularity
     from diffrec_jax.models.bert4rec import BERT4Rec as BERT4Rec
+    from diffrec_jax.models.block_ease import BlockEASE as BlockEASE
     from diffrec_jax.models.caser import Caser as Caser
     from diffrec_jax.models.causal_diffurec import CausalDiffuRec as CausalDiffuRec
     from diffrec_jax.models.diffurec import DiffuRec as DiffuRec

@@ -160,7 +160,7 @@ class EASE(ClosedForm):
         if not self.fits(n_items):
             raise ValueError(
                 f"EASE needs {self.bytes_needed(n_items) / 2**30:.1f} GiB for {n_items:,} items, and max_bytes allows "
-                f"{self.max_bytes / 2**30:.1f}: use ELSA for this catalogue"
+                f"{self.max_bytes / 2**30:.1f}: use BlockEASE or ELSA for this catalogue"
             )
 
     def fit(self, train: CSR) -> Params:

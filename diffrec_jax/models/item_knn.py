@@ -36,8 +36,38 @@ DENSE_ENTRIES = 2**26  # 256 MiB
 SCATTER_COST = 16  # of one vote, in additions of a gathered row
 
 
+class Votes(ClosedForm):
+    """A model whose parameters say for each item what it votes for: ``{"items": [I, K], "similarity": [I, K]}``."""
+
+    def prepare(self, params: Params) -> jax.Array | None:
+        """The votes as a matrix ``[I, I]``, where it is small and not much emptier than scattering is slow."""
+        n_items, K = params["items"].shape
+        if n_items**2 > DENSE_ENTRIES or n_items > SCATTER_COST * K:
+            return None
+        row = jnp.arange(n_items)[:, None]
+        return jnp.zeros((n_items, n_items)).at[row, params["items"]].set(params["similarity"], mode="drop")
+
+    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
+        """The votes of Eq. 2, ``[B, I]``, one position of all histories at a time."""
+        if tables is not None:
+            return rows.product(tables)
+        n_rows, n_items = rows.items.shape[0], params["items"].shape[0]
+        row = jnp.arange(n_rows)[:, None]
+
+        def body(j: jax.Array, votes: jax.Array) -> jax.Array:
+            item = jax.lax.dynamic_index_in_dim(rows.items, j, axis=1, keepdims=False)
+            weight = jax.lax.dynamic_index_in_dim(rows.weights, j, axis=1, keepdims=True)
+            liked = params["items"].at[item].get(mode="clip")
+            similarity = params["similarity"].at[item].get(mode="clip")
+            return votes.at[row, liked].add(weight * similarity, mode="drop")
+
+        zeros = jnp.zeros((n_rows, n_items), params["similarity"].dtype)
+        scores: jax.Array = jax.lax.fori_loop(0, jnp.max(rows.lengths, initial=0), body, zeros)
+        return scores
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ItemKNN(ClosedForm):
+class ItemKNN(Votes):
     """Hyper-parameters of ItemKNN and its functions; see ``models.contract.ClosedForm``.
 
     ``neighbours`` is K and ``asymmetry`` a of Eq. 1: below ½ it favours unpopular items j, above ½ popular ones.
@@ -87,32 +117,6 @@ class ItemKNN(ClosedForm):
                 best = _largest(sim, others, K)
                 items[i, : len(best)], similarity[i, : len(best)] = others[best], sim[best]
         return {"items": jnp.asarray(items), "similarity": jnp.asarray(similarity)}
-
-    def prepare(self, params: Params) -> jax.Array | None:
-        """The votes as a matrix ``[I, I]``, where it is small and not much emptier than scattering is slow."""
-        n_items, K = params["items"].shape
-        if n_items**2 > DENSE_ENTRIES or n_items > SCATTER_COST * K:
-            return None
-        row = jnp.arange(n_items)[:, None]
-        return jnp.zeros((n_items, n_items)).at[row, params["items"]].set(params["similarity"], mode="drop")
-
-    def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
-        """The votes of Eq. 2, ``[B, I]``, one position of all histories at a time."""
-        if tables is not None:
-            return rows.product(tables)
-        n_rows, n_items = rows.items.shape[0], params["items"].shape[0]
-        row = jnp.arange(n_rows)[:, None]
-
-        def body(j: jax.Array, votes: jax.Array) -> jax.Array:
-            item = jax.lax.dynamic_index_in_dim(rows.items, j, axis=1, keepdims=False)
-            weight = jax.lax.dynamic_index_in_dim(rows.weights, j, axis=1, keepdims=True)
-            liked = params["items"].at[item].get(mode="clip")
-            similarity = params["similarity"].at[item].get(mode="clip")
-            return votes.at[row, liked].add(weight * similarity, mode="drop")
-
-        zeros = jnp.zeros((n_rows, n_items), params["similarity"].dtype)
-        scores: jax.Array = jax.lax.fori_loop(0, jnp.max(rows.lengths, initial=0), body, zeros)
-        return scores
 
 
 def _largest(similarity: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:

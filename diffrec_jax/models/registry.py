@@ -87,6 +87,7 @@ MODELS = registry(
     Entry("recent_popularity", "baselines:RecentPopularity", "Recent popularity", "popularity"),
     Entry("item_knn", "item_knn:ItemKNN", "ItemKNN", "linear and neighbours"),
     Entry("ease", "baselines:EASE", "EASE", "linear and neighbours"),
+    Entry("block_ease", "block_ease:BlockEASE", "EASE in blocks", "linear and neighbours"),
     Entry("elsa", "elsa:ELSA", "ELSA", "linear and neighbours"),
     Entry("multvae", "mult_vae:MultVAE", "MultVAE", "autoencoders"),
     Entry("multidae", "mult_vae:MultiDAE", "MultiDAE", "autoencoders"),

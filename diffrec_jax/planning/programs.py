@@ -23,7 +23,7 @@ from diffrec_jax.evaluation import mask_seen, top_k
 from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.mesh import Layout, batch_size_on, make_mesh, replicated
 from diffrec_jax.models import Catalogue
-from diffrec_jax.models.contract import Model, Params, Prepared
+from diffrec_jax.models.contract import Model, Params, Prepared, Sizes
 from diffrec_jax.planning import no_tpu
 from diffrec_jax.training import Trainer
 
@@ -134,6 +134,8 @@ def devices_of(topology: str) -> list[jax.Device]:
 def train_cost(model: Model, shape: Shape, options: FitOptions, mesh: Mesh) -> Cost:
     """One step of training."""
     catalogue = Catalogue(n_items=shape.n_items, n_users=shape.n_users)
+    batch = min(options.batch_size, shape.n_users)
+    model = model.suited(Sizes(shape.n_users, shape.n_items, shape.n_interactions, batch))[0]
     return _cost(Trainer(model, catalogue, mesh, 0, options).trace(_csr(shape, mesh)), mesh)
 
 

@@ -35,7 +35,7 @@ def beside(config: Config, split: Split, fitted: api.Fitted, *, fingerprint: str
             size = model.bytes_needed(split.n_items) / 2**30
             notes.append(
                 f"{type(model).__name__} is left out: its matrices over {split.n_items:,} items would take "
-                f"{size:,.0f} GiB."
+                f"{size:,.0f} GiB (--model=block_ease is a linear model for such catalogues)."
             )
             continue
         evaluated: list[Any] = [list(config.evaluation.ks)] if config.evaluation.ks != KS else []

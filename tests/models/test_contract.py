@@ -53,6 +53,20 @@ class TestEASE(ModelSuite):
     bad = (("l2", 0.0),)
 
 
+class TestBlockEASE(ModelSuite):
+    model = dr.BlockEASE(l2=10.0, head=6, block=5, kept=8)
+    bad = (("l2", 0.0), ("head", 0), ("block", 0), ("kept", 0))
+
+
+class TestMultVAEInChunks(ModelSuite):
+    model = dr.MultVAE(dims=(5, 8), output="chunked")
+
+
+class TestMultiDAEOfDrawnItems(ModelSuite):
+    model = dr.MultiDAE(dims=(5,), output="sampled", negatives=16)
+    bad = (("negatives", 0),)
+
+
 class TestELSA(ModelSuite):
     model = dr.ELSA(dim=5)
     bad = (("dim", 0),)

@@ -42,12 +42,12 @@ def test_what_does_not_fit_together_is_refused():
         dr.models.linear_path.LinearPath(network=MODEL.network, linear=dataclasses.replace(MODEL.linear, forecast=0.0))
     with pytest.raises(ValueError, match=r"weight=0.0 of the linear path must be positive"):
         dataclasses.replace(MODEL, weight=0.0)
-    with pytest.raises(ValueError, match="use ELSA for this catalogue"):
+    with pytest.raises(ValueError, match="use BlockEASE or ELSA for this catalogue"):
         MODEL.check_size(200_000)
 
 
 def test_a_catalogue_too_large_for_it_is_refused_before_the_network_is_trained(split, monkeypatch):
     monkeypatch.setattr(api, "Trainer", lambda *_, **__: pytest.fail("trained"))
     small = dataclasses.replace(MODEL, linear=dataclasses.replace(MODEL.linear, max_bytes=1000))
-    with pytest.raises(ValueError, match=r"EASE needs 0.0 GiB for 60 items.*: use ELSA for this catalogue"):
+    with pytest.raises(ValueError, match=r"EASE needs 0.0 GiB for 60 items.*: use BlockEASE or ELSA"):
         dr.fit(small, split.train, split.valid)
