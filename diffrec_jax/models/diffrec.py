@@ -76,13 +76,11 @@ class DiffRec(WithoutOutputs):
         )
 
     def init(self, key: jax.Array, catalogue: Catalogue) -> Params:
-        """Draw the network's parameters; a last layer that is a regression begins with zeros."""
+        """Draw the network's parameters."""
+        if self.output == "ridge":
+            return self.init_without_outputs(key, catalogue)
         row = jnp.zeros((1, catalogue.n_items))
-        drawn: Params = self.denoiser(catalogue.n_items).init(key, row, jnp.zeros(1, jnp.int32))
-        if self.output != "ridge":
-            return drawn
-        zeros = {name: jnp.zeros_like(drawn["params"][name]) for name in ("out_items", "out_bias")}
-        return {"params": {**drawn["params"], **zeros}}
+        return self.denoiser(catalogue.n_items).init(key, row, jnp.zeros(1, jnp.int32))
 
     def optimizer(self) -> optax.GradientTransformation:
         """AdamW, decoupled weight decay."""

@@ -24,10 +24,10 @@ from diffrec_jax.diffusion.importance import LossHistory
 from diffrec_jax.diffusion.objective import loss_weights
 from diffrec_jax.diffusion.process import q_sample
 from diffrec_jax.models import gram
-from diffrec_jax.models.contract import LossAux, Memory, Params, Sizes, Stepped
+from diffrec_jax.models.contract import Catalogue, LossAux, Memory, Params, Sizes, Stepped
 from diffrec_jax.models.denoiser import ACTIVATIONS, Denoiser
 from diffrec_jax.models.diffusion_settings import DiffusionSettings
-from diffrec_jax.models.ridge import Ridge, adagrad_rows, regress
+from diffrec_jax.models.ridge import CHUNK, Ridge, adagrad_rows, regress
 from diffrec_jax.options import Needs, option
 from diffrec_jax.ranges import Choice, Real
 
@@ -126,6 +126,21 @@ class WithoutOutputs(DiffusionSettings):
     @abc.abstractmethod
     def denoiser(self, n_items: int) -> Denoiser:
         """The network for a catalogue of ``n_items``."""
+
+    def init_without_outputs(self, key: jax.Array, catalogue: Catalogue) -> Params:
+        """The parameters of ``denoiser``: its first layer drawn a chunk of items at a time, its last one zeros."""
+        small = self.denoiser(1).init(key, jnp.zeros((1, 1)), jnp.zeros(1, jnp.int32))["params"]
+        n_items, width = catalogue.n_items, self.dims[-1]
+        chunk, std = min(CHUNK, n_items), (2.0 / (n_items + self.emb_size + width)) ** 0.5
+
+        def body(n: jax.Array, table: jax.Array) -> jax.Array:
+            drawn = std * jax.random.normal(jax.random.fold_in(key, n), (chunk, width))
+            first = jnp.minimum(n * chunk, n_items - chunk)
+            return jax.lax.dynamic_update_slice_in_dim(table, drawn, first, 0)
+
+        in_items = jax.lax.fori_loop(0, -(-n_items // chunk), body, jnp.zeros((n_items, width)))
+        outputs = {"out_items": jnp.zeros((width, n_items)), "out_bias": jnp.zeros(n_items)}
+        return {"params": {**small, "in_items": in_items, **outputs}}
 
     @property
     def _needs_outputs(self) -> str:
