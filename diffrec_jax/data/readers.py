@@ -11,7 +11,6 @@ text files have no types, so there a column of nothing but whole numbers holds w
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from diffrec_jax.data.objects import Values, as_column, frame_columns
 from diffrec_jax.data.preprocess import keep_events
 from diffrec_jax.data.released import is_released, read_released
 from diffrec_jax.data.titles import Titles, read_titles, with_titles
+from diffrec_jax.memory import free_memory
 
 __all__ = [
     "from_arrays",
@@ -216,13 +216,8 @@ def from_arrays(
 
 def check_memory(needed: int, path: str | Path) -> None:
     """Raise ``ValueError`` with the estimate if reading will need more memory than this machine has free."""
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        with open("/proc/meminfo") as lines:  # counts reclaimable caches as free, which they are
-            free = max(free, next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")))
-    except (OSError, ValueError, StopIteration, AttributeError):
-        return
-    if needed > free:
+    free = free_memory()
+    if free is not None and needed > free:
         raise ValueError(
             f"reading {path} needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; "
             "use a larger machine, or cut the log by time or by users first"

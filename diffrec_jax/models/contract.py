@@ -186,6 +186,11 @@ class Model(Scorer):
     fit_options: ClassVar[FitOptions] = FitOptions()
 
     @property
+    def advice(self) -> str:
+        """What to do where the loss is not finite."""
+        return "lower the learning rate, or look at the data"
+
+    @property
     def reads_packed(self) -> bool:
         """Whether its loss reads ``data.packed.PackedRows``, which no long history makes large, instead of ``Rows``."""
         return False

@@ -161,6 +161,12 @@ class WithoutOutputs(DiffusionSettings):
         return dataclasses.replace(self, output=output), f"{said} matrices (what is no product counts as its time)"
 
     @property
+    def advice(self) -> str:
+        """See ``contract.Model.advice``; a regression may also lose its positive definite matrix."""
+        raised = f"raise ridge_l2={self.ridge_l2:g}, lower rows_lr={self.rows_lr:g}"
+        return f"{raised}, or look at the data" if self.output == "ridge" else super().advice
+
+    @property
     def reads_packed(self) -> bool:
         """Where no outputs are computed."""
         return self.output in ("gram", "ridge")

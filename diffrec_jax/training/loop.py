@@ -13,6 +13,7 @@ import numpy as np
 from diffrec_jax.data.rows import DeviceCSR
 from diffrec_jax.finite import NonFiniteParametersError, all_finite
 from diffrec_jax.fit_options import SELECTION
+from diffrec_jax.memory import free_memory
 from diffrec_jax.mesh import bytes_per_device
 from diffrec_jax.models.contract import Params
 from diffrec_jax.processes import agree
@@ -77,6 +78,7 @@ def fit(
     program = trainer.compile(csr)
     plan = _plan(trainer, csr, program, time.perf_counter() - start)
     observer.planned(plan)
+    check_room(plan)
     state, progress, best_params = _begin(trainer, checkpoints)
     run = _Run(
         trainer=trainer,
@@ -169,7 +171,7 @@ class _Run:
     def end_epoch(self) -> None:
         """Validate if it is time, tell the observer, and save."""
         options, epoch = self.trainer.options, self.epoch
-        loss = _finite_loss(self.state, self.trainer.steps_per_epoch)
+        loss = _finite_loss(self.state, self.trainer.steps_per_epoch, self.trainer.model.advice)
         self.is_last = epoch == options.epochs or self.time_is_over()
         valid, seconds, improved = None, 0.0, False
         if epoch % options.eval_every == 0 or self.is_last:
@@ -276,6 +278,21 @@ def _plan(trainer: Trainer, csr: DeviceCSR, program: Any, compile_seconds: float
     )
 
 
+def check_room(plan: Plan) -> None:
+    """Refuse a run that the memory of this machine does not hold, where its devices are CPUs.
+
+    Raises:
+      ValueError: with the numbers.
+    """
+    free = free_memory() if jax.default_backend() == "cpu" else None
+    if free is not None and plan.total_bytes > free:
+        raise ValueError(
+            f"training takes {plan.total_bytes / 1e9:.1f} GB on each device, {plan.state_bytes / 1e9:.1f} of them for "
+            f"{plan.parameters:,} parameters and the state of the optimizer, and {free / 1e9:.1f} GB are free: make "
+            "the model narrower, the batch smaller, or take a larger machine"
+        )
+
+
 def _begin(trainer: Trainer, checkpoints: Checkpoints | None) -> tuple[TrainState, Progress, Any]:
     """The state to go on from: of the last readable checkpoint, or a new one."""
     if checkpoints is not None and checkpoints.steps():
@@ -301,13 +318,13 @@ def _steps_within(seconds: float, n_steps: int, took: float) -> int:
     return max(1, min(int(seconds * n_steps / max(took, 1e-6)), 16 * n_steps))
 
 
-def _finite_loss(state: TrainState, per_epoch: int) -> float:
+def _finite_loss(state: TrainState, per_epoch: int, advice: str) -> float:
     """The mean loss of the epoch."""
     loss, bad_step = float(state.loss_sum / state.loss_rows), int(state.bad_step)
     if bad_step >= 0 or not math.isfinite(loss):
         raise NonFiniteLossError(
-            f"the loss is not finite at step {bad_step} (epoch {bad_step // per_epoch + 1}): lower the learning "
-            "rate, or look at the data; the last checkpoint is from before that step"
+            f"the loss is not finite at step {bad_step} (epoch {bad_step // per_epoch + 1}): {advice}; the last "
+            "checkpoint is from before that step"
         )
     return loss
 

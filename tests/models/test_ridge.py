@@ -20,7 +20,7 @@ from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue, DiffRec
 from diffrec_jax.models.ridge import CHUNK, Ridge, adagrad_rows, regress
-from diffrec_jax.training import Trainer
+from diffrec_jax.training import NonFiniteLossError, Trainer
 
 I, U, B, H = 90, 40, 16, 5
 KERNEL = Recency()
@@ -172,6 +172,15 @@ def test_it_learns_as_well_as_dense_training():
     assert best["dense"] > 1.2 * floor
     assert best["gram"] == pytest.approx(best["dense"], abs=0.015), best
     assert best["ridge"] > best["dense"] - 0.015, best
+
+
+def test_a_regression_that_fails_says_what_to_raise():
+    split = synthetic.generate(n_users=40, n_items=30, seed=1).split_by_time(0.7, 0.1, 0.2)
+    model = DiffRec(dims=(4,), output="ridge", rows_lr=1e38, activation="relu")
+    with pytest.raises(
+        NonFiniteLossError, match=r"not finite at step .* raise ridge_l2=0.002, lower rows_lr=1e"
+    ):
+        dr.fit(model, split.train, epochs=5, batch_size=10)
 
 
 @pytest.mark.parametrize(
