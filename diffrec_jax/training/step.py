@@ -121,6 +121,15 @@ def train_step(
     )
 
 
+def check_average(model: Model, options: FitOptions) -> None:
+    """Refuse a moving average of parameters that are written once an epoch."""
+    if model.steps_itself and options.ema_decay:
+        raise ValueError(
+            f"ema_decay={options.ema_decay:g} averages parameters from step to step, and {type(model).__name__}, as "
+            "configured, writes its last layer once an epoch, an average over steps already: use ema_decay=0"
+        )
+
+
 def training_rows(model: Model, csr: DeviceCSR, users: jax.Array, *, mesh: Mesh | None = None) -> Rows | PackedRows:
     """The histories of ``users [B]`` as the loss of a model reads them."""
     take: Callable[..., Rows | PackedRows] = take_packed if model.reads_packed else take_rows
@@ -148,6 +157,9 @@ class Trainer:
     mesh: Mesh
     seed: int
     options: FitOptions
+
+    def __post_init__(self) -> None:
+        check_average(self.model, self.options)
 
     @property
     def batch_size(self) -> int:

@@ -17,6 +17,7 @@ from diffrec_jax.models.contract import Scorer
 from diffrec_jax.models.linear_path import LinearPath
 from diffrec_jax.models.registry import Entry, find
 from diffrec_jax.options import Needs, options_of, values_of
+from diffrec_jax.training.step import check_average
 from experiments.settings import own_splits, selection
 from experiments.settings.groups import (
     MODEL,
@@ -208,7 +209,8 @@ def _check_together(config: Config) -> None:
             f"prng_impl={config.fit.prng_impl} cannot draw noise per user, which --sampling_steps and "
             "--sampling_noise need: use threefry2x32"
         )
-    config.model  # noqa: B018 (refuses what makes no model)
+    if config.model.trained is not None:
+        check_average(config.model.trained, config.fit)
 
 
 def _all(config: Config) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue, DiffRec
 from diffrec_jax.models.ridge import CHUNK, Ridge, adagrad_rows, regress
 from diffrec_jax.training import NonFiniteLossError, Trainer
+from experiments.settings.config import configure
 
 I, U, B, H = 90, 40, 16, 5
 KERNEL = Recency()
@@ -177,10 +178,15 @@ def test_it_learns_as_well_as_dense_training():
 def test_a_regression_that_fails_says_what_to_raise():
     split = synthetic.generate(n_users=40, n_items=30, seed=1).split_by_time(0.7, 0.1, 0.2)
     model = DiffRec(dims=(4,), output="ridge", rows_lr=1e38, activation="relu")
-    with pytest.raises(
-        NonFiniteLossError, match=r"not finite at step .* raise ridge_l2=0.002, lower rows_lr=1e"
-    ):
+    with pytest.raises(NonFiniteLossError, match=r"not finite at step .* raise ridge_l2=0.002, lower rows_lr=1e"):
         dr.fit(model, split.train, epochs=5, batch_size=10)
+
+
+def test_a_moving_average_is_refused():
+    with pytest.raises(ValueError, match=r"ema_decay=0.9 averages parameters from step to step, .*: use ema_decay=0"):
+        trainer_of(DiffRec(output="ridge"), I, FitOptions(ema_decay=0.9), n_users=U)
+    with pytest.raises(ValueError, match="ema_decay=0.5 averages parameters"):
+        configure(model="diffrec", output="ridge", ema_decay=0.5)
 
 
 @pytest.mark.parametrize(

@@ -375,7 +375,5 @@ def test_the_validation_data_is_recognised_and_foreign_ids_are_refused(split, on
 def test_a_run_that_memory_does_not_hold_is_refused_before_it_takes_any(split, one_device, monkeypatch):
     monkeypatch.setattr(loop, "free_memory", lambda: 1000)
     monkeypatch.setattr(Trainer, "init", lambda _: pytest.fail("taken"))
-    with pytest.raises(
-        ValueError, match=r"training takes 0\.0 GB on each device, .* 0\.0 GB are free: make"
-    ):
+    with pytest.raises(ValueError, match=r"training takes 0\.0 GB on each device, .* 0\.0 GB are free: make"):
         fit(split, one_device)
