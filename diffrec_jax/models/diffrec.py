@@ -31,7 +31,7 @@ from diffrec_jax.models.denoiser import Denoiser
 from diffrec_jax.models.diffusion_settings import DiffusionSettings
 from diffrec_jax.models.user_noise import normal_per_user
 from diffrec_jax.models.without_outputs import WithoutOutputs
-from diffrec_jax.options import again, option
+from diffrec_jax.options import Needs, again, option
 from diffrec_jax.ranges import Choice, Real
 
 
@@ -42,7 +42,12 @@ class DiffRec(WithoutOutputs):
     ``guidance`` is that of Eq. 1; ``dims=(200, 600)`` is I → 600 → 200 → 600 → I.
     """
 
-    norm: bool = again(DiffusionSettings, "norm", search=Choice((False, True)))
+    norm: bool = again(
+        DiffusionSettings,
+        "norm",
+        search=Choice((False, True)),
+        needs=Needs("output", "--output=dense", ("auto", "dense")),
+    )
     reweight: bool = again(DiffusionSettings, "reweight", search=Choice((False, True)))
     guidance: float = option(
         0.0,

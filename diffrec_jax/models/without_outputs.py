@@ -32,7 +32,7 @@ from diffrec_jax.options import Needs, option
 from diffrec_jax.ranges import Choice, Real
 
 OUTPUTS = ("auto", "dense", "gram", "ridge")
-BY_RIDGE = Needs("output", "--output=ridge", ("auto", "ridge"))
+BY_RIDGE = Needs("output", "--output=ridge", "ridge")
 TABLES = ("in_items", "out_items", "out_bias")  # as long as the catalogue
 
 
@@ -88,6 +88,7 @@ class WithoutOutputs(DiffusionSettings):
         at_least=0.0,
         hint="1 is the paper, 0.3 is worth a try on large catalogues",
         search=Real(0.05, 1.0, log=True),
+        needs=Needs("output", "--output=gram", ("auto", "dense", "gram")),
     )
     ridge_l2: float = option(
         0.002,

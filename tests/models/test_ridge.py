@@ -20,7 +20,9 @@ from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models import Catalogue, DiffRec
 from diffrec_jax.models.ridge import CHUNK, Ridge, adagrad_rows, regress
+from diffrec_jax.models.without_outputs import OUTPUTS
 from diffrec_jax.training import NonFiniteLossError, Trainer
+from experiments.running.sweeping import space_of
 from experiments.settings.config import configure
 
 I, U, B, H = 90, 40, 16, 5
@@ -185,8 +187,17 @@ def test_a_regression_that_fails_says_what_to_raise():
 def test_a_moving_average_is_refused():
     with pytest.raises(ValueError, match=r"ema_decay=0.9 averages parameters from step to step, .*: use ema_decay=0"):
         trainer_of(DiffRec(output="ridge"), I, FitOptions(ema_decay=0.9), n_users=U)
-    with pytest.raises(ValueError, match="ema_decay=0.5 averages parameters"):
+    with pytest.raises(ValueError, match=r"ema_decay=0.5 averages parameters"):
         configure(model="diffrec", output="ridge", ema_decay=0.5)
+
+
+def test_its_options_mean_nothing_otherwise():
+    assert configure(model="diffrec", output="ridge", ridge_l2=0.1).network.ridge_l2 == 0.1
+    with pytest.raises(ValueError, match="ridge_l2 means nothing to diffrec: drop it, or say --output=ridge"):
+        configure(model="diffrec", ridge_l2=0.1)
+    searched = {output: set(space_of(configure(model="diffrec", output=output), (), "")) for output in OUTPUTS}
+    assert "w0" in searched["gram"] and "w0" not in searched["ridge"] and "ridge_l2" in searched["ridge"]
+    assert "norm" in searched["dense"] and "norm" not in searched["gram"] | searched["ridge"]
 
 
 @pytest.mark.parametrize(
