@@ -28,6 +28,8 @@ from diffrec_jax.ranges import Real
 
 CUTS = 10  # places at which EASE cuts every history
 COLUMNS = 512  # of an item-item matrix at a time
+LAPACK_ITEMS = 26_000  # beyond, its libraries end the process (OpenBLAS 0.3, at 38,048 items)
+PIVOT = 1024  # items eliminated at a time, where LAPACK does not serve
 NO_TIMES = "recent_popularity needs timestamps, which this data lacks: use popularity with recency=power instead"
 
 
@@ -177,14 +179,11 @@ class EASE(ClosedForm):
         rows = interaction_matrix(train, self.recency if self.fit_weighted else None)
         _add_product(gram, rows, rows)
         gram[np.diag_indices(n_items)] += self.l2
-        factorise, invert = scipy.linalg.lapack.get_lapack_funcs(("potrf", "potri"), (gram,))
-        factor, info = factorise(gram, lower=False, overwrite_a=True)
-        inverse, info2 = invert(factor, lower=False, overwrite_c=True)
-        if info or info2:
-            raise ValueError(f"the item-item matrix is not positive definite with l2={self.l2}: choose a larger l2")
-        for i in range(n_items):  # LAPACK leaves one triangle: mirror it in place
-            inverse[i + 1 :, i] = inverse[i, i + 1 :]
-        inverse = inverse.T  # the same numbers, where JAX wants them
+        try:
+            inverse = inverted(gram)
+        except np.linalg.LinAlgError:
+            refusal = f"the item-item matrix is not positive definite with l2={self.l2}: choose a larger l2"
+            raise ValueError(refusal) from None
         inverse /= -np.diag(inverse).copy()[None, :]
         inverse[np.diag_indices(n_items)] = 0.0
         return _on_device(inverse)
@@ -201,14 +200,56 @@ class EASE(ClosedForm):
             _add_product(gram, X, X)
             _add_product(products, X, Y)
         gram[np.diag_indices(train.n_items)] += CUTS * self.l2
-        factor = scipy.linalg.cho_factor(gram, overwrite_a=True, check_finite=False)
-        found = scipy.linalg.cho_solve(factor, products, overwrite_b=True, check_finite=False)
+        if train.n_items > LAPACK_ITEMS:
+            inverse, found = inverted(gram), products
+            for first in range(0, train.n_items, COLUMNS):
+                found[:, first : first + COLUMNS] = inverse @ found[:, first : first + COLUMNS]
+        else:
+            factor = scipy.linalg.cho_factor(gram, overwrite_a=True, check_finite=False)
+            found = scipy.linalg.cho_solve(factor, products, overwrite_b=True, check_finite=False)
         found[np.diag_indices(train.n_items)] = 0.0
         return _on_device(found)
 
     def scores(self, params: Params, rows: Rows, *, key: jax.Array | None = None, tables: Prepared = None) -> jax.Array:
         """``X · B``: ``[B, I]``, by gathering the rows of the history."""
         return rows.product(params)
+
+
+def inverted(matrix: np.ndarray) -> np.ndarray:
+    """The inverse of a symmetric positive definite matrix ``[n, n]`` in Fortran's layout, in its place, row by row.
+
+    Raises:
+      np.linalg.LinAlgError: if it is not positive definite.
+    """
+    if len(matrix) > LAPACK_ITEMS:
+        return _swept(matrix.T)
+    factorise, invert = scipy.linalg.lapack.get_lapack_funcs(("potrf", "potri"), (matrix,))
+    factor, info = factorise(matrix, lower=False, overwrite_a=True)
+    inverse, info2 = invert(factor, lower=False, overwrite_c=True)
+    if info or info2:
+        raise np.linalg.LinAlgError
+    for i in range(len(matrix)):  # LAPACK leaves one triangle: mirror it in place
+        inverse[i + 1 :, i] = inverse[i, i + 1 :]
+    mirrored: np.ndarray = inverse.T  # the same numbers, where JAX wants them
+    return mirrored
+
+
+def _swept(matrix: np.ndarray) -> np.ndarray:
+    """The same by Gauss-Jordan elimination of ``PIVOT`` rows and columns at a time: products alone, of any size."""
+    blocks = [slice(first, first + PIVOT) for first in range(0, len(matrix), PIVOT)]
+    for pivot in blocks:
+        own = matrix[pivot, pivot].astype(np.float64)
+        np.linalg.cholesky(own)
+        inverse = np.linalg.inv(own).astype(matrix.dtype)
+        across = inverse @ matrix[pivot]
+        for rows in blocks:
+            if rows != pivot:
+                down = matrix[rows, pivot].copy()
+                matrix[rows] -= down @ across
+                matrix[rows, pivot] = -down @ inverse
+        matrix[pivot] = across
+        matrix[pivot, pivot] = inverse
+    return matrix
 
 
 def _add_product(total: np.ndarray, left: scipy.sparse.csr_array, right: scipy.sparse.csr_array) -> None:

@@ -21,13 +21,12 @@ from collections.abc import Iterator
 
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 import scipy.sparse
 
 from diffrec_jax.data.events import CSR
 from diffrec_jax.data.forecast import weighted_fit
 from diffrec_jax.data.recency import Recency
-from diffrec_jax.models.baselines import check_fit_weighted, interaction_matrix
+from diffrec_jax.models.baselines import check_fit_weighted, interaction_matrix, inverted
 from diffrec_jax.models.contract import Params
 from diffrec_jax.models.item_knn import Votes
 from diffrec_jax.options import check, option
@@ -78,14 +77,11 @@ class BlockEASE(Votes):
         """P of Eq. 1."""
         gram = (columns.T @ columns).toarray(order="F")
         gram[np.diag_indices(len(gram))] += np.float32(self.l2)
-        factorise, invert = scipy.linalg.lapack.get_lapack_funcs(("potrf", "potri"), (gram,))
-        factor, info = factorise(gram, lower=False, overwrite_a=True)
-        inverse, info2 = invert(factor, lower=False, overwrite_c=True)
-        if info or info2:
-            raise ValueError(f"the item-item matrix is not positive definite with l2={self.l2}: choose a larger l2")
-        upper = np.triu(inverse)
-        whole: np.ndarray = upper + np.triu(upper, 1).T
-        return whole
+        try:
+            return inverted(gram)
+        except np.linalg.LinAlgError:
+            refusal = f"the item-item matrix is not positive definite with l2={self.l2}: choose a larger l2"
+            raise ValueError(refusal) from None
 
     def _blocks(self, train: CSR, columns: scipy.sparse.csc_array) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The items S of each block, and which of them take their weights from it."""

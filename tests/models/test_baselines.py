@@ -101,6 +101,22 @@ def test_ease_in_float32_is_what_float64_rounds_to(csr, forecast, columns, monke
     found, expected = single.fit(csr), double.fit(csr)
     assert found.dtype == expected.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=3e-6)
+    monkeypatch.setattr(baselines, "LAPACK_ITEMS", 10)
+    np.testing.assert_allclose(single.fit(csr), expected, atol=3e-6)
+
+
+@pytest.mark.parametrize("pivot", [1, 7, 40])
+def test_elimination_inverts_as_lapack_does(pivot, monkeypatch):
+    x = np.random.default_rng(0).normal(size=(60, 40)).astype(np.float32)
+    gram = np.asfortranarray(x.T @ x + np.eye(40, dtype=np.float32))
+    by_lapack = baselines.inverted(gram.copy(order="F"))
+    monkeypatch.setattr(baselines, "LAPACK_ITEMS", 10)
+    monkeypatch.setattr(baselines, "PIVOT", pivot)
+    swept = baselines.inverted(gram.copy(order="F"))
+    np.testing.assert_allclose(swept, np.linalg.inv(gram.astype(np.float64)), atol=1e-5)
+    np.testing.assert_allclose(swept, by_lapack, atol=1e-5)
+    with pytest.raises(np.linalg.LinAlgError):
+        baselines.inverted(np.asfortranarray(gram - 100 * np.eye(40, dtype=np.float32)))
 
 
 def knn_by_hand(x, model):
