@@ -29,6 +29,7 @@ from diffrec_jax.ranges import Real
 CUTS = 10  # places at which EASE cuts every history
 COLUMNS = 512  # of an item-item matrix at a time
 LAPACK_ITEMS = 26_000  # beyond, its libraries end the process (OpenBLAS 0.3, at 38,048 items)
+ALIGNMENT = 64  # bytes, of what JAX takes over
 PIVOT = 1024  # items eliminated at a time, where LAPACK does not serve
 NO_TIMES = "recent_popularity needs timestamps, which this data lacks: use popularity with recency=power instead"
 
@@ -175,7 +176,7 @@ class EASE(ClosedForm):
         self.check_size(n_items)
         if self.forecast:
             return self._fit_forecast(train)
-        gram = np.zeros((n_items, n_items), self.precision(n_items), order="F")  # LAPACK copies other layouts
+        gram = _zeros(n_items, self.precision(n_items))
         rows = interaction_matrix(train, self.recency if self.fit_weighted else None)
         _add_product(gram, rows, rows)
         gram[np.diag_indices(n_items)] += self.l2
@@ -189,8 +190,7 @@ class EASE(ClosedForm):
         return _on_device(inverse)
 
     def _fit_forecast(self, train: CSR) -> Params:
-        shape, dtype = (train.n_items, train.n_items), self.precision(train.n_items)
-        gram, products = (np.zeros(shape, dtype, order="F") for _ in range(2))
+        gram, products = (_zeros(train.n_items, self.precision(train.n_items)) for _ in range(2))
         recency = self.recency if self.fit_weighted else None
         for n in range(CUTS):
             past, future = cut(train, (n + 0.5) / CUTS)
@@ -250,6 +250,13 @@ def _swept(matrix: np.ndarray) -> np.ndarray:
         matrix[pivot] = across
         matrix[pivot, pivot] = inverse
     return matrix
+
+
+def _zeros(n: int, dtype: np.dtype[Any]) -> np.ndarray:
+    """``[n, n]`` in Fortran's layout, since LAPACK copies any other, beginning where JAX takes it without a copy."""
+    flat = np.zeros(n * n + ALIGNMENT // dtype.itemsize, dtype)
+    first = -flat.ctypes.data % ALIGNMENT // dtype.itemsize
+    return flat[first : first + n * n].reshape(n, n, order="F")
 
 
 def _add_product(total: np.ndarray, left: scipy.sparse.csr_array, right: scipy.sparse.csr_array) -> None:

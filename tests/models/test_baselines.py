@@ -11,6 +11,7 @@ from diffrec_jax.data.events import CSR
 from diffrec_jax.data.forecast import cut, future_weights
 from diffrec_jax.data.recency import Recency, weights_of
 from diffrec_jax.data.rows import device_csr, take_rows
+from diffrec_jax.mesh import make_mesh, replicated
 from diffrec_jax.models import baselines, item_knn
 from diffrec_jax.models.baselines import CUTS, EASE, Popularity, RecentPopularity
 from diffrec_jax.models.item_knn import ItemKNN
@@ -103,6 +104,14 @@ def test_ease_in_float32_is_what_float64_rounds_to(csr, forecast, columns, monke
     np.testing.assert_allclose(found, expected, atol=3e-6)
     monkeypatch.setattr(baselines, "LAPACK_ITEMS", 10)
     np.testing.assert_allclose(single.fit(csr), expected, atol=3e-6)
+
+
+def test_what_is_fitted_in_float32_is_not_copied():
+    weights = baselines._zeros(50, np.dtype(np.float32)).T
+    taken = baselines._on_device(weights)
+    assert taken.unsafe_buffer_pointer() == weights.ctypes.data
+    placed = jax.device_put(taken, replicated(make_mesh(devices=jax.devices()[:1])))
+    assert placed.unsafe_buffer_pointer() == weights.ctypes.data
 
 
 @pytest.mark.parametrize("pivot", [1, 7, 40])
