@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.events import CSR
-from diffrec_jax.data.packed import PackedRows
+from diffrec_jax.data.packed import AnyRows, PackedRows
 from diffrec_jax.data.recency import RECENCY, Recency
 from diffrec_jax.data.rows import Rows, make_rows
 from diffrec_jax.options import option
@@ -87,9 +87,7 @@ class Fading:
 def shown_and_asked(model: Forecasts, rows: Rows, key: jax.Array) -> tuple[Rows, Rows | None]: ...
 @overload
 def shown_and_asked(model: Forecasts, rows: PackedRows, key: jax.Array) -> tuple[PackedRows, PackedRows | None]: ...
-def shown_and_asked(
-    model: Forecasts, rows: Rows | PackedRows, key: jax.Array
-) -> tuple[Rows | PackedRows, Rows | PackedRows | None]:
+def shown_and_asked(model: Forecasts, rows: AnyRows, key: jax.Array) -> tuple[AnyRows, AnyRows | None]:
     """What a training batch shows a model, and what it is to predict: None where that is the same, without forecast.
 
     ``model`` has ``forecast`` and ``training_recency``; see ``past_and_future`` for the rest.

@@ -7,7 +7,7 @@ events at a time, and ``touched`` goes over their events by item.
 Letters: B rows, I items, C a number of events that holds any batch.
 """
 
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from diffrec_jax.data.rows import DeviceCSR
+from diffrec_jax.data.rows import DeviceCSR, Rows, mean_over
 
 PIECE = 16  # events
 
@@ -75,8 +75,7 @@ class PackedRows(struct.PyTreeNode):
 
     def mean(self, values: jax.Array, *, where: jax.Array | bool = True) -> jax.Array:
         """See ``Rows.mean``."""
-        counted = (self.users >= 0) & where
-        return jnp.sum(jnp.where(counted, values, 0.0)) / jnp.maximum(jnp.sum(counted), 1).astype(values.dtype)
+        return mean_over(self.users, values, where)
 
     def weights_at(self, row: jax.Array, position: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Item and weight of the events at ``position`` of the rows ``row`` (shapes broadcast), where there are any."""
@@ -111,6 +110,9 @@ class PackedRows(struct.PyTreeNode):
             piece = rows_of(after, inside) - rows_of(pieces, inside) + position // PIECE
             weights = weights * factors.at[piece, position % PIECE].get(mode="clip")
         return jnp.where(real, row, n_rows), jnp.where(real, items, self.n_items), jnp.where(real, weights, 0.0)
+
+
+AnyRows: TypeAlias = Rows | PackedRows
 
 
 def take_packed(

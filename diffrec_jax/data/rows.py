@@ -78,8 +78,7 @@ class Rows(struct.PyTreeNode):
 
     def mean(self, values: jax.Array, *, where: jax.Array | bool = True) -> jax.Array:
         """The mean of ``values [B]`` over the rows of users seen in training, and of these where it is asked for."""
-        counted = (self.users >= 0) & where
-        return jnp.sum(jnp.where(counted, values, 0.0)) / jnp.maximum(jnp.sum(counted), 1).astype(values.dtype)
+        return mean_over(self.users, values, where)
 
 
 def device_csr(csr: CSR, *, mesh: Mesh | None = None, timeless: bool = False) -> DeviceCSR:
@@ -115,6 +114,12 @@ def _days(times: np.ndarray) -> np.ndarray:
         part = slice(start, start + _AT_ONCE)
         found[part] = (times[part] - first) / MICROSECONDS_PER_DAY
     return found
+
+
+def mean_over(users: jax.Array, values: jax.Array, where: jax.Array | bool) -> jax.Array:
+    """The mean of ``values [B]`` over known ``users [B]``, those ``where`` it is asked for."""
+    counted = (users >= 0) & where
+    return jnp.sum(jnp.where(counted, values, 0.0)) / jnp.maximum(jnp.sum(counted), 1).astype(values.dtype)
 
 
 def _events_of_longest(lengths: np.ndarray) -> tuple[int, ...]:

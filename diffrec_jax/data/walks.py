@@ -72,7 +72,7 @@ class _Block(struct.PyTreeNode):
         return at(self.items), at(self.weights), at(self.here)
 
 
-class Walk:
+class _Walk:
     """The rows of one device and its range of items, a block at a time."""
 
     def __init__(
@@ -270,7 +270,7 @@ def _on_devices(
     """``function(walk, *arrays)`` on every device of the mesh, and its results summed over the axes ``sums``."""
     mesh, n_items = rows.mesh, rows.n_items
     if mesh is None or mesh.size == 1:
-        return function(Walk(rows, dropout, 0, 0, n_items), *arrays)
+        return function(_Walk(rows, dropout, 0, 0, n_items), *arrays)
     width = -(-n_items // mesh.shape["items"])
     stored = width * mesh.shape["items"]  # as ``mesh.Layout`` pads it, where it is not padded already
     arrays = tuple(
@@ -284,7 +284,7 @@ def _on_devices(
         of = rows.replace(start=start, lengths=lengths, users=users, csr=csr)
         drop = None if dropout is None else dropout.replace(words=words)
         first_row = jax.lax.axis_index("users") * lengths.shape[0]
-        found = function(Walk(of, drop, first_row, jax.lax.axis_index("items") * width, width), *mine)
+        found = function(_Walk(of, drop, first_row, jax.lax.axis_index("items") * width, width), *mine)
         return jax.tree.map(jax.lax.psum, found, sums) if isinstance(sums, tuple) else jax.lax.psum(found, sums)
 
     into = (P("users"), P("users"), P("users"), P(), P(), *specs)

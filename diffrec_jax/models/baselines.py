@@ -179,15 +179,7 @@ class EASE(ClosedForm):
         gram = _zeros(n_items, self.precision(n_items))
         rows = interaction_matrix(train, self.recency if self.fit_weighted else None)
         _add_product(gram, rows, rows)
-        gram[np.diag_indices(n_items)] += self.l2
-        try:
-            inverse = inverted(gram)
-        except np.linalg.LinAlgError:
-            refusal = f"the item-item matrix is not positive definite with l2={self.l2}: choose a larger l2"
-            raise ValueError(refusal) from None
-        inverse /= -np.diag(inverse).copy()[None, :]
-        inverse[np.diag_indices(n_items)] = 0.0
-        return _on_device(inverse)
+        return _on_device(linear_weights(gram, self.l2))
 
     def _fit_forecast(self, train: CSR) -> Params:
         gram, products = (_zeros(train.n_items, self.precision(train.n_items)) for _ in range(2))
@@ -199,12 +191,12 @@ class EASE(ClosedForm):
             Y = scipy.sparse.csr_array((weights, future.indices, future.indptr), shape=X.shape)
             _add_product(gram, X, X)
             _add_product(products, X, Y)
-        gram[np.diag_indices(train.n_items)] += CUTS * self.l2
         if train.n_items > LAPACK_ITEMS:
-            inverse, found = inverted(gram), products
+            inverse, found = inverted(gram, CUTS * self.l2), products
             for first in range(0, train.n_items, COLUMNS):
                 found[:, first : first + COLUMNS] = inverse @ found[:, first : first + COLUMNS]
         else:
+            gram[np.diag_indices(train.n_items)] += CUTS * self.l2
             factor = scipy.linalg.cho_factor(gram, overwrite_a=True, check_finite=False)
             found = scipy.linalg.cho_solve(factor, products, overwrite_b=True, check_finite=False)
         found[np.diag_indices(train.n_items)] = 0.0
@@ -215,14 +207,30 @@ class EASE(ClosedForm):
         return rows.product(params)
 
 
-def inverted(matrix: np.ndarray) -> np.ndarray:
-    """The inverse of a symmetric positive definite matrix ``[n, n]`` in Fortran's layout, in its place, row by row.
+def linear_weights(gram: np.ndarray, l2: float) -> np.ndarray:
+    """``-P / diag(P)`` with a zero diagonal, ``P = (gram + l2·1)⁻¹``, row by row; see ``inverted``."""
+    weights = inverted(gram, l2)
+    weights /= -np.diag(weights).copy()[None, :]
+    np.fill_diagonal(weights, 0.0)
+    return weights
+
+
+def inverted(gram: np.ndarray, l2: float) -> np.ndarray:
+    """``(gram + l2·1)⁻¹``, row by row, in the place of ``gram [n, n]``, which is symmetric, in Fortran's layout.
 
     Raises:
-      np.linalg.LinAlgError: if it is not positive definite.
+      ValueError: if the sum is not positive definite.
     """
-    if len(matrix) > LAPACK_ITEMS:
-        return _swept(matrix.T)
+    gram[np.diag_indices(len(gram))] += gram.dtype.type(l2)
+    try:
+        return _swept(gram.T) if len(gram) > LAPACK_ITEMS else _by_lapack(gram)
+    except np.linalg.LinAlgError:
+        refusal = f"the item-item matrix is not positive definite with l2={l2:g}: choose a larger l2"
+        raise ValueError(refusal) from None
+
+
+def _by_lapack(matrix: np.ndarray) -> np.ndarray:
+    """The inverse by Cholesky's factor."""
     factorise, invert = scipy.linalg.lapack.get_lapack_funcs(("potrf", "potri"), (matrix,))
     factor, info = factorise(matrix, lower=False, overwrite_a=True)
     inverse, info2 = invert(factor, lower=False, overwrite_c=True)

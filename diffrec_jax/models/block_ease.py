@@ -26,7 +26,7 @@ import scipy.sparse
 from diffrec_jax.data.events import CSR
 from diffrec_jax.data.forecast import weighted_fit
 from diffrec_jax.data.recency import Recency
-from diffrec_jax.models.baselines import check_fit_weighted, interaction_matrix, inverted
+from diffrec_jax.models.baselines import check_fit_weighted, interaction_matrix, linear_weights
 from diffrec_jax.models.contract import Params
 from diffrec_jax.models.item_knn import Votes
 from diffrec_jax.options import check, option
@@ -67,21 +67,10 @@ class BlockEASE(Votes):
         columns = rows.tocsc()
         best = _Best(train.n_items, min(self.kept, max(train.n_items - 1, 1)))
         for members, own in self._blocks(train, columns):
-            inverse = self._inverse(columns[:, members])
-            inverse /= -np.diag(inverse).copy()[None, :]
-            np.fill_diagonal(inverse, 0.0)
-            best.add(members, members[own], inverse[:, own])
+            part = columns[:, members]
+            weights = linear_weights((part.T @ part).toarray(order="F"), self.l2)
+            best.add(members, members[own], weights[:, own])
         return {"items": jnp.asarray(best.items), "similarity": jnp.asarray(best.weights)}
-
-    def _inverse(self, columns: scipy.sparse.csc_array) -> np.ndarray:
-        """P of Eq. 1."""
-        gram = (columns.T @ columns).toarray(order="F")
-        gram[np.diag_indices(len(gram))] += np.float32(self.l2)
-        try:
-            return inverted(gram)
-        except np.linalg.LinAlgError:
-            refusal = f"the item-item matrix is not positive definite with l2={self.l2}: choose a larger l2"
-            raise ValueError(refusal) from None
 
     def _blocks(self, train: CSR, columns: scipy.sparse.csc_array) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The items S of each block, and which of them take their weights from it."""

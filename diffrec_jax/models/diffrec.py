@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from diffrec_jax.data.forecast import shown_and_asked
-from diffrec_jax.data.packed import PackedRows
+from diffrec_jax.data.packed import AnyRows, PackedRows
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.diffusion import importance
 from diffrec_jax.diffusion.objective import denoising_loss
@@ -92,14 +92,7 @@ class DiffRec(WithoutOutputs):
         return optax.adamw(self.lr, weight_decay=self.weight_decay)
 
     def loss(
-        self,
-        params: Params,
-        memory: Memory,
-        rows: Rows | PackedRows,
-        *,
-        key: jax.Array,
-        step: jax.Array,
-        epoch: jax.Array,
+        self, params: Params, memory: Memory, rows: AnyRows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
     ) -> tuple[jax.Array, LossAux]:
         """Importance-sampled, weighted denoising loss, averaged over the real rows of the batch (paper, Eq. 8-13)."""
         del epoch  # nothing is annealed

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import optax
 
 from diffrec_jax.data.forecast import check_forecast, future, shown_and_asked, weighted_fit
-from diffrec_jax.data.packed import Dropout, PackedRows
+from diffrec_jax.data.packed import AnyRows, Dropout, PackedRows
 from diffrec_jax.data.recency import Recency
 from diffrec_jax.data.rows import Rows
 from diffrec_jax.data.walks import event_sums, product, weight_sums
@@ -178,7 +178,7 @@ class Multinomial(Model):
         """Where not all logits are made at once."""
         return self.output in ("chunked", "sampled")
 
-    def encoded(self, params: Params, rows: Rows | PackedRows, *, dropout_key: jax.Array) -> jax.Array:
+    def encoded(self, params: Params, rows: AnyRows, *, dropout_key: jax.Array) -> jax.Array:
         """The encoder's output of training rows: their direction, after dropout."""
         p = params["params"]
         if isinstance(rows, PackedRows):
@@ -192,19 +192,19 @@ class Multinomial(Model):
         encoded: jax.Array = self._apply(params, rows.n_items, jnp.matmul(x, p["in_items"]), method="encode")
         return encoded
 
-    def nll(self, params: Params, z: jax.Array, rows: Rows | PackedRows, *, key: jax.Array) -> jax.Array:
+    def nll(self, params: Params, z: jax.Array, rows: AnyRows, *, key: jax.Array) -> jax.Array:
         """``-Σ x · log softmax(decoder(z))``, ``[B]``; ``key`` draws the items of a sampled softmax (Eq. 5)."""
         if isinstance(rows, PackedRows):
             return self._nll_without_logits(params, z, rows, key)
         return multinomial_nll([self._apply(params, rows.n_items, z, method="decode")], [rows.dense()])
 
     def _nll_without_logits(self, params: Params, z: jax.Array, rows: PackedRows, key: jax.Array) -> jax.Array:
-        p, table = params["params"], self.item_vectors(params)
+        table = self.item_vectors(params)
         hidden: jax.Array = self._apply(params, rows.n_items, z, method="hidden")
         vectors = jnp.pad(hidden, ((0, 0), (0, 1)), constant_values=1.0)
         if self.output == "chunked":
             of_events = event_sums(rows, table, vectors, _less_score)
-            lse = log_sum_exp(hidden, p["out_items"].T, p["out_bias"].astype(jnp.float32), mesh=rows.mesh)
+            lse = log_sum_exp(vectors, table, jnp.zeros(rows.n_items), mesh=rows.mesh)
             return weight_sums(rows) * lse + of_events
         check_negatives(self.negatives, rows.n_items)
         assert rows.csr.counts is not None
@@ -264,14 +264,7 @@ class MultVAE(Multinomial):
     variational: ClassVar[bool] = True
 
     def loss(
-        self,
-        params: Params,
-        memory: Memory,
-        rows: Rows | PackedRows,
-        *,
-        key: jax.Array,
-        step: jax.Array,
-        epoch: jax.Array,
+        self, params: Params, memory: Memory, rows: AnyRows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
     ) -> tuple[jax.Array, LossAux]:
         """Eq. 2, averaged over the real rows of the batch."""
         del memory, epoch
@@ -297,14 +290,7 @@ class MultiDAE(Multinomial):
     variational: ClassVar[bool] = False
 
     def loss(
-        self,
-        params: Params,
-        memory: Memory,
-        rows: Rows | PackedRows,
-        *,
-        key: jax.Array,
-        step: jax.Array,
-        epoch: jax.Array,
+        self, params: Params, memory: Memory, rows: AnyRows, *, key: jax.Array, step: jax.Array, epoch: jax.Array
     ) -> tuple[jax.Array, LossAux]:
         """Eq. 4, averaged over the real rows of the batch."""
         del memory, step, epoch

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 import jax.typing
-import numpy as np
 import optax
 from flax import struct
 
@@ -37,7 +36,7 @@ TABLES = ("in_items", "out_items", "out_bias")  # as long as the catalogue
 
 
 class GramMemory(struct.PyTreeNode):
-    """What training by Gram matrices remembers."""
+    """What training without outputs remembers."""
 
     losses: LossHistory
     factor: jax.Array | None  # [H, H] float32, see ``gram.noise_factor``; None without noise
@@ -58,7 +57,7 @@ class Drawn(NamedTuple):
     t: jax.Array  # [B]
     sampling_weight: jax.Array  # [B]
     factor: jax.Array | None  # see ``GramMemory``
-    z: jax.Array | None  # [B, H] standard normal, the noise before ``factor``
+    noise: jax.Array | None  # [B, H], behind the first layer
     dropout: Dropout | None
 
 
@@ -193,25 +192,25 @@ class WithoutOutputs(DiffusionSettings):
         """What a step draws, its noise behind the first layer."""
         t_key, noise_key, dropout_key = jax.random.split(key, 3)
         rows, future = shown_and_asked(self, rows, jax.random.fold_in(key, 3))
-        n_rows, w_in = rows.lengths.shape[0], jax.lax.stop_gradient(params["params"]["in_items"])
+        n_rows, w_in = rows.lengths.shape[0], params["params"]["in_items"]
         t, sampling_weight = importance.sample(memory.losses, t_key, n_rows)
-        factor, z = memory.factor, None
+        factor, noise = memory.factor, None
         if factor is not None:
             period = gram.REFOLD if memory.ridge is None else gram.REFOLD_WITHOUT_CATALOGUE
-            factor = jax.lax.cond(step % period == 0, lambda: gram.noise_factor(w_in), lambda: factor)
-            z = jax.random.normal(noise_key, (n_rows, w_in.shape[1]))
+            fixed = jax.lax.stop_gradient(w_in)
+            factor = jax.lax.cond(step % period == 0, lambda: gram.noise_factor(fixed), lambda: factor)
+            noise = gram.noise_behind(w_in, factor, jax.random.normal(noise_key, (n_rows, w_in.shape[1])))
         dropout = Dropout.of(dropout_key, self.dropout) if self.dropout else None
-        return Drawn(rows, rows if future is None else future, t, sampling_weight, factor, z, dropout)
+        return Drawn(rows, rows if future is None else future, t, sampling_weight, factor, noise, dropout)
 
     def loss_without_outputs(
         self, params: Params, memory: GramMemory, rows: PackedRows, *, key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, LossAux]:
         """The loss of a batch from Gram matrices: that of all outputs in law; noise is drawn behind the first layer."""
         drawn = self._draw(params, memory, rows, key=key, step=step)
-        noise = None
-        if drawn.factor is not None and drawn.z is not None:
-            noise = gram.noise_behind(params["params"]["in_items"], drawn.factor, drawn.z)
-        losses = self.losses_behind(params, drawn.rows, drawn.t, noise, target=drawn.target, dropout=drawn.dropout)
+        losses = self.losses_behind(
+            params, drawn.rows, drawn.t, drawn.noise, target=drawn.target, dropout=drawn.dropout
+        )
         memory = memory.replace(
             losses=importance.record(memory.losses, drawn.t, losses, drawn.rows.users >= 0), factor=drawn.factor
         )
@@ -258,11 +257,8 @@ class WithoutOutputs(DiffusionSettings):
 
     def _weighed(self, error: jax.Array, t: jax.Array) -> jax.Array:
         """The error of each row, weighed by its step."""
-        return jnp.asarray(self._step_weights, error.dtype).at[t].get(mode="clip") * error
-
-    @property
-    def _step_weights(self) -> np.ndarray:
-        return loss_weights(self.schedule, mean_type="x0", reweight=self.reweight)
+        weights = loss_weights(self.schedule, mean_type="x0", reweight=self.reweight)
+        return jnp.asarray(weights, error.dtype).at[t].get(mode="clip") * error
 
     @property
     def steps_itself(self) -> bool:
@@ -298,11 +294,10 @@ class WithoutOutputs(DiffusionSettings):
         inverse = sums.scale * sums.inverse(self.ridge_l2, n_rows)
         found, everywhere = products @ inverse, inverse @ sums.crossed @ inverse
         asked2 = walks.weight_sums(drawn.target, power=2)
-        noise = None if drawn.z is None or drawn.factor is None else drawn.z @ drawn.factor.T
 
         def loss(small: Params, product: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             low = jnp.float32 if dtype is None else dtype
-            small, p, e = jax.tree.map(lambda a: a.astype(low), (small, product, noise))
+            small, p, e = jax.tree.map(lambda a: a.astype(low), (small, product, drawn.noise))
             vectors = self._behind(small, p, drawn.t, e, drawn.dropout).astype(jnp.float32)
             scores2 = jnp.sum((vectors @ everywhere) * vectors, axis=1)
             error = (scores2 - 2.0 * jnp.sum(found * vectors, axis=1) + asked2) / n_items

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from diffrec_jax import api
-from diffrec_jax.data.packed import PackedRows
+from diffrec_jax.data.packed import AnyRows
 from diffrec_jax.data.rows import Rows, device_csr, make_rows, take_rows
 from diffrec_jax.finite import NonFiniteParametersError
 from diffrec_jax.mesh import make_mesh
@@ -238,7 +238,7 @@ class ModelSuite:
             Recommender(self.fitted().recommender.content, jax.tree.unflatten(tree, leaves))
 
 
-def losses(model: Model, state: TrainState, rows: Rows | PackedRows) -> tuple[float, float]:
+def losses(model: Model, state: TrainState, rows: AnyRows) -> tuple[float, float]:
     """The loss of a batch, computed in float32 and in bfloat16 from the same draws."""
 
     @jax.jit

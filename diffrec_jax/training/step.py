@@ -15,8 +15,8 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from diffrec_jax.data.packed import PackedRows, take_packed
-from diffrec_jax.data.rows import DeviceCSR, Rows, take_rows
+from diffrec_jax.data.packed import AnyRows, take_packed
+from diffrec_jax.data.rows import DeviceCSR, take_rows
 from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.mesh import Layout, batch_size_on, replicated
 from diffrec_jax.models.contract import Catalogue, Memory, Model, Params
@@ -61,7 +61,7 @@ def train_step(
     model: Model,
     optimizer: optax.GradientTransformation,
     state: TrainState,
-    rows: Rows | PackedRows,
+    rows: AnyRows,
     *,
     key: jax.Array,
     epoch: jax.Array | int = 0,
@@ -130,9 +130,9 @@ def check_average(model: Model, options: FitOptions) -> None:
         )
 
 
-def training_rows(model: Model, csr: DeviceCSR, users: jax.Array, *, mesh: Mesh | None = None) -> Rows | PackedRows:
+def training_rows(model: Model, csr: DeviceCSR, users: jax.Array, *, mesh: Mesh | None = None) -> AnyRows:
     """The histories of ``users [B]`` as the loss of a model reads them."""
-    take: Callable[..., Rows | PackedRows] = take_packed if model.reads_packed else take_rows
+    take: Callable[..., AnyRows] = take_packed if model.reads_packed else take_rows
     return take(csr, users, recency=model.training_recency, mesh=mesh)
 
 

@@ -118,14 +118,16 @@ def test_what_is_fitted_in_float32_is_not_copied():
 def test_elimination_inverts_as_lapack_does(pivot, monkeypatch):
     x = np.random.default_rng(0).normal(size=(60, 40)).astype(np.float32)
     gram = np.asfortranarray(x.T @ x + np.eye(40, dtype=np.float32))
-    by_lapack = baselines.inverted(gram.copy(order="F"))
+    by_lapack = baselines.inverted(gram.copy(order="F"), 0.0)
     monkeypatch.setattr(baselines, "LAPACK_ITEMS", 10)
     monkeypatch.setattr(baselines, "PIVOT", pivot)
-    swept = baselines.inverted(gram.copy(order="F"))
+    swept = baselines.inverted(gram.copy(order="F"), 0.0)
     np.testing.assert_allclose(swept, np.linalg.inv(gram.astype(np.float64)), atol=1e-5)
     np.testing.assert_allclose(swept, by_lapack, atol=1e-5)
-    with pytest.raises(np.linalg.LinAlgError):
-        baselines.inverted(np.asfortranarray(gram - 100 * np.eye(40, dtype=np.float32)))
+    for items in (10, 100):  # by elimination, by LAPACK
+        monkeypatch.setattr(baselines, "LAPACK_ITEMS", items)
+        with pytest.raises(ValueError, match="not positive definite with l2=-100: choose a larger l2"):
+            baselines.inverted(gram.copy(order="F"), -100.0)
 
 
 def knn_by_hand(x, model):
