@@ -147,17 +147,17 @@ def fit(
     model.check_size(train.n_items)
     options = _options(model, options, changes)
     model, why = model.suited(Sizes.of(train, options.batch_size))
-    if progress and why and is_writer():
-        Console(highlight=False).print(why)
     content = ModelFolder(model, vocabulary, train, valid, about, context=context)
     nothing = FitResult(None, Progress(), 0, 0)
     fitted = Fitted(model, None, train, valid, mesh, nothing, vocabulary, standing, about, None, context, mask_seen)
     if model.trained is None:
         return _in_one_go(fitted, content, workdir, progress)
     trainer = Trainer(model.trained, Catalogue(n_items=train.n_items, n_users=train.n_users), mesh, seed, options)
-    ks = _validated(selection, ks)
+    ks, observer = _validated(selection, ks), Observer() if observer is None else observer
     if progress:
         observer = ProgressLines(selection, options.eval_every, options.epochs, observer)
+    if why:
+        observer.decided(why)
     fitted = _by_epochs(
         fitted, trainer, content, workdir, selection=selection, ks=ks, observer=observer, profile=profile
     )
@@ -172,11 +172,13 @@ def _by_epochs(
     *,
     selection: tuple[str, str],
     ks: Sequence[int],
-    observer: Observer | None,
+    observer: Observer,
     profile: Profile | None,
 ) -> Fitted:
     """The part of a model that is trained, with the parameters of its best epoch."""
     evaluator = _evaluator(trainer, fitted, ks)
+    if evaluator is not None and evaluator.sampled:
+        observer.decided(f"validation: {evaluator.sampling}")
 
     def validate(params: Params, look_up: Callable[[], None]) -> Metrics:
         assert evaluator is not None
@@ -215,8 +217,8 @@ def _options(model: Scorer, options: FitOptions | None, changes: Mapping[str, An
 def _in_one_go(fitted: Fitted, content: ModelFolder, workdir: str | Path | None, progress: bool) -> Fitted:
     """A model of which nothing is trained by epochs."""
     fitted = _completed(fitted, content.model)
-    seconds, parameters = fitted.result.progress.train_seconds, fitted.result.parameters
     if progress and is_writer():
+        seconds, parameters = fitted.result.progress.train_seconds, fitted.result.parameters
         Console(highlight=False).print(f"fitted in {seconds:.1f} s: {parameters:,} parameters")
     if workdir is not None and is_writer():
         kept = fitted.stored if content.model.keeps_params else None
@@ -249,9 +251,8 @@ def _evaluator(trainer: Trainer, fitted: Fitted, ks: Sequence[int]) -> Evaluator
     known = joined(train, fitted.context)
     data: dict[str, Any] = {"history": known, "seen": known, "truth": valid, "standing": fitted.standing}
     sample = trainer.options.users_to_validate(int((valid.lengths() > 0).sum()), valid.n_items)
-    evaluator = Evaluator(
-        trainer.model, **data, mesh=trainer.mesh, seed=trainer.seed, ks=ks, mask_seen=fitted.mask_seen, sample=sample
-    )
+    more: dict[str, Any] = {"seed": trainer.seed, "ks": ks, "mask_seen": fitted.mask_seen, "sample": sample}
+    evaluator = Evaluator(trainer.model, **data, mesh=trainer.mesh, **more)
     evaluator.compile(trainer.abstract_state().params)
     return evaluator
 
@@ -299,8 +300,7 @@ def evaluate(
 ) -> Evaluation:
     """Rank the whole catalogue for every user with held-out items.
 
-    What is evaluated is what is served: the lists are those of ``fitted.recommend`` (``evaluation.standing`` says what
-    decides where the model does not).
+    What is evaluated is what is served: the lists of ``fitted.recommend`` (``evaluation.standing``: what decides ties).
 
     Args:
       fitted: the model.

@@ -90,6 +90,22 @@ class PackedRows(struct.PyTreeNode):
             age = last - csr.days.at[place].get(mode="clip")
         return items, jnp.broadcast_to(self.kernel.at(position, length, age), place.shape).astype(jnp.float32)
 
+    @property
+    def n_pieces(self) -> jax.Array:
+        """Pieces of each history, ``[B]``."""
+        return (self.lengths + PIECE - 1) // PIECE
+
+    @property
+    def first_piece(self) -> jax.Array:
+        """The number of the first piece of each history, among those of the batch, ``[B]``."""
+        return jnp.cumsum(self.n_pieces) - self.n_pieces
+
+    def pieces(self, number: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The row of each piece ``number [Q]`` of the batch, the last row beyond them, and which of its row it is."""
+        row = jnp.searchsorted(jnp.cumsum(self.n_pieces), number, side="right", method="sort").astype(jnp.int32)
+        row = jnp.minimum(row, self.lengths.shape[0] - 1)
+        return row, number - rows_of(self.first_piece, row)
+
     def events(self, capacity: int, dropout: Dropout | None = None) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Row, item and weight of every event of the batch, each ``[capacity]``; behind them B, I and 0.
 
@@ -102,12 +118,8 @@ class PackedRows(struct.PyTreeNode):
         position = jnp.arange(capacity, dtype=jnp.int32) - (rows_of(ends, inside) - rows_of(self.lengths, inside))
         items, weights = self.weights_at(inside, position)
         if dropout is not None:
-            pieces = (self.lengths + PIECE - 1) // PIECE
-            after = jnp.cumsum(pieces)
-            number = jnp.arange(capacity // PIECE + n_rows, dtype=jnp.int32)
-            of = jnp.minimum(jnp.searchsorted(after, number, side="right", method="sort"), n_rows - 1).astype(jnp.int32)
-            factors = dropout.factors(of, number - (rows_of(after, of) - rows_of(pieces, of)))
-            piece = rows_of(after, inside) - rows_of(pieces, inside) + position // PIECE
+            factors = dropout.factors(*self.pieces(jnp.arange(capacity // PIECE + n_rows, dtype=jnp.int32)))
+            piece = rows_of(self.first_piece, inside) + position // PIECE
             weights = weights * factors.at[piece, position % PIECE].get(mode="clip")
         return jnp.where(real, row, n_rows), jnp.where(real, items, self.n_items), jnp.where(real, weights, 0.0)
 

@@ -86,21 +86,17 @@ class _Walk:
         self.rows, self.dropout = rows, dropout
         self.first_row, self.first_item, self.width = first_row, first_item, width
         self.n_rows = rows.lengths.shape[0]
-        self.pieces = jnp.cumsum((rows.lengths + PIECE - 1) // PIECE)  # of this row and those before
-        self.n_blocks = (self.pieces[-1] + self.n_rows - 1) // self.n_rows
+        self.n_blocks = (jnp.sum(rows.n_pieces) + self.n_rows - 1) // self.n_rows
 
     def block(self, n: jax.Array) -> _Block:
         """Block ``n``: as many pieces as there are rows."""
         rows = self.rows
         number = n * self.n_rows + jnp.arange(self.n_rows, dtype=jnp.int32)
-        row = jnp.searchsorted(self.pieces, number, side="right", method="sort").astype(jnp.int32)
-        row = jnp.minimum(row, self.n_rows - 1)
-        length = rows_of(rows.lengths, row)
-        piece = number - (rows_of(self.pieces, row) - (length + PIECE - 1) // PIECE)
+        row, piece = rows.pieces(number)
         position = (piece * PIECE)[:, None] + jnp.arange(PIECE, dtype=jnp.int32)[None, :]
         items, weights = rows.weights_at(row[:, None], position)
         items = items - self.first_item
-        here = (position < length[:, None]) & (items >= 0) & (items < self.width)
+        here = (position < rows_of(rows.lengths, row)[:, None]) & (items >= 0) & (items < self.width)
         weights = jnp.where(here, weights, 0.0)
         if self.dropout is not None:
             weights = weights * self.dropout.factors(row + self.first_row, piece)

@@ -169,6 +169,12 @@ class Evaluator:
             others,
         )
 
+    @property
+    def sampling(self) -> str:
+        """Who is ranked, where not everybody is."""
+        sizes = f"{len(self.users):,} of the {self.sampled:,} users with held-out items"
+        return f"a sample is ranked: {sizes}, drawn by a fixed seed"
+
     def _shown(self, columns: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
         """Recall and NDCG at one list length, that of most tables where it was asked for."""
         k = 20 if 20 in self.ks else self.ks[0]
@@ -183,9 +189,8 @@ class Evaluator:
     def _notes(self, ties: Mapping[str, int], columns: Mapping[str, np.ndarray]) -> tuple[str, ...]:
         notes = []
         if self.sampled:
-            sizes = f"{len(self.users):,} of the {self.sampled:,} users with held-out items"
             half = ", ".join(f"{name} ± {self._half_width(values):.4f}" for name, values in self._shown(columns))
-            notes.append(f"a sample was ranked: {sizes}, drawn by a fixed seed; 95 in 100 samples lie within {half}")
+            notes.append(f"{self.sampling}; 95 in 100 samples lie within {half}")
         if self.masked:
             notes.append(
                 f"{self.masked:,} of {int(self._truth.sum()):,} held-out interactions are among the seen ones, which "

@@ -175,7 +175,7 @@ class _Run:
         self.is_last = epoch == options.epochs or self.time_is_over()
         valid, seconds, improved = None, 0.0, False
         if epoch % options.eval_every == 0 or self.is_last:
-            _check_finite(self.state, self.step, epoch)
+            _check_finite(self.state, self.step, epoch, self.trainer.model.advice)
             valid, seconds = self._validated()
             improved = self._keep_if_better(valid)
         self.progress = dataclasses.replace(self.progress, epoch_is_open=False)
@@ -329,12 +329,12 @@ def _finite_loss(state: TrainState, per_epoch: int, advice: str) -> float:
     return loss
 
 
-def _check_finite(state: TrainState, step: int, epoch: int) -> None:
+def _check_finite(state: TrainState, step: int, epoch: int, advice: str) -> None:
     """Refuse parameters that the last step spoiled: its loss is from before it."""
     if not all_finite((state.params, state.ema)):
         raise NonFiniteParametersError(
-            f"the parameters are not finite after step {step} (epoch {epoch}): lower the learning rate, or look at the "
-            "data; the last checkpoint is from before that step"
+            f"the parameters are not finite after step {step} (epoch {epoch}): {advice}; the last checkpoint is from "
+            "before that step"
         )
 
 

@@ -51,6 +51,9 @@ class Plan:
 class Observer:
     """Is told what happens in ``fit``; this one ignores it all. The command line and tests override what they need."""
 
+    def decided(self, sentence: str) -> None:
+        """Something was chosen by the sizes of the data, before anything is compiled."""
+
     def planned(self, plan: Plan) -> None:
         """The step is compiled; nothing has been allocated yet."""
 

@@ -30,6 +30,11 @@ class ProgressLines(Observer):
         """Print a line."""
         self._console.print(text, markup=False)
 
+    def decided(self, sentence: str) -> None:
+        """Say what was chosen, and why."""
+        self.say(sentence)
+        self._told.decided(sentence)
+
     def planned(self, plan: Plan) -> None:
         """Say how much there is to learn."""
         self.say(f"compiled in {plan.compile_seconds:.1f} s: {plan.parameters:,} parameters")

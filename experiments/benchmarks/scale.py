@@ -134,13 +134,13 @@ def write_log(folder: Path, *, users: int, items: int, seed: int = 0) -> dict[st
     return {"events": total, "bytes": (folder / "log.parquet").stat().st_size}
 
 
-def epoch(folder: Path, *, width: int, lists: int) -> dict[str, Any]:
+def epoch(folder: Path, *, width: int, lists: int, sample: int = 10_000) -> dict[str, Any]:
     """The commands from a log to lists: an epoch of training, a validation on a sample, lists for many users."""
     run = folder / "run"
     flags = {
         "data": folder / "log.parquet", "user_col": "user", "item_col": "item", "time_col": "time", "k_core": 1,
         "split": "temporal", "model": "diffrec", "output": "ridge", "dims": f"[{width}]", "batch_size": BATCH,
-        "epochs": 1, "eval_every": 1, "valid_users": 10_000, "test_users": 10_000, "workdir": run,
+        "epochs": 1, "eval_every": 1, "valid_users": sample, "test_users": sample, "workdir": run,
     }  # fmt: skip
     trained = _timed(["experiments.run", *(f"--{name}={value}" for name, value in flags.items())])
     result = json.loads((run / "result.json").read_text())

@@ -21,7 +21,6 @@ from diffrec_jax.data.splits import Split, leakage_report
 from diffrec_jax.data.times import DoubtfulTimesWarning
 from diffrec_jax.mesh import parse_mesh
 from diffrec_jax.models.baselines import NO_TIMES
-from diffrec_jax.models.contract import Sizes
 from diffrec_jax.processes import is_writer
 from diffrec_jax.training import InterruptedRunError
 from diffrec_jax.training.profile import Profile
@@ -201,15 +200,6 @@ def announce(config: Config, split: Split, console: Console) -> None:
         console.print(
             "  test history: training and validation events; nothing is trained on validation", highlight=False
         )
-    chosen = config.model.suited(Sizes(split.n_users, split.n_items, len(split.train), config.fit.batch_size))[1]
-    if chosen:
-        console.print(f"  {chosen}", highlight=False)
-    if config.entry.is_trained and len(split.valid):
-        with_valid = int((split.valid.csr().lengths() > 0).sum())
-        sample = config.fit.users_to_validate(with_valid, split.n_items)
-        if sample:
-            said = f"{sample:,} of {with_valid:,} users, drawn by a fixed seed"
-            console.print(f"  validation ranks a sample: {said} (--valid_users)", highlight=False)
     size = config.model.bytes_needed(split.n_items) / 2**20
     if size:
         console.print(f"  memory on the host to fit {config.model_name}: at most {size:,.0f} MiB", highlight=False)

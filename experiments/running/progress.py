@@ -64,6 +64,10 @@ class RunObserver(Observer):
         """Whether Ctrl-C or SIGTERM came."""
         return self.asked_by is not None
 
+    def decided(self, sentence: str) -> None:
+        """Say what was chosen, and why."""
+        self.console.print(f"  {sentence}", highlight=False)
+
     def planned(self, plan: Plan) -> None:
         """Say what the run will take before it takes it."""
 

@@ -14,6 +14,7 @@ from diffrec_jax.evaluation.ranking import top_k
 from diffrec_jax.evaluation.standing import Standing
 from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.mesh import make_mesh
+from diffrec_jax.training import Observer
 
 B, I, V, K = 6, 83, 4, 9
 
@@ -87,6 +88,14 @@ def test_a_sample_ranks_some_users_exactly_and_says_so(fitted, monkeypatch):
     assert f"recall@20 ± {half:.4f}" in note or f"recall@20 ± {half - 1e-4:.4f}" in note
 
 
+class Told(Observer):
+    def __init__(self):
+        self.sentences = []
+
+    def decided(self, sentence):
+        self.sentences.append(sentence)
+
+
 def test_validation_takes_a_sample_where_everybody_would_take_too_long(fitted):
     split, _ = fitted
     options = FitOptions()
@@ -94,7 +103,10 @@ def test_validation_takes_a_sample_where_everybody_would_take_too_long(fitted):
     assert options.users_to_validate(10**6, 10**6) == 2**34 // 10**6
     assert options.users_to_validate(900, 10**9) == 0 and options.users_to_validate(5_000, 10**9) == 1_000
     assert FitOptions(valid_users=7).users_to_validate(30, 40) == 7
-    few = dr.fit(dr.DiffRec(dims=(6,)), split.train, split.valid, epochs=1, valid_users=9)
+    told = Told()
+    few = dr.fit(dr.DiffRec(dims=(6,)), split.train, split.valid, epochs=1, valid_users=9, observer=told)
+    assert told.sentences[0].startswith("output=gram: a step takes")
+    assert told.sentences[1].startswith("validation: a sample is ranked: 9 of the ") and len(told.sentences) == 2
     assert len(few.validation(few.stored).users) == 9
 
 

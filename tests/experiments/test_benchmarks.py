@@ -9,7 +9,7 @@ import pytest
 
 from diffrec_jax.models import Catalogue, DiffRec
 from diffrec_jax.models.sasrec import SASRec
-from experiments.benchmarks import evaluate, in_torch, measure, sequential, train_step
+from experiments.benchmarks import evaluate, in_torch, measure, scale, sequential, train_step
 
 
 def test_the_flops_of_a_step_are_those_counted_by_hand():
@@ -83,3 +83,24 @@ def test_the_network_that_is_compared_with_is_the_same():
     ours = model.features(params, jnp.asarray(items), jnp.ones((3, 5), bool))
     found = theirs.features(torch.from_numpy(items), torch.ones(3, 5)).detach().numpy()
     np.testing.assert_allclose(found, ours, atol=1e-5)
+
+
+def test_steps_without_the_catalogue_are_timed_at_every_size():
+    found = scale.steps({"a": 300, "b": 900}, turns=1, batch=8, width=4)
+    assert found["seconds_a"] > 0 and found["seconds_b"] > 0 and found["largest_by_smallest"] >= 1
+    assert found["temporaries_a"] > 0
+
+
+@pytest.mark.long
+def test_the_ways_to_train_are_timed_side_by_side():
+    found = scale.shapes(4, turns=1, sizes={"n_users": 300, "n_items": 200, "n_interactions": 4_000})
+    assert {"dense_400", "gram_2048", "ridge_400"} <= set(found) and found["dense_by_best"] > 0
+
+
+@pytest.mark.long
+def test_a_made_up_log_is_learned_from_and_listed_by_the_commands(tmp_path):
+    written = scale.write_log(tmp_path, users=400, items=2_000)
+    assert 400 * 25 <= written["events"] <= 400 * 75
+    found = scale.epoch(tmp_path, width=8, lists=20, sample=50)
+    assert found["epoch_seconds"] > 0 and found["peak_bytes"] > 2**20 and found["recall@20"] > 0
+    assert (tmp_path / "lists.parquet").is_file()
