@@ -14,7 +14,6 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from diffrec_jax.data.events import CSR, Events, checksum, merge
-from diffrec_jax.data.ordered import check_order
 from diffrec_jax.data.rows import device_csr
 from diffrec_jax.evaluation.evaluator import KS, Evaluator
 from diffrec_jax.evaluation.metrics import METRICS, PROTOCOLS, list_lengths, parse_metric
@@ -22,7 +21,17 @@ from diffrec_jax.evaluation.outcome import Evaluation
 from diffrec_jax.evaluation.standing import Standing
 from diffrec_jax.finite import check_parameters
 from diffrec_jax.fit_options import SELECTION, FitOptions
-from diffrec_jax.held_out import checked_log, is_part, joined, masked, numbered, read_by, union, vocabulary_of
+from diffrec_jax.held_out import (
+    checked_log,
+    is_part,
+    joined,
+    masked,
+    numbered,
+    read_by,
+    trained_on,
+    union,
+    vocabulary_of,
+)
 from diffrec_jax.mesh import Layout, make_mesh, replicated
 from diffrec_jax.models.contract import Catalogue, Params, Scorer, Sizes, check_model, hyper_parameters
 from diffrec_jax.processes import is_writer
@@ -112,7 +121,7 @@ def fit(
     Args:
       model: a trained model such as ``DiffRec(...)``, a closed-form one such as ``EASE()``, or one of each in a
         ``LinearPath``; what of it is trained is alone what is validated while it trains.
-      train: training interactions.
+      train: training interactions, with what each counts if the log says it (``weight=``).
       valid: validation interactions of the same users and items; None trains for all ``epochs``.
       options: how it is trained by epochs; None takes what the model is usually trained with.
       workdir: where the run lives, here or on ``gs://``: checkpoints, and what ``load`` needs beside them. The same
@@ -137,11 +146,9 @@ def fit(
     """
     check_model(model)
     vocabulary, about = vocabulary_of(checked_log(train, "train")), dict(about or {})
-    train = read_by(model, vocabulary, train, "train")
+    train = trained_on(model, vocabulary, train)
     valid = None if valid is None else read_by(model, vocabulary, valid, "valid")
     context = None if context is None else read_by(model, vocabulary, context, "context")
-    if model.needs_order:
-        check_order(train)
     mesh = make_mesh() if mesh is None else mesh
     standing = Standing.of(vocabulary.item_ids, train)
     model.check_size(train.n_items)

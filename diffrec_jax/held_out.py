@@ -1,11 +1,13 @@
 """Logs in the numbers of the training data, and what of them may be recommended."""
 
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from diffrec_jax.data.events import CSR, Events, merge, overlap
+from diffrec_jax.data.ordered import check_order
 from diffrec_jax.models.contract import Scorer
 from diffrec_jax.serving.vocabulary import Vocabulary
 
@@ -48,13 +50,30 @@ def numbered(vocabulary: Vocabulary, data: Log, name: str) -> CSR:
         return data
     users = _renumbered(data.users, data.user_ids, vocabulary.user_ids, vocabulary.users, f"users of {name}")
     items = _renumbered(data.items, data.item_ids, vocabulary.item_ids, vocabulary.items, f"items of {name}")
-    return CSR.from_pairs(users, items, n_users=n_users, n_items=n_items, times=data.times, repeats=data.repeats)
+    columns = {"times": data.times, "weights": data.weights}
+    return CSR.from_pairs(users, items, n_users=n_users, n_items=n_items, **columns, repeats=data.repeats)
 
 
 def read_by(model: Scorer, vocabulary: Vocabulary, data: Log, name: str) -> CSR:
     """The rows of a log as a model reads them: repeated items, where they are kept, only if it reads their order."""
     rows = numbered(vocabulary, data, name)
     return rows if model.needs_order else rows.once()
+
+
+def trained_on(model: Scorer, vocabulary: Vocabulary, train: Log) -> CSR:
+    """The rows that a model is fitted to; of weights that mean nothing to it, a warning says so.
+
+    Raises:
+      ValueError: as ``numbered``, and for a log without order where the model is to learn it.
+    """
+    rows = read_by(model, vocabulary, train, "train")
+    if model.needs_order:
+        check_order(rows)
+    if rows.weights is not None and not model.weighs:
+        warnings.warn(
+            f"{type(model).__name__} does not weigh events: the weights of train are left aside", stacklevel=3
+        )
+    return rows
 
 
 def joined(*parts: CSR | None) -> CSR:

@@ -123,6 +123,27 @@ def encode_ratings(column: pa.ChunkedArray, name: str) -> np.ndarray:
     Raises:
       ValueError: naming the row that is not a finite number.
     """
+    return _finite(column, name, "a rating (a number)")
+
+
+def encode_weights(column: pa.ChunkedArray, name: str) -> np.ndarray:
+    """Weights of events as float32 [N], above 0.
+
+    Raises:
+      ValueError: naming the row that has none, or none that an event can count.
+    """
+    weights = _finite(column, name, "a weight (a number above 0)")
+    low = np.flatnonzero(weights <= 0)
+    if len(low):
+        raise ValueError(
+            f"row {low[0] + 1:,}: weight {weights[low[0]]:g} in column {name!r} must be above 0: drop the "
+            f"{len(low):,} events that count for nothing, or give them a weight"
+        )
+    return weights
+
+
+def _finite(column: pa.ChunkedArray, name: str, what: str) -> np.ndarray:
+    """Finite numbers as float32 [N]; ``what`` is what a sentence says a value is not."""
     column = _plain(column)
     if _is_text(column.type):
         column = pc.utf8_trim_whitespace(column)
@@ -132,7 +153,7 @@ def encode_ratings(column: pa.ChunkedArray, name: str) -> np.ndarray:
         bad = np.flatnonzero(~np.isfinite(values))
         row = int(bad[0]) if len(bad) else None
     if row is not None:
-        raise ValueError(f"row {row + 1:,}: {column[row].as_py()!r} in column {name!r} is not a rating (a number)")
+        raise ValueError(f"row {row + 1:,}: {column[row].as_py()!r} in column {name!r} is not {what}")
     return values
 
 

@@ -53,6 +53,7 @@ class CSR:
     indices: np.ndarray  # int32 [N]
     n_items: int
     times: np.ndarray | None = None  # int64 [N], microseconds, aligned with ``indices``
+    weights: np.ndarray | None = None  # float32 [N], what the log says an event counts; None counts all 1
     repeats: bool = False  # whether a row may hold an item several times
 
     @property
@@ -82,9 +83,12 @@ class CSR:
         n_users: int,
         n_items: int,
         times: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
         repeats: bool = False,
     ) -> CSR:
         """Group events by user, each user's in time order and equal times by item (without times: in file order).
+
+        Of one item at one moment the weightiest event comes first.
 
         Raises:
           ValueError: for ids outside ``[0, n_users)`` or ``[0, n_items)``, and for more than 2^31 - 1 events.
@@ -97,24 +101,33 @@ class CSR:
         if len(users) > INT32_MAX:
             raise ValueError(f"{len(users):,} events do not fit int32 row offsets (at most {INT32_MAX:,})")
         users, items = users.astype(np.int32, copy=False), items.astype(np.int32, copy=False)
-        order = row_order(users, items, times)
+        order = row_order(users, items, times, weights)
         if order is not None:
-            users, items = users[order], items[order]
-            times = None if times is None else times[order]
+            users, items, times, weights = users[order], items[order], taken(times, order), taken(weights, order)
         keep = None if repeats else first_occurrences(users, items, n_items)
         if keep is not None:
-            users, items = users[keep], items[keep]
-            times = None if times is None else times[keep]
+            users, items, times, weights = users[keep], items[keep], taken(times, keep), taken(weights, keep)
         indptr = np.zeros(n_users + 1, np.int32)
         np.cumsum(np.bincount(users, minlength=n_users), out=indptr[1:])
-        return cls(indptr, items, n_items, None if times is None else np.asarray(times, np.int64), repeats)
+        times = None if times is None else np.asarray(times, np.int64)
+        return cls(indptr, items, n_items, times, weights, repeats)
+
+    def event_weights(self) -> np.ndarray:
+        """What every stored event counts, float32 [N]."""
+        return np.ones(len(self.indices), np.float32) if self.weights is None else self.weights
 
     def once(self) -> CSR:
         """The same rows with each item once, the first."""
         if not self.repeats:
             return self
-        n_users, n_items = self.n_users, self.n_items
-        return CSR.from_pairs(self.users(), self.indices, n_users=n_users, n_items=n_items, times=self.times)
+        return CSR.from_pairs(
+            self.users(),
+            self.indices,
+            n_users=self.n_users,
+            n_items=self.n_items,
+            times=self.times,
+            weights=self.weights,
+        )
 
 
 def checksum(rows: CSR | None) -> str:
@@ -122,7 +135,8 @@ def checksum(rows: CSR | None) -> str:
     if rows is None:
         return "-"
     digest = hashlib.sha256(str(rows.n_items).encode())
-    for array in (rows.indptr, rows.indices, rows.times):
+    weighed = () if rows.weights is None else (rows.weights,)
+    for array in (rows.indptr, rows.indices, rows.times, *weighed):
         digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
 
@@ -135,7 +149,7 @@ def overlap(a: CSR, b: CSR) -> int:
 
 def merge(a: CSR, b: CSR) -> CSR:
     """Per user ``a``'s events, then ``b``'s, in time order (stable) if both know times; repeated items once, the first,
-    unless one of the two keeps repeats.
+    unless one of the two keeps repeats. Where only one of them has weights, the events of the other weigh 1.
 
     Used to fold validation into a test history.
 
@@ -148,14 +162,21 @@ def merge(a: CSR, b: CSR) -> CSR:
             "both sides must share one vocabulary"
         )
     times = np.concatenate([a.times, b.times]) if a.times is not None and b.times is not None else None
+    weighed = a.weights is not None or b.weights is not None
     return CSR.from_pairs(
         np.concatenate([a.users(), b.users()]),
         np.concatenate([a.indices, b.indices]),
         n_users=a.n_users,
         n_items=a.n_items,
         times=times,
+        weights=np.concatenate([a.event_weights(), b.event_weights()]) if weighed else None,
         repeats=a.repeats or b.repeats,
     )
+
+
+def taken(values: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    """``values[rows]`` of a column that a log may lack."""
+    return None if values is None else values[rows]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -175,6 +196,7 @@ class Events:
     item_ids: np.ndarray  # [I] raw ids
     times: np.ndarray | None = None  # int64 [N], unix microseconds
     ratings: np.ndarray | None = None  # float32 [N]
+    weights: np.ndarray | None = None  # float32 [N], above 0: what an event counts; None counts all 1
     item_titles: np.ndarray | None = None  # [I] str
     provenance: tuple[FilterReport, ...] = ()
     notes: tuple[str, ...] = ()
@@ -183,7 +205,8 @@ class Events:
     in_order: tuple[np.ndarray, ...] = ()  # vocabularies known to ascend: a log made from another need not look again
 
     def __post_init__(self) -> None:
-        for name, values in (("items", self.items), ("times", self.times), ("ratings", self.ratings)):
+        for name in ("items", "times", "ratings", "weights"):
+            values = getattr(self, name)
             if values is not None and len(values) != len(self.users):
                 raise ValueError(f"{name} has {len(values):,} entries for {len(self.users):,} events; they must agree")
         if self.item_titles is not None and len(self.item_titles) != len(self.item_ids):
@@ -230,8 +253,15 @@ class Events:
 
     def csr(self) -> CSR:
         """The events grouped by user, each user's in time order, repeated items once unless they are kept."""
-        sizes = {"n_users": self.n_users, "n_items": self.n_items}
-        return CSR.from_pairs(self.users, self.items, **sizes, times=self.times, repeats=self.repeats)
+        return CSR.from_pairs(
+            self.users,
+            self.items,
+            n_users=self.n_users,
+            n_items=self.n_items,
+            times=self.times,
+            weights=self.weights,
+            repeats=self.repeats,
+        )
 
     def select(self: EventsT, rows: np.ndarray) -> EventsT:
         """The events at ``rows`` (mask or indices), in that order; the vocabularies stay as they are."""
@@ -239,8 +269,9 @@ class Events:
             self,
             users=self.users[rows],
             items=self.items[rows],
-            times=None if self.times is None else self.times[rows],
-            ratings=None if self.ratings is None else self.ratings[rows],
+            times=taken(self.times, rows),
+            ratings=taken(self.ratings, rows),
+            weights=taken(self.weights, rows),
         )
 
 

@@ -2,7 +2,7 @@
 
 A history of n interactions is cut after a place M drawn uniformly from 1 … n - 1. What lies before is what the model
 sees, weighted by recency as seen from that moment; what lies after is what it is to predict, the next interaction with
-weight 1 and every later one with less::
+weight 1 and every later one with less, each times what the log says that it counts::
 
     past    w_m = recency at position m of M,   m ≤ M                                      (1)
     future  w_m = 2^(-(m - M - 1) / half_life), m > M                                      (2)
@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffrec_jax.data.events import CSR
+from diffrec_jax.data.events import CSR, taken
 from diffrec_jax.data.packed import AnyRows, PackedRows
 from diffrec_jax.data.recency import RECENCY, Recency
 from diffrec_jax.data.rows import Rows, make_rows
@@ -116,9 +116,19 @@ def past_and_future(rows: Rows, key: jax.Array, *, half_life: float, recency: Re
       Past and future; a history too short to be cut becomes padding (``users == -1``) in both.
     """
     place, users = _cuts(rows.lengths, rows.users, key)
-    past = make_rows(rows.items, place, users, n_items=rows.n_items, days=rows.days, recency=recency, mesh=rows.mesh)
+    past = make_rows(
+        rows.items,
+        place,
+        users,
+        n_items=rows.n_items,
+        days=rows.days,
+        logged=rows.logged,
+        recency=recency,
+        mesh=rows.mesh,
+    )
     ahead = jnp.arange(rows.items.shape[1])[None, :] - place[:, None]
     fading = jnp.exp2(ahead.astype(jnp.float32) / -half_life)
+    fading = fading if rows.logged is None else fading * rows.logged
     weights = jnp.where((ahead >= 0) & (rows.items < rows.n_items), fading, 0.0)
     dtype = rows.weights.dtype
     return past.replace(weights=past.weights.astype(dtype)), rows.replace(users=users, weights=weights.astype(dtype))
@@ -138,13 +148,13 @@ def cut(csr: CSR, share: float) -> tuple[CSR, CSR]:
 
     def part(mask: np.ndarray) -> CSR:
         indptr = np.append(0, np.cumsum(mask, dtype=np.int64))[csr.indptr].astype(csr.indptr.dtype)
-        return CSR(indptr, csr.indices[mask], csr.n_items, None if csr.times is None else csr.times[mask])
+        return CSR(indptr, csr.indices[mask], csr.n_items, taken(csr.times, mask), taken(csr.weights, mask))
 
     return part(is_past), part(~is_past)
 
 
 def future_weights(future: CSR, half_life: float) -> np.ndarray:
-    """Eq. 2 for the futures that ``cut`` gives: ``[N]`` float32, 1 for the first of each."""
+    """Eq. 2 for the futures that ``cut`` gives, times the weights by the log: ``[N]`` float32."""
     ahead = np.arange(len(future.indices)) - np.repeat(future.indptr[:-1], future.lengths())
-    weights: np.ndarray = np.exp2(-ahead / half_life).astype(np.float32)
+    weights: np.ndarray = np.exp2(-ahead / half_life).astype(np.float32) * future.event_weights()
     return weights

@@ -37,10 +37,14 @@ class Interactions(Events):
         *,
         times: Values | None = None,
         ratings: Values | None = None,
+        weights: Values | None = None,
         item_titles: Titles | None = None,
     ) -> Interactions:
-        """From raw ids (strings or integers), optional times (unix s/ms/us, ISO 8601, datetime64) and ratings."""
-        return cls.of(readers.from_arrays(users, items, times=times, ratings=ratings, item_titles=item_titles))
+        """From raw ids (strings or integers), optional times (unix s/ms/us, ISO 8601, datetime64), ratings
+        and weights (above 0: what an event counts).
+        """
+        columns = {"times": times, "ratings": ratings, "weights": weights}
+        return cls.of(readers.from_arrays(users, items, **columns, item_titles=item_titles))
 
     @classmethod
     def from_csv(
@@ -51,12 +55,13 @@ class Interactions(Events):
         item: str | None = None,
         time: str | None = None,
         rating: str | None = None,
+        weight: str | None = None,
         delimiter: str | None = None,
         encoding: str | None = None,
         header: bool = True,
     ) -> Interactions:
         """From a csv or tsv file (.gz too); see ``readers.read_csv``, also for files without a header."""
-        columns = {"user": user, "item": item, "time": time, "rating": rating}
+        columns = {"user": user, "item": item, "time": time, "rating": rating, "weight": weight}
         return cls.of(readers.read_csv(path, **columns, delimiter=delimiter, encoding=encoding, header=header))
 
     @classmethod
@@ -68,9 +73,10 @@ class Interactions(Events):
         item: str | None = None,
         time: str | None = None,
         rating: str | None = None,
+        weight: str | None = None,
     ) -> Interactions:
         """From a Parquet file, a folder of them, or hive partitions; see ``readers.read_parquet``."""
-        return cls.of(readers.read_parquet(path, user=user, item=item, time=time, rating=rating))
+        return cls.of(readers.read_parquet(path, user=user, item=item, time=time, rating=rating, weight=weight))
 
     @classmethod
     def from_frame(
@@ -81,9 +87,10 @@ class Interactions(Events):
         item: str | None = None,
         time: str | None = None,
         rating: str | None = None,
+        weight: str | None = None,
     ) -> Interactions:
         """From a pandas, polars or PyArrow table, or anything with the Arrow interface; see ``readers.from_frame``."""
-        return cls.of(readers.from_frame(frame, user=user, item=item, time=time, rating=rating))
+        return cls.of(readers.from_frame(frame, user=user, item=item, time=time, rating=rating, weight=weight))
 
     # Preparation: each returns a new log and appends its report to ``provenance`` ------------------------------------
 

@@ -1,4 +1,4 @@
-"""Which column of a file or frame holds the users, the items, the times, the ratings, the titles."""
+"""Which column of a file or frame holds the users, the items, the times, the ratings, the weights, the titles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ USUAL_NAMES = {
     "item": ("item", "item_id", "itemid", "iid", "movie_id", "movieid", "product_id", "sku", "venue"),
     "title": ("title", "name", "item_title", "item_name", "movie_title", "product_title", "product_name", "product"),
 }
-Names = dict[str, str]  # role ('user', 'item', 'time', 'rating', 'title') -> column
+Names = dict[str, str]  # role ('user', 'item', 'time', 'rating', 'weight', 'title') -> column
 
 
 def resolve(

@@ -136,6 +136,7 @@ def random(split: Split, *, share: float, seed: int) -> Split:
         ratings=None
         if train.ratings is None
         else np.concatenate([train.ratings, np.full(len(users), np.nan, np.float32)])[order],
+        weights=None if train.weights is None else np.concatenate([train.weights, train.weights[anchor]])[order],
     )
     note = (
         f"Random noise (share {share:g}, seed {seed}): {len(users):,} random events added to {len(train):,} training "

@@ -1,7 +1,8 @@
 """The one order of events and of ids, which no accident of a file may decide.
 
 Ids are numbered in ascending order. Events of a user are in time order, those of one moment by item; where a log has no
-times, its own order is the time order. Of two events of one pair at one moment, the better rated comes first.
+times, its own order is the time order. Of two events of one pair at one moment, the better rated comes first, and
+where there are no ratings the weightier.
 """
 
 from __future__ import annotations
@@ -36,10 +37,14 @@ def _argsort(ids: np.ndarray) -> np.ndarray:
         return np.argsort(ids, kind="stable")
 
 
-def row_order(users: np.ndarray, items: np.ndarray, times: np.ndarray | None) -> np.ndarray | None:
-    """Permutation [N] that sorts events by user, then time, then item, then file order; without times by user, then
-    file order. None where they already are.
+def row_order(
+    users: np.ndarray, items: np.ndarray, times: np.ndarray | None, weights: np.ndarray | None = None
+) -> np.ndarray | None:
+    """Permutation [N] that sorts events by user, then time, then item, then weight (the largest first), then file
+    order; without times by user, then file order. None where they already are.
     """
+    if weights is not None and times is not None:
+        return np.lexsort((-weights, items, times, users))
     step = users[1:] - users[:-1]
     by_user = bool(np.all(step >= 0))
     if times is None:
@@ -104,12 +109,12 @@ def first_occurrences(
     items: np.ndarray,
     n_items: int,
     times: np.ndarray | None = None,
-    ratings: np.ndarray | None = None,
+    worth: np.ndarray | None = None,
     *,
     keep: str = "first",
 ) -> np.ndarray | None:
-    """Mask [N] of one event per (user, item) pair: the first or the last in time, of one moment the best rated; without
-    times in file order. None: keep all.
+    """Mask [N] of one event per (user, item) pair: the first or the last in time, of one moment the one of most
+    ``worth`` [N]; without times in file order. None: keep all.
     """
     keys = pair_keys(users, items, n_items)
     rows = repeated_rows(keys)
@@ -118,10 +123,10 @@ def first_occurrences(
     keys = keys[rows]
     if times is None:
         order = np.argsort(keys, kind="stable")
-    elif ratings is None:
+    elif worth is None:
         order = np.lexsort((times[rows], keys))
     else:
-        best_outside = ratings[rows] if keep == "last" else -ratings[rows]
+        best_outside = worth[rows] if keep == "last" else -worth[rows]
         order = np.lexsort((best_outside, times[rows], keys))
     edge = keys[order][1:] != keys[order][:-1]
     chosen = np.append(edge, True) if keep == "last" else np.append(True, edge)

@@ -82,13 +82,15 @@ class PackedRows(struct.PyTreeNode):
         csr, length, start = self.csr, rows_of(self.lengths, row), rows_of(self.start, row)
         place = start + position
         items = csr.indices.at[place].get(mode="clip")
+        logged = 1.0 if csr.weights is None else csr.weights.at[place].get(mode="clip")
         if self.kernel is None:
-            return items, jnp.ones(place.shape, jnp.float32)
+            return items, jnp.broadcast_to(jnp.asarray(logged, jnp.float32), place.shape)
         age = None
         if csr.days is not None:
             last = csr.days.at[start + jnp.maximum(length - 1, 0)].get(mode="clip")
             age = last - csr.days.at[place].get(mode="clip")
-        return items, jnp.broadcast_to(self.kernel.at(position, length, age), place.shape).astype(jnp.float32)
+        weights = self.kernel.at(position, length, age) * logged
+        return items, jnp.broadcast_to(weights, place.shape).astype(jnp.float32)
 
     @property
     def n_pieces(self) -> jax.Array:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from diffrec_jax.data.events import Events, EventsT, FilterReport
-from diffrec_jax.data.order import first_occurrences
+from diffrec_jax.data.order import first_occurrences, pair_keys
 
 
 def min_rating(data: EventsT, threshold: float) -> EventsT:
@@ -28,13 +28,27 @@ def min_rating(data: EventsT, threshold: float) -> EventsT:
 def deduplicate(data: EventsT, keep: str = "first") -> EventsT:
     """Keep one event per (user, item) pair: the ``first`` or the ``last``.
 
-    Times decide which that is, of one moment the rating (the best is kept); without times file order does.
+    Times decide which that is, of one moment the rating (the best is kept), or without ratings the weight; without
+    times file order does. The event that is kept keeps its own weight: of what came later, nothing is known yet.
     """
     if keep not in ("first", "last"):
         raise ValueError(f"deduplicate(keep={keep!r}): keep must be 'first' or 'last'")
     mask = None if data.distinct else _once(data, keep)
     mask = np.ones(len(data), bool) if mask is None else mask
-    return replace(keep_events(data, mask, f"deduplicate({keep})"), distinct=True)
+    notes = data.notes if data.weights is None else (*data.notes, *_outweighed(data, data.weights, mask, keep))
+    return replace(keep_events(data, mask, f"deduplicate({keep})"), distinct=True, notes=notes)
+
+
+def _outweighed(data: Events, weights: np.ndarray, mask: np.ndarray, keep: str) -> list[str]:
+    """Says how many events were dropped for one of their pair that weighs less."""
+    keys = pair_keys(data.users, data.items, data.n_items)
+    order = np.argsort(keys[mask])
+    kept = order[np.searchsorted(keys[mask], keys[~mask], sorter=order)]
+    heavier = int((weights[~mask] > weights[mask][kept]).sum())
+    if not heavier:
+        return []
+    advice = "; duplicates=last keeps the newest" if keep == "first" else ""
+    return [f"weights: {heavier:,} events weigh more than the {keep} of their pair, which is the one kept{advice}."]
 
 
 def keep_repeats(data: EventsT) -> EventsT:
@@ -54,7 +68,8 @@ def without_repeats(data: EventsT) -> EventsT:
 
 def _once(data: Events, keep: str = "first") -> np.ndarray | None:
     """One event per pair, bool [N]; None where no pair is repeated."""
-    return first_occurrences(data.users, data.items, data.n_items, data.times, data.ratings, keep=keep)
+    worth = data.weights if data.ratings is None else data.ratings
+    return first_occurrences(data.users, data.items, data.n_items, data.times, worth, keep=keep)
 
 
 def k_core(data: EventsT, k: int, *, of_users: int | None = None) -> EventsT:

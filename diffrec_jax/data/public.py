@@ -80,6 +80,7 @@ def canonical_order(data: Events) -> Events:
         item_ids=data.item_ids[by_item],
         times=None if data.times is None else data.times[order],
         ratings=None if data.ratings is None else data.ratings[order],
+        weights=None if data.weights is None else data.weights[order],
         item_titles=None if data.item_titles is None else data.item_titles[by_item],
     )
 

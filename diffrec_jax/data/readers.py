@@ -1,9 +1,10 @@
 """Readers: csv, tsv, Parquet, RecBole ``.inter``, data frames and arrays -> ``Events``.
 
 PyArrow does all parsing. Columns are named by the caller; the user and item column may be left out where exactly one
-column bears a usual name. Times and ratings are read only if named (RecBole's typed header names them itself). Rows
-without a user or an item are dropped and reported; everything else that cannot be read raises ``ValueError`` with one
-sentence. Parquet columns are encoded one at a time, so the texts of a log are never in memory together.
+column bears a usual name. Times, ratings and weights are read only if named (RecBole's typed header names the first two
+itself). Rows without a user or an item are dropped and reported; everything else that cannot be read raises
+``ValueError`` with one sentence. Parquet columns are encoded one at a time, so the texts of a log are never in memory
+together.
 
 Ids: spaces around them do not count. What comes as text from a typed source (arrays, frames, Parquet) stays text;
 text files have no types, so there a column of nothing but whole numbers holds whole numbers.
@@ -18,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 
-from diffrec_jax.data.columns import encode_ids, encode_ratings, encode_times, times_array
+from diffrec_jax.data.columns import encode_ids, encode_ratings, encode_times, encode_weights, times_array
 from diffrec_jax.data.delimited import TEXT_SUFFIXES, TextFile, holds_pairs
 from diffrec_jax.data.events import Events
 from diffrec_jax.data.naming import Names, listed, resolve
@@ -48,6 +49,7 @@ def read_log(
     item: str | None = None,
     time: str | None = None,
     rating: str | None = None,
+    weight: str | None = None,
     delimiter: str | None = None,
     encoding: str | None = None,
     header: bool = True,
@@ -59,7 +61,7 @@ def read_log(
     """
     path = _existing(path)
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    named = {"user": user, "item": item, "time": time, "rating": rating}
+    named = {"user": user, "item": item, "time": time, "rating": rating, "weight": weight}
     if not is_text(path):
         if path.is_dir() and is_released(path):
             raise ValueError(f"{path} is a released split, not a log; read it with read_released (--dataset)")
@@ -89,6 +91,7 @@ def read_csv(
     item: str | None = None,
     time: str | None = None,
     rating: str | None = None,
+    weight: str | None = None,
     delimiter: str | None = None,
     encoding: str | None = None,
     columns: Sequence[str] | None = None,
@@ -102,6 +105,7 @@ def read_csv(
       item: column of item ids.
       time: column of times (unix s/ms/us or ISO 8601), or None: file order stands for time order.
       rating: column of ratings, or None.
+      weight: column of what an event counts, above 0, or None: all count 1.
       delimiter: one character; None takes ``,`` for ``.csv`` and a tab for the rest. A ``.txt`` file of two whole
         numbers on each line, ``user item`` with one space between, needs neither this nor names (``delimited``).
       encoding: of the text; None is UTF-8.
@@ -113,7 +117,7 @@ def read_csv(
     if delimiter is None and encoding is None and columns is None and header and holds_pairs(path):
         delimiter, columns, notes = " ", ("user", "item"), ("columns: none named; each line is a user and an item.",)
     file = TextFile.of(path, delimiter=delimiter, encoding=encoding, columns=columns, header=header)
-    names = resolve(file.names(), {"user": user, "item": item, "time": time, "rating": rating}, path)
+    names = resolve(file.names(), {"user": user, "item": item, "time": time, "rating": rating, "weight": weight}, path)
     return _read_text(file, names, notes=notes)
 
 
@@ -124,6 +128,7 @@ def read_inter(
     item: str | None = None,
     time: str | None = None,
     rating: str | None = None,
+    weight: str | None = None,
     delimiter: str | None = None,
     encoding: str | None = None,
 ) -> Events:
@@ -136,7 +141,7 @@ def read_inter(
     path = _existing(path)
     file = TextFile.of(path, delimiter=delimiter or "\t", encoding=encoding)
     present = file.names()
-    asked = {"user": user, "item": item, "time": time, "rating": rating}
+    asked = {"user": user, "item": item, "time": time, "rating": rating, "weight": weight}
     fields = [name.split(":")[0] for name in present]
     for role, field in (("user", "user_id"), ("item", "item_id"), ("time", "timestamp"), ("rating", "rating")):
         if asked[role] is None and field in fields:
@@ -160,6 +165,7 @@ def read_parquet(
     item: str | None = None,
     time: str | None = None,
     rating: str | None = None,
+    weight: str | None = None,
 ) -> Events:
     """A Parquet file, a folder of them (in name order), or hive partitions (``day=…/``); columns as in ``read_csv``."""
     path = _existing(path)
@@ -167,7 +173,9 @@ def read_parquet(
         data = pa.dataset.dataset(path, format="parquet", partitioning="hive")
         if not data.files:
             raise ValueError(f"{path} holds no Parquet files; expected *.parquet in it or in hive partitions under it")
-        names = resolve(data.schema.names, {"user": user, "item": item, "time": time, "rating": rating}, path)
+        names = resolve(
+            data.schema.names, {"user": user, "item": item, "time": time, "rating": rating, "weight": weight}, path
+        )
         check_memory(data.count_rows() * 120, path)
         return _build(lambda name: _parquet_column(data, name), names, typed=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
@@ -181,6 +189,7 @@ def from_frame(
     item: str | None = None,
     time: str | None = None,
     rating: str | None = None,
+    weight: str | None = None,
 ) -> Events:
     """Any data frame with the Arrow C stream interface (pandas, polars, PyArrow, …); columns as in ``read_csv``.
 
@@ -188,7 +197,9 @@ def from_frame(
     """
     present, column = frame_columns(frame)
     names = resolve(
-        present, {"user": user, "item": item, "time": time, "rating": rating}, f"the {type(frame).__name__}"
+        present,
+        {"user": user, "item": item, "time": time, "rating": rating, "weight": weight},
+        f"the {type(frame).__name__}",
     )
     return _build(column, names, typed=True)
 
@@ -199,10 +210,13 @@ def from_arrays(
     *,
     times: Values | None = None,
     ratings: Values | None = None,
+    weights: Values | None = None,
     item_titles: Titles | None = None,
 ) -> Events:
-    """Equally long arrays or lists of raw ids, and optional times and ratings; titles by raw item id."""
-    given = {"user": users, "item": items, "time": times, "rating": ratings}
+    """Equally long arrays or lists of raw ids, and optional times, ratings and weights (above 0; what an event counts);
+    titles by raw item id.
+    """
+    given = {"user": users, "item": items, "time": times, "rating": ratings, "weight": weights}
     columns = {
         role: as_column(times_array(values) if role == "time" else values, f"{role} values")
         for role, values in given.items()
@@ -257,11 +271,12 @@ def _build(
             if "rating" not in optional:
                 raise
             notes.append(f"ratings: left out, for nobody named them and {str(error).rstrip('.')}.")
+    weights = encode_weights(column(names["weight"]), names["weight"]) if "weight" in names else None
     if not len(users):
         raise ValueError(f"the log has columns {listed(names.values())} but no rows")
     whole = (users >= 0) & (items >= 0)
     if whole.all():
-        return Events(users, items, user_ids, item_ids, times, ratings, notes=tuple(notes))
+        return Events(users, items, user_ids, item_ids, times, ratings, weights, notes=tuple(notes))
     padded = Events(  # code 0 stands in for a missing id until its row is dropped
         np.maximum(users, 0),
         np.maximum(items, 0),
@@ -269,6 +284,7 @@ def _build(
         _not_empty(item_ids),
         times,
         ratings,
+        weights,
         notes=tuple(notes),
     )
     return keep_events(padded, whole, "rows with a user and an item")

@@ -9,7 +9,8 @@ For a user with M interactions in time order, and the relative position ``u_m = 
 
 Source: Eq. 1 is the DiffRec paper's (arXiv 2304.04971, Section 3.6); Eq. 2 and 3 are ours. The weighted row is both
 input and target of the model; masks stay unweighted. A model with ``fit_weighted=False`` is
-trained on rows of ones, and weighs only the histories that it scores.
+trained on rows without it, and weighs only the histories that it scores. What the log itself says that an event counts
+(``CSR.weights``) multiplies all of these, in training, too.
 """
 
 import dataclasses
@@ -97,13 +98,13 @@ class Recency:
 
 
 def weights_of(csr: CSR, recency: Recency | None) -> np.ndarray:
-    """The weight of every interaction of a host ``CSR``, ``[N]`` float32; 1 without a kernel.
+    """The weight of every interaction of a host ``CSR``, ``[N]`` float32: by the log, times the kernel's.
 
     Raises:
       ValueError: for the exponential kernel without times.
     """
     if recency is None:
-        return np.ones(len(csr.indices), np.float32)
+        return csr.event_weights()
     lengths = np.diff(csr.indptr)
     position = np.arange(len(csr.indices)) - np.repeat(csr.indptr[:-1], lengths)
     age = None
@@ -111,4 +112,5 @@ def weights_of(csr: CSR, recency: Recency | None) -> np.ndarray:
         last = csr.times[np.maximum(csr.indptr[1:], 1) - 1] if len(csr.times) else csr.times
         micros = np.repeat(last, lengths if len(csr.times) else 0) - csr.times
         age = (micros / MICROSECONDS_PER_DAY).astype(np.float32)
-    return np.asarray(recency.at(position, np.repeat(lengths, lengths), age), np.float32)
+    kernel = np.asarray(recency.at(position, np.repeat(lengths, lengths), age), np.float32)
+    return kernel if csr.weights is None else kernel * csr.weights

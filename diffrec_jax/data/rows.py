@@ -35,6 +35,7 @@ class DeviceCSR(struct.PyTreeNode):
     max_length: int = struct.field(pytree_node=False)  # L
     counts: jax.Array | None = None  # [I] float32, interactions of each item; None: nobody asks
     longest: tuple[int, ...] = struct.field(pytree_node=False, default=())  # events of the 1, 2, 4, 8, … longest rows
+    weights: jax.Array | None = None  # [N] float32, what the log says an event counts; None: all 1
 
     @property
     def n_users(self) -> int:
@@ -52,13 +53,14 @@ class Rows(struct.PyTreeNode):
     """The histories of a batch of users, padded to L entries."""
 
     items: jax.Array  # [B, L] int32, oldest first; padding holds n_items
-    weights: jax.Array  # [B, L] float32; padding holds 0
+    weights: jax.Array  # [B, L] float32, by the log and by recency; padding holds 0
     lengths: jax.Array  # [B] int32
     users: jax.Array  # [B] int32 user ids; -1: padding, or a user never seen in training
     n_items: int = struct.field(pytree_node=False)
     mesh: Mesh | None = struct.field(pytree_node=False, default=None)
     days: jax.Array | None = None  # [B, L] float32 times in days, where there are any
     counts: jax.Array | None = None  # [I] float32, how often each item is in the data they are cut out of
+    logged: jax.Array | None = None  # [B, L] float32, the weights by the log alone; None: all 1
 
     def dense(self) -> jax.Array:
         """The rows as ``[B, I]`` float32. Each shard scatters its own users, and only its own range of items."""
@@ -85,15 +87,17 @@ def device_csr(csr: CSR, *, mesh: Mesh | None = None, timeless: bool = False) ->
     """Put a host ``CSR`` on the device(s), replicated over the mesh.
 
     Args:
-      csr: ``indptr [U + 1]``, ``indices [N]``, ``n_items``, and ``times [N]`` (int64 microseconds) or None.
+      csr: ``indptr [U + 1]``, ``indices [N]``, ``n_items``, and ``times`` and ``weights [N]`` or None.
       mesh: the devices; None is the default device.
-      timeless: leave out the times, which only weigh what a model reads.
+      timeless: leave out times and weights, which only weigh what a model reads.
     """
     sharding = None if mesh is None else replicated(mesh)
     lengths = np.diff(csr.indptr)
-    indices, times, days = csr.indices, None if timeless else csr.times, None
+    indices, days = csr.indices, None
+    times, weights = (None, None) if timeless else (csr.times, csr.weights)
     if not len(indices):  # something to gather from
         indices, times = np.zeros(1, np.int32), None if times is None else np.zeros(1, np.int64)
+        weights = None if weights is None else np.ones(1, np.float32)
     if times is not None:
         days = jax.device_put(_days(times), sharding)
     return DeviceCSR(
@@ -104,6 +108,7 @@ def device_csr(csr: CSR, *, mesh: Mesh | None = None, timeless: bool = False) ->
         max_length=max(int(lengths.max(initial=0)), 1),
         longest=_events_of_longest(lengths),
         counts=jax.device_put(np.bincount(csr.indices, minlength=csr.n_items).astype(np.float32), sharding),
+        weights=None if weights is None else jax.device_put(np.asarray(weights, np.float32), sharding),
     )
 
 
@@ -140,7 +145,8 @@ def take_rows(csr: DeviceCSR, users: jax.Array, *, recency: Recency | None = Non
     place = start[:, None] + position
     items = jnp.where(present, csr.indices.at[place].get(mode="clip"), csr.n_items)
     days = None if csr.days is None else csr.days.at[place].get(mode="clip")
-    rows = make_rows(items, lengths, users, n_items=csr.n_items, days=days, recency=recency, mesh=mesh)
+    logged = None if csr.weights is None else csr.weights.at[place].get(mode="clip")
+    rows = make_rows(items, lengths, users, n_items=csr.n_items, days=days, logged=logged, recency=recency, mesh=mesh)
     return rows.replace(counts=csr.counts)
 
 
@@ -151,6 +157,7 @@ def make_rows(
     *,
     n_items: int,
     days: jax.Array | None = None,
+    logged: jax.Array | None = None,
     recency: Recency | None = None,
     mesh: Mesh | None = None,
 ) -> Rows:
@@ -162,6 +169,7 @@ def make_rows(
       users: ``[B]`` int32 or None (nobody known).
       n_items: I.
       days: ``[B, L]`` float32 times in days, for kernels of elapsed time.
+      logged: ``[B, L]`` float32 weights by the log, which recency multiplies; None weighs all 1.
       recency: how an interaction's weight depends on its age; None weighs all 1.
       mesh: the devices the rows are spread over.
     """
@@ -169,6 +177,8 @@ def make_rows(
     weights = present.astype(jnp.float32)
     if recency is not None:
         weights = jnp.where(present, recency.weights(lengths, items.shape[1], days), 0.0)
+    if logged is not None:
+        weights = jnp.where(present, weights * logged, 0.0)
     return Rows(
         items=jnp.where(present, items, n_items),
         weights=weights,
@@ -177,6 +187,7 @@ def make_rows(
         n_items=n_items,
         mesh=mesh,
         days=days,
+        logged=logged,
     )
 
 

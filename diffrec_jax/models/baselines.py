@@ -110,7 +110,8 @@ class RecentPopularity(SameForAll):
         if train.times is None:
             raise ValueError(NO_TIMES)
         age = (train.times.max(initial=np.iinfo(np.int64).min) - train.times) / MICROSECONDS_PER_DAY
-        return jnp.asarray(np.bincount(train.indices, np.exp2(-age / self.half_life), train.n_items), jnp.float32)
+        counts = train.event_weights() * np.exp2(-age / self.half_life)
+        return jnp.asarray(np.bincount(train.indices, counts, train.n_items), jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -91,6 +91,11 @@ class Scorer(abc.ABC):
     needs_order: ClassVar[bool] = False
     keeps_params: ClassVar[bool] = False
 
+    @property
+    def weighs(self) -> bool:
+        """Whether it reads what the log says that events count (``CSR.weights``); models of order do not."""
+        return not self.needs_order
+
     # ranking
 
     def prepare(self, params: Params) -> Prepared:

@@ -173,6 +173,11 @@ class LightGCN(ClosedForm):
         check(self)
 
     @property
+    def weighs(self) -> bool:
+        """The graph does not; with a recency kernel everybody's history is weighed."""
+        return self.recency is not None
+
+    @property
     def item_axes(self) -> Mapping[str, int]:
         """See ``models.contract.Scorer.item_axes``."""
         return {"items": 0}

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 EXACT_AS_FLOAT = 2**53  # float64 holds every whole number up to here
-NESTED = {"histories": "lists of item ids", "history_times": "lists of times"}
+NESTED = {"histories": "lists of item ids", "history_times": "lists of times", "history_weights": "lists of weights"}
 Ids: TypeAlias = Iterable[object]  # a list, an array, a column of any data frame
 Find = Callable[[list[object]], tuple[np.ndarray, list[object]]]  # ``Vocabulary.users`` or ``Vocabulary.items``
 

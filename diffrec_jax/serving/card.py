@@ -83,12 +83,12 @@ def model_card(
     """
     about, vocabulary, name = dict(content.about), content.vocabulary, type(content.model).__name__
     recency = content.model.recency
-    days = recency is not None and recency.kernel == "exponential"
-    said = (
-        "\n\nA further input `days` (float32, like items) holds the days since the person's first event."
-        if days
-        else ""
-    )
+    inputs = {
+        "`days` holds the days since the person's first event": recency is not None and recency.kernel == "exponential",
+        "`logged` holds what each event counts, by the log's column of weights": content.train.weights is not None,
+    }
+    further = "; ".join(text for text, there in inputs.items() if there)
+    said = f"\n\nFurther inputs (float32, like items), in this order: {further}." if further else ""
     first = {"user": repr(vocabulary.user_ids[:1].tolist()[0])} if vocabulary.n_users else {"user": ""}
     items = ", ".join(repr(i) for i in vocabulary.item_ids[:2].tolist())
     parts = [

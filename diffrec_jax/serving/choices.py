@@ -103,13 +103,14 @@ def known_pairs(
     items: object,
     histories: object,
     history_times: object,
+    history_weights: object,
 ) -> tuple[Asked, np.ndarray, np.ndarray, list[object]]:
     """The known pairs of people and items that a caller names.
 
     Args:
       vocabulary: of the model.
       ask: ``Recommender.ask``.
-      users, items, histories, history_times: as in ``Recommender.score``.
+      users, items, histories, history_times, history_weights: as in ``Recommender.score``.
 
     Returns:
       ``(people; rows [N], their numbers; item numbers [N]; the ids that are no item)``; a user is there once.
@@ -118,13 +119,13 @@ def known_pairs(
         raise ValueError("give items=[…]: one item for each user or history, or one list of items for each")
     column, nested = asked_ids.per_person(items, "items")
     if users is None or histories is not None:
-        asked = ask(users, histories, history_times)
+        asked = ask(users, histories, history_times, history_weights)
         place = asked.places()
     else:
         given, unknown_users = asked_ids.look_up(vocabulary.users, users, "users")
         distinct, place = np.unique(given, return_inverse=True)
         place = place - np.count_nonzero(distinct < 0)  # -1: unknown
-        asked = ask(vocabulary.user_ids[distinct[distinct >= 0]], None, history_times)
+        asked = ask(vocabulary.user_ids[distinct[distinct >= 0]], None, history_times, history_weights)
         asked = replace(asked, unknown_users=tuple(unknown_users))
     if len(column) != len(place):
         what = "lists of items" if nested else "items"

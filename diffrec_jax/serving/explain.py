@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from diffrec_jax.data.events import taken
 from diffrec_jax.serving.histories import Histories
 from diffrec_jax.serving.ranker import Ranker
 
@@ -54,8 +55,8 @@ def leave_one_out(histories: Histories) -> Histories:
     inside = np.arange(len(copies.items)) - np.repeat(copies.offsets[:-1], copies.lengths)
     keep = inside != np.repeat(position, copies.lengths)
     offsets = np.concatenate([[0], np.cumsum(copies.lengths - 1)]).astype(np.int64)
-    days = None if copies.days is None else copies.days[keep]
-    return Histories(copies.items[keep], offsets, copies.users, days)
+    columns = (taken(values, keep) for values in (copies.days, copies.weights))
+    return Histories(copies.items[keep], offsets, copies.users, *columns)
 
 
 def _groups(histories: Histories) -> Iterator[np.ndarray]:

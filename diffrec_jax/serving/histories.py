@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from diffrec_jax.data.columns import encode_times
-from diffrec_jax.data.events import CSR
+from diffrec_jax.data.columns import encode_times, encode_weights
+from diffrec_jax.data.events import CSR, taken
 from diffrec_jax.data.times import MICROSECONDS_PER_DAY
 from diffrec_jax.serving import asked_ids
 from diffrec_jax.serving.vocabulary import Vocabulary, lists_to_codes
@@ -21,6 +21,7 @@ class Histories:
     offsets: np.ndarray  # int64 [n + 1]
     users: np.ndarray  # int32 [n], -1: nobody known
     days: np.ndarray | None = None  # float32 [N], days since each person's first event
+    weights: np.ndarray | None = None  # float32 [N], what each event counts by the log; None: all 1
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -39,19 +40,25 @@ class Histories:
         lengths = self.lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         place = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        days = None if self.days is None else self.days[place]
-        return Histories(self.items[place], offsets, self.users[rows], days)
+        return Histories(
+            self.items[place], offsets, self.users[rows], taken(self.days, place), taken(self.weights, place)
+        )
 
     @classmethod
     def concatenate(cls, parts: Sequence["Histories"]) -> "Histories":
-        """One after the other; days are kept if all have them."""
+        """One after the other; days, and likewise weights, are kept if all have them."""
         offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))]).astype(np.int64)
-        days = [part.days for part in parts if part.days is not None]
+
+        def column(name: str) -> np.ndarray | None:
+            columns = [getattr(part, name) for part in parts]
+            return None if any(each is None for each in columns) else np.concatenate(columns)
+
         return cls(
             np.concatenate([part.items for part in parts]),
             offsets,
             np.concatenate([part.users for part in parts]),
-            np.concatenate(days) if len(days) == len(parts) else None,
+            column("days"),
+            column("weights"),
         )
 
     def keys(self, n_items: int) -> np.ndarray:
@@ -59,18 +66,13 @@ class Histories:
         keys: np.ndarray = np.repeat(np.arange(len(self), dtype=np.int64), self.lengths) * n_items + self.items
         return keys
 
-    def padded(self, rows: int, width: int, fill: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Items ``[rows, width]`` padded with ``fill``, and days ``[rows, width]`` padded with 0."""
-        lengths = self.lengths
-        row = np.repeat(np.arange(len(self)), lengths)
-        column = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], lengths)
-        items = np.full((rows, width), fill, np.int32)
-        items[row, column] = self.items
-        if self.days is None:
-            return items, None
-        days = np.zeros((rows, width), np.float32)
-        days[row, column] = self.days
-        return items, days
+    def padded(self, values: np.ndarray, rows: int, width: int, fill: float) -> np.ndarray:
+        """A column of the histories, such as ``items``, as ``[rows, width]``, padded with ``fill``."""
+        row = np.repeat(np.arange(len(self)), self.lengths)
+        column = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], self.lengths)
+        padded = np.full((rows, width), fill, values.dtype)
+        padded[row, column] = values
+        return padded
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,13 +117,14 @@ def of_csr(csr: CSR) -> Histories:
     if csr.times is not None:
         first = csr.times[np.repeat(indptr[:-1], np.diff(indptr))]
         days = ((csr.times - first) / MICROSECONDS_PER_DAY).astype(np.float32)
-    return Histories(csr.indices, indptr, np.arange(csr.n_users, dtype=np.int32), days)
+    return Histories(csr.indices, indptr, np.arange(csr.n_users, dtype=np.int32), days, csr.weights)
 
 
 def of_lists(
     vocabulary: Vocabulary,
     lists: object,
     times: object = None,
+    weights: object = None,
     *,
     repeats: bool = False,
 ) -> tuple[Histories, list[object]]:
@@ -131,42 +134,60 @@ def of_lists(
       vocabulary: of the model.
       lists: raw item ids of each person, in any form that ``asked_ids.lists`` reads; without ``times``, oldest first.
       times: of each item, in any form that ``data.columns.encode_times`` reads; decides the order.
+      weights: of each item, what it counts; None counts all 1.
       repeats: keep all of a repeated item.
 
     Returns:
       The histories and the ids that are no item of the model.
 
     Raises:
-      ValueError: for a history that isn't a list of ids, or times that don't fit the histories.
+      ValueError: for a history that isn't a list of ids, or times or weights that don't fit the histories.
     """
     lists = [asked_ids.plain(given, "histories") for given in asked_ids.lists(lists, "histories")]
     items, lengths, unknown = lists_to_codes(vocabulary, lists)
     row = np.repeat(np.arange(len(lists)), lengths)
+    counts = None if weights is None else _counts(lists, weights)
     micros = None
     if times is not None:
         micros = _micros(lists, times)
-        order = np.lexsort((items, micros, row))  # of one moment by item, as rows are
-        items, row, micros = items[order], row[order], micros[order]
+        worth = np.zeros(len(items)) if counts is None else -counts
+        order = np.lexsort((worth, items, micros, row))  # of one moment by item, as rows are
+        items, row, micros, counts = items[order], row[order], micros[order], taken(counts, order)
     first = np.full(len(items), repeats)
     first[np.unique(row * np.int64(vocabulary.n_items + 1) + items, return_index=True)[1]] = True
     keep = first & (items >= 0)
-    items, row = items[keep], row[keep]
+    items, row, counts = items[keep], row[keep], taken(counts, keep)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(lists)))]).astype(np.int64)
     days = None
     if micros is not None:
         micros = micros[keep]
         days = ((micros - micros[offsets[row]]) / MICROSECONDS_PER_DAY).astype(np.float32)
-    return Histories(items, offsets, np.full(len(lists), -1, np.int32), days), unknown
+    return Histories(items, offsets, np.full(len(lists), -1, np.int32), days, counts), unknown
+
+
+def _flat(lists: Sequence[Sequence[object]], given: object, what: str) -> list[object]:
+    """The values that go with the items of all histories, such as their ``times``, one after the other."""
+    name = f"history_{what}"
+    values = asked_ids.lists(given, name)
+    if len(values) != len(lists):
+        raise ValueError(f"{name} has {len(values)} lists for {len(lists)} histories: give one per history")
+    for i, (items, own) in enumerate(zip(lists, values)):
+        if len(own) != len(items):
+            raise ValueError(f"{name}[{i}] must be a list of {len(items)} {what}, one per item of history {i}")
+    return [value for own in values for value in own]
+
+
+def _counts(lists: Sequence[Sequence[object]], weights: object) -> np.ndarray:
+    flat = _flat(lists, weights, "weights")
+    try:
+        column = pa.chunked_array([pa.array(flat, pa.float64())])
+    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, OverflowError) as error:
+        raise ValueError(f"history_weights cannot be read as numbers ({error}): give numbers above 0") from None
+    return encode_weights(column, "history_weights")
 
 
 def _micros(lists: Sequence[Sequence[object]], times: object) -> np.ndarray:
-    times = asked_ids.lists(times, "history_times")
-    if len(times) != len(lists):
-        raise ValueError(f"history_times has {len(times)} lists for {len(lists)} histories: give one per history")
-    for i, (items, when) in enumerate(zip(lists, times)):
-        if len(when) != len(items):
-            raise ValueError(f"history_times[{i}] must be a list of {len(items)} times, one per item of history {i}")
-    flat = [moment for when in times for moment in when]
+    flat = _flat(lists, times, "times")
     if not flat:
         return np.zeros(0, np.int64)
     try:

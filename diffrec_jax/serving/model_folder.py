@@ -210,6 +210,8 @@ def _write_csr(csr: CSR, path: Path) -> None:
     columns = {"user": csr.users(), "item": csr.indices}
     if csr.times is not None:
         columns["time"] = csr.times
+    if csr.weights is not None:
+        columns["weight"] = csr.weights
     pq.write_table(pa.table(columns), path)
 
 
@@ -222,5 +224,5 @@ def _read_csr(path: epath.Path, n_users: int, n_items: int, repeats: bool) -> CS
     np.cumsum(np.bincount(users, minlength=n_users), out=indptr[1:])
     if len(indptr) != n_users + 1 or (len(items) and (items.min() < 0 or items.max() >= n_items)):
         raise ValueError(f"{path} does not fit the vocabularies beside it: export or train the model again")
-    times = table["time"].to_numpy() if "time" in table.column_names else None
-    return CSR(indptr, items, n_items, times, repeats)
+    times, weights = (table[name].to_numpy() if name in table.column_names else None for name in ("time", "weight"))
+    return CSR(indptr, items, n_items, times, weights, repeats)

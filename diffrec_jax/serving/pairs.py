@@ -38,7 +38,8 @@ def scores_of_pairs(scores_at: ScoresAt, histories: Histories, rows: np.ndarray,
         alike = np.flatnonzero(width == size)
         for begin in range(0, len(alike), PAIRS_AT_ONCE // size):
             some = alike[begin : begin + PAIRS_AT_ONCE // size]
-            at, _ = ragged.take(some).padded(len(some), size, 0)
+            own = ragged.take(some)
+            at = own.padded(own.items, len(some), size, 0)
             scores = scores_at(histories.take(person[some]), at)
             there = np.arange(size) < length[some, None]
             found[(start[some, None] + np.arange(size))[there]] = scores[there]

@@ -54,12 +54,14 @@ def write_program(ranker: Ranker, folder: Path, *, k: int | None) -> Description
     if k is not None:
         held["standing"] = ranker.standing
     state, tree = flatten(held), jax.tree.structure(held)
-    needs_days = ranker.recency is not None and ranker.recency.kernel == "exponential"
+    further = [name for name, there in (("days", ranker.needs_days), ("logged", ranker.weighed)) if there]
 
-    def program(weights: dict[str, jax.Array], items: jax.Array, lengths: jax.Array, *days: jax.Array) -> PyTree:
+    def program(weights: dict[str, jax.Array], items: jax.Array, lengths: jax.Array, *known: jax.Array) -> PyTree:
         held = jax.tree.unflatten(tree, [weights[name] for name in state])
         n_items, model = ranker.n_items, ranker.model
-        rows = make_rows(items, lengths, n_items=n_items, days=days[0] if days else None, recency=ranker.recency)
+        given = dict(zip(further, known))
+        days, logged = given.get("days"), given.get("logged")
+        rows = make_rows(items, lengths, n_items=n_items, days=days, logged=logged, recency=ranker.recency)
         key = jax.random.fold_in(jax.random.key(0), 3)
         if k is None:
             return model.user_vectors(held["params"], rows, key=key, tables=held["tables"])
@@ -72,11 +74,16 @@ def write_program(ranker: Ranker, folder: Path, *, k: int | None) -> Description
     batch, length = jax.export.symbolic_shape("b, l")
     weights = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in state.items()}
     inputs = [jax.ShapeDtypeStruct((batch, length), np.int32), jax.ShapeDtypeStruct((batch,), np.int32)]
-    inputs += [jax.ShapeDtypeStruct((batch, length), np.float32)] if needs_days else []
+    inputs += [jax.ShapeDtypeStruct((batch, length), np.float32) for _ in further]
     with _without_source_locations():
         exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(weights, *inputs)
     description: Description = {
-        "inputs": ["weights", "items int32 [b, l]", "lengths int32 [b]"] + ["days float32 [b, l]"] * needs_days,
+        "inputs": [
+            "weights",
+            "items int32 [b, l]",
+            "lengths int32 [b]",
+            *(f"{name} float32 [b, l]" for name in further),
+        ],
         "outputs": ["user vectors float32 [b, v]"] if k is None else ["items int32 [b, k]", "scores float32 [b, k]"],
         "k": k,
         "n_items": ranker.n_items,
@@ -106,12 +113,13 @@ def _without_source_locations() -> Iterator[None]:
 class Program(Protocol):
     """An exported program, weights filled in."""
 
-    def __call__(self, items: ArrayLike, lengths: ArrayLike, *days: ArrayLike) -> "jax.Array | tuple[jax.Array, ...]":
+    def __call__(self, items: ArrayLike, lengths: ArrayLike, *known: ArrayLike) -> "jax.Array | tuple[jax.Array, ...]":
         """User vectors ``[b, V]``, or the numbers and scores ``[b, K]`` of the best items, best first."""
 
 
 def load_program(folder: str | Path) -> Program:
-    """An exported program as a function of ``(items [b, l] int32, lengths [b] int32)``, weights filled in.
+    """An exported program as a function of ``(items [b, l] int32, lengths [b] int32, …)``, weights filled in; further
+    inputs, where ``program.json`` names any, are ``days`` and ``logged``, what each item counts, float32 like items.
 
     Programs are code and run when called: load only what you trust, as with any program.
 
@@ -132,9 +140,9 @@ def load_program(folder: str | Path) -> Program:
     weights = {name: jnp.asarray(array) for name, array in read_arrays(folder / WEIGHTS).items()}
     call = jax.jit(exported.call)
 
-    def program(items: ArrayLike, lengths: ArrayLike, *days: ArrayLike) -> jax.Array | tuple[jax.Array, ...]:
+    def program(items: ArrayLike, lengths: ArrayLike, *known: ArrayLike) -> jax.Array | tuple[jax.Array, ...]:
         found: jax.Array | tuple[jax.Array, ...]
-        found = call(weights, jnp.asarray(items, jnp.int32), jnp.asarray(lengths, jnp.int32), *days)
+        found = call(weights, jnp.asarray(items, jnp.int32), jnp.asarray(lengths, jnp.int32), *known)
         return found
 
     return program

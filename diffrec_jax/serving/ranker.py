@@ -39,6 +39,7 @@ class Batch(NamedTuple):
     lengths: jax.Array  # [B]
     users: jax.Array  # [B], -1 for padding rows
     days: jax.Array | None  # [B, L]
+    weights: jax.Array | None  # [B, L], by the log
 
 
 class Held(NamedTuple):
@@ -59,10 +60,18 @@ class Ranker:
       standing: what decides between items where the model does not.
       n_items: I.
       needs_days: whether an interaction's weight depends on its time.
+      weighed: whether the log says what an interaction counts.
     """
 
     def __init__(
-        self, model: Scorer, params: Params, standing: Standing, *, mesh: Mesh | None = None, seed: int = 0
+        self,
+        model: Scorer,
+        params: Params,
+        standing: Standing,
+        *,
+        weighed: bool = False,
+        mesh: Mesh | None = None,
+        seed: int = 0,
     ) -> None:
         """Put the parameters on the device(s) and prepare what every batch needs.
 
@@ -70,6 +79,7 @@ class Ranker:
           model: what ranks.
           params: its parameters.
           standing: of the items.
+          weighed: whether histories come with weights by the log; those that do not weigh 1.
           mesh: the devices; None is the default device.
           seed: of noise at inference, where the model uses any.
 
@@ -77,7 +87,7 @@ class Ranker:
           NonFiniteParametersError: if a parameter is no number.
         """
         n_items = len(standing.place)
-        self.model, self.n_items, self.mesh = model, n_items, mesh
+        self.model, self.n_items, self.mesh, self.weighed = model, n_items, mesh, weighed
         self._sharding = None if mesh is None else replicated(mesh)
         self.params, self.standing = jax.device_put((params, standing), self._sharding)
         check_parameters(self.params, model)
@@ -125,7 +135,7 @@ class Ranker:
             unseen = Histories(np.zeros(0, np.int32), np.zeros(len(rows) + 1, np.int64), part.users)
             masked = unseen if hidden is None else hidden.take(rows)
             width = max(_width(part), _width(masked))  # one width for both, so that there are fewer programs
-            blocked, _ = masked.padded(size, width, self.n_items)
+            blocked = masked.padded(masked.items, size, width, self.n_items)
             batch = self._on_device(part, size, width)
             vectors = self._item_vectors if self._streams else None
             return self._top_k(self._held, batch, self._put(blocked), mask, vectors, k=length)
@@ -211,23 +221,36 @@ class Ranker:
         if self.needs_days and part.days is None and len(part.items):
             raise ValueError("this model weighs interactions by elapsed time: give the times of the histories too")
         width = _width(part) if width is None else width
-        items, days = part.padded(size, width, self.n_items)
-        if not self.needs_days:
-            days = None
-        elif days is None:
-            days = np.zeros((size, width), np.float32)
+        n = len(part.items)
+        days = np.zeros(n, np.float32) if part.days is None else part.days
+        weights = np.ones(n, np.float32) if part.weights is None else part.weights
         extra = size - len(part)
         lengths = np.pad(part.lengths.astype(np.int32), (0, extra))
         users = np.pad(part.users, (0, extra), constant_values=-1)
-        return Batch(self._put(items), self._put(lengths), self._put(users), None if days is None else self._put(days))
+        return Batch(
+            self._put(part.padded(part.items, size, width, self.n_items)),
+            self._put(lengths),
+            self._put(users),
+            self._put(part.padded(days, size, width, 0.0)) if self.needs_days else None,
+            self._put(part.padded(weights, size, width, 0.0)) if self.weighed else None,
+        )
 
     def _put(self, array: np.ndarray) -> jax.Array:
         placed: jax.Array = jax.device_put(array, self._sharding)
         return placed
 
     def _rows(self, batch: Batch) -> Rows:
-        items, lengths, users, days = batch
-        return make_rows(items, lengths, users, n_items=self.n_items, days=days, recency=self.recency, mesh=self.mesh)
+        items, lengths, users, days, weights = batch
+        return make_rows(
+            items,
+            lengths,
+            users,
+            n_items=self.n_items,
+            days=days,
+            logged=weights,
+            recency=self.recency,
+            mesh=self.mesh,
+        )
 
     def _scores(self, held: Held, batch: Batch) -> jax.Array:
         return self.model.scores(held.params, self._rows(batch), key=held.key, tables=held.tables)

@@ -59,7 +59,8 @@ class Recommender:
         self._seen = histories_lib.of_csr(seen)
         self._history = histories_lib.of_csr(content.known) if history == "train" else self._seen
         standing = Standing.of(content.vocabulary.item_ids, content.train)
-        self.ranker = Ranker(content.model, params, standing, mesh=mesh, seed=seed)
+        weighed = content.train.weights is not None
+        self.ranker = Ranker(content.model, params, standing, weighed=weighed, mesh=mesh, seed=seed)
 
     def __repr__(self) -> str:
         return shown.recommender_text(self.content, self.history)
@@ -92,6 +93,7 @@ class Recommender:
         candidates: Ids | Sequence[Ids] | None = None,
         exclude: Ids | Sequence[Ids] | None = None,
         history_times: Sequence[Ids] | None = None,
+        history_weights: Sequence[Ids] | None = None,
     ) -> Table:
         """The K best items for known users, or for anybody with a history.
 
@@ -104,6 +106,7 @@ class Recommender:
           exclude: raw item ids to leave out; likewise.
           history_times: the time of each item of ``histories``, oldest or newest first alike; without them, the given
             order is the time order.
+          history_weights: what each item of ``histories`` counts, for a model of a log with weights; without them, 1.
 
         Returns:
           Columns ``user`` (raw id, or the number of the history), ``item``, ``score`` and ``rank`` (from 1), list
@@ -115,7 +118,7 @@ class Recommender:
             what is no list of ids.
         """
         k_asked, k = k, self._checked_k(k)
-        asked = self.ask(users, histories, history_times)
+        asked = self.ask(users, histories, history_times, history_weights)
         options: dict[str, Any] = {"exclude_seen": exclude_seen, "candidates": candidates, "exclude": exclude}
         choice = choices.choose(self.vocabulary, asked, **options)
         if choice.own is None:
@@ -159,13 +162,14 @@ class Recommender:
         *,
         items: Ids | None = None,
         history_times: Sequence[Ids] | None = None,
+        history_weights: Sequence[Ids] | None = None,
     ) -> Table:
         """Which items of the history carry each recommendation: how much its score falls when one is left out.
 
         The effect is exact: the model is run again on every history with one item less.
 
         Args:
-          users, histories, history_times: as in ``recommend``.
+          users, histories, history_times, history_weights: as in ``recommend``.
           k: how many recommendations to explain.
           items: raw item ids to explain, instead of the K best.
 
@@ -174,7 +178,7 @@ class Recommender:
           (from 1, largest first). People without a history have nothing to explain and are in ``by_popularity``.
         """
         k, unknown = self._checked_k(k), list[object]()
-        asked = self.ask(users, histories, history_times)
+        asked = self.ask(users, histories, history_times, history_weights)
         if items is None:
             chosen = self.ranker.top_k(asked.histories, k, hidden=asked.seen)[1]
         else:
@@ -198,13 +202,14 @@ class Recommender:
         *,
         histories: Sequence[Ids] | None = None,
         history_times: Sequence[Ids] | None = None,
+        history_weights: Sequence[Ids] | None = None,
     ) -> Table:
         """Scores of given pairs, seen or not; scores of different people are not on one scale.
 
         Args:
           users: raw user ids, repeated as often as needed.
           items: raw item ids, one for each user or history; or a list of such lists, one for each.
-          histories, history_times: as in ``recommend``, instead of users.
+          histories, history_times, history_weights: as in ``recommend``, instead of users.
 
         Returns:
           Columns ``user``, ``item`` and ``score``, in the order given; pairs of an unknown user or item are reported
@@ -213,7 +218,7 @@ class Recommender:
         Raises:
           ValueError: for lists of different lengths, and as ``recommend``.
         """
-        given = (users, items, histories, history_times)
+        given = (users, items, histories, history_times, history_weights)
         asked, rows, numbers, unknown = choices.known_pairs(self.vocabulary, self.ask, *given)
         scores = pairs.scores_of_pairs(self.ranker.listed_scores_at, asked.histories, rows, numbers)
         columns = {"user": asked.names[rows], "item": self.vocabulary.item_ids[numbers], "score": scores}
@@ -225,6 +230,7 @@ class Recommender:
         *,
         users: Ids | None = None,
         history_times: Sequence[Ids] | None = None,
+        history_weights: Sequence[Ids] | None = None,
     ) -> np.ndarray:
         """``[n, V]`` float32: with ``item_vectors``, the scores are ``user_vectors @ item_vectors.T``.
 
@@ -232,7 +238,7 @@ class Recommender:
           ValueError: for a model without vectors, or an unknown user.
         """
         self.ranker.item_vectors()  # refuses a model without
-        asked = self.ask(users, histories, history_times)
+        asked = self.ask(users, histories, history_times, history_weights)
         if asked.unknown_users:
             raise ValueError(f"user {asked.unknown_users[0]!r} is not in the model: leave it out, or pass its history")
         return self.ranker.user_vectors(asked.histories)
@@ -247,17 +253,27 @@ class Recommender:
 
     # How it is done --------------------------------------------------------------------------------------------------
 
-    def ask(self, users: Ids | None, histories: Sequence[Ids] | None, times: Sequence[Ids] | None) -> Asked:
+    def ask(
+        self,
+        users: Ids | None,
+        histories: Sequence[Ids] | None,
+        times: Sequence[Ids] | None = None,
+        weights: Sequence[Ids] | None = None,
+    ) -> Asked:
         """The people a question is about: their histories and what they have seen; errors as in ``recommend``."""
         if (users is None) == (histories is None):
             raise ValueError("give either users=[…] or histories=[[…], …]")
+        if weights is not None and not self.ranker.weighed:
+            raise ValueError("history_weights mean nothing to this model, whose log had no weights: leave them out")
         if users is None:
             assert histories is not None
             repeats = self.content.train.repeats
-            found, unknown = histories_lib.of_lists(self.vocabulary, histories, times, repeats=repeats)
+            found, unknown = histories_lib.of_lists(self.vocabulary, histories, times, weights, repeats=repeats)
             return Asked(found, found, np.arange(len(found)), unknown_items=tuple(unknown), n_asked=len(found))
         if times is not None:
             raise ValueError("history_times belong to histories=: the times of known users are known")
+        if weights is not None:
+            raise ValueError("history_weights belong to histories=: the weights of known users are known")
         numbers, missing = asked_ids.look_up(self.vocabulary.users, users, "users")
         rows = np.flatnonzero(numbers >= 0)
         known, n_asked, ids = numbers[rows], len(numbers), self.vocabulary.user_ids

@@ -51,6 +51,7 @@ class Person(BaseModel):
     user: Id | None = Field(None, description="id of a user of the training data")
     history: list[Id] | None = Field(None, description="ids of the items a person already has, oldest first")
     history_times: list[Moment] | None = Field(None, description="the time of each: unix seconds, or ISO 8601")
+    history_weights: list[StrictFloat | StrictInt] | None = Field(None, description="what each counts, as in the log")
 
 
 class RecommendRequest(Person):
@@ -112,11 +113,12 @@ def _asked(recommender: Recommender, request: Person, limits: Limits) -> Asked:
     if (request.user is None) == (request.history is None):
         raise HTTPException(422, "give either user (an id) or history (a list of item ids), not both and not none")
     times = None if request.history_times is None else [request.history_times]
+    weights = None if request.history_weights is None else [request.history_weights]
     try:
         if request.user is None:
-            asked = recommender.ask(None, [request.history or []], times)
+            asked = recommender.ask(None, [request.history or []], times, weights)
         else:
-            asked = recommender.ask([request.user], None, times)
+            asked = recommender.ask([request.user], None, times, weights)
     except ValueError as error:  # times that are none, for example
         raise HTTPException(422, str(error)) from None
     if asked.unknown_users:

@@ -66,26 +66,35 @@ class ModelSuite:
 
     @classmethod
     @functools.cache
-    def scores_of(cls) -> Callable[[Params, jax.Array, jax.Array, jax.Array, jax.Array | None], jax.Array]:
+    def scores_of(cls) -> Callable[[Params, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]:
         """``(params, rows of histories) -> scores``, compiled for each shape of histories."""
         model = cls.fitted().model
 
         def scores(
-            params: Params, items: jax.Array, lengths: jax.Array, users: jax.Array, days: jax.Array | None
+            params: Params,
+            items: jax.Array,
+            lengths: jax.Array,
+            users: jax.Array,
+            days: jax.Array,
+            logged: jax.Array,
         ) -> jax.Array:
-            rows = make_rows(items, lengths, users, n_items=N_ITEMS, days=days, recency=model.recency)
+            rows = make_rows(items, lengths, users, n_items=N_ITEMS, days=days, logged=logged, recency=model.recency)
             key = jax.random.fold_in(jax.random.key(0), 3)  # of whatever ranks with seed 0
             return model.scores(params, rows, key=key, tables=model.prepare(params))
 
         return jax.jit(scores)
 
-    def scores(self, users: Sequence[int], *, width: int = WIDTH) -> np.ndarray:
-        """Scores of users of the split by their histories, padded to ``width``."""
+    def scores(
+        self, users: Sequence[int], *, width: int = WIDTH, params: Params = None, weight: float | jax.Array = 1.0
+    ) -> np.ndarray:
+        """Scores of users of the split by their histories, padded to ``width``, every event counting ``weight``."""
         numbers = jnp.asarray(users, jnp.int32)
         rows = take_rows(device_csr(self.fitted().train), numbers)
         room = ((0, 0), (0, width - rows.items.shape[1]))
         items, days = jnp.pad(rows.items, room, constant_values=N_ITEMS), jnp.pad(_days(rows), room)
-        return np.asarray(self.scores_of()(self.fitted().params, items, rows.lengths, numbers, days))
+        params = self.fitted().params if params is None else params
+        logged = jnp.broadcast_to(jnp.asarray(weight, jnp.float32), items.shape)
+        return np.asarray(self.scores_of()(params, items, rows.lengths, numbers, days, logged))
 
     def close(self, one: jax.typing.ArrayLike, other: jax.typing.ArrayLike) -> None:
         """Both within ``tolerance``."""
@@ -120,6 +129,18 @@ class ModelSuite:
         together = self.scores(USERS)
         for row in (0, 3, len(USERS) - 1):
             self.close(self.scores(USERS[row : row + 1], width=WIDTH + 9)[0], together[row])
+
+    def test_what_an_event_counts_matters_to_a_model_that_weighs(self) -> None:
+        """To the scores of a history, or to what is fitted to the log in one go; to no model that does not weigh."""
+        fitted, before = self.fitted(), self.scores(USERS)
+        model, train = fitted.model, fitted.train
+        counts = jnp.where(jnp.arange(WIDTH) % 2 == 0, 1.0, 3.0)[None, :]
+        matters = not np.allclose(self.scores(USERS, weight=counts), before)
+        if model.trained is None:
+            weights = np.where(train.indices % 2 == 0, 1.0, 3.0).astype(np.float32)
+            params = model.assemble(dataclasses.replace(train, weights=weights), None)
+            matters |= not np.allclose(self.scores(USERS, params=params), before)
+        assert matters == model.weighs
 
     def test_user_times_item_vectors_are_the_scores(self) -> None:
         """Vectors serve what the model would, or are refused."""

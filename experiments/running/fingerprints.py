@@ -52,6 +52,8 @@ def _events(part: Events) -> bytes:
         rows = slice(start, start + CHUNK)
         pairs = (part.users[rows].astype(np.uint64) << np.uint64(32)) | part.items[rows].astype(np.uint64)
         hashes = _mix(_mix(pairs) + when[rows].astype(np.uint64))
+        if part.weights is not None:
+            hashes = _mix(hashes + part.weights[rows].view(np.uint32).astype(np.uint64))
         total = (total + int(hashes.sum(dtype=np.uint64))) % 2**64
         mixed ^= int(np.bitwise_xor.reduce(hashes))
     timed = b"order" if part.times is None else b"times"

@@ -196,6 +196,8 @@ def announce(config: Config, split: Split, console: Console) -> None:
         console.print(f"  {line}", highlight=False)
     if config.data.repeats == "keep" and not config.model.needs_order:
         console.print(f"  {config.model_name} reads each item of a history once: repeated ones count as the first")
+    if split.train.weights is not None and not config.model.weighs:
+        console.print(f"  {config.model_name} does not weigh events: --weight_col changes nothing for it")
     if config.evaluation.eval_history == "train+valid":
         console.print(
             "  test history: training and validation events; nothing is trained on validation", highlight=False

@@ -97,6 +97,7 @@ def _read(config: Config, path: str) -> Events:
             item=data.item_col or None,
             time=data.time_col or None,
             rating=data.rating_col or None,
+            weight=data.weight_col or None,
             delimiter=data.delimiter or None,
             encoding=_encoding(config, path),
             header=data.header,

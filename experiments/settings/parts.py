@@ -38,6 +38,7 @@ class DataOptions:
     item_col: str = of_log("", "item column of --data")
     time_col: str = of_log("", "time column of --data: unix seconds, ms or µs, or ISO 8601")
     rating_col: str = of_log("", "rating column of --data")
+    weight_col: str = of_log("", "column of --data that says what an event counts: a purchase above a click, say")
     delimiter: str = of_log("", "what divides the fields of --data, such as ';'; by its name unless given", rare=True)
     encoding: str = of_log("", "encoding of --data and --titles, utf-8 unless given", rare=True)
     header: bool = of_log(True, "false: --data has no header, and --user_col=0 is its first column", rare=True)

@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments.running import source
+from experiments.running.fingerprints import fingerprint
 from experiments.settings import cli
 
 LOG = "".join(f"u{u};é{i};{10 * u + i};{1 + i % 5}\n" for u in range(6) for i in range(7))
@@ -46,3 +47,15 @@ def test_titles_of_other_items_are_refused(folder):
         ValueError, match=r"no title of any item of log.csv: its ids are like 'x1' and the log's like '0'"
     ):
         load("--data=log.csv", "--titles=items.csv")
+
+
+def test_weights_of_a_column_reach_the_split_and_its_fingerprint(folder):
+    (folder / "log.csv").write_text(
+        "user,item,amount\n" + "".join(f"{u},{i},{1 + (u + i) % 4}\n" for u in range(6) for i in range(7))
+    )
+    plain, weighed = load("--data=log.csv"), load("--data=log.csv", "--weight_col=amount")
+    assert plain.train.weights is None and sorted(set(weighed.train.weights)) == [1.0, 2.0, 3.0, 4.0]
+    assert fingerprint(plain) != fingerprint(weighed)
+    (folder / "bad.csv").write_text("user,item,amount\n1,1,1\n1,2,-3\n")
+    with pytest.raises(ValueError, match="row 2: weight -3 in column 'amount' must be above 0"):
+        load("--data=bad.csv", "--weight_col=amount")

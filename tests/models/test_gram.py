@@ -37,7 +37,8 @@ def drawn(model):
 @pytest.mark.parametrize("dims, noise_scale", [((16,), 0.5), ((8, 24), 0.0)])
 @pytest.mark.parametrize("recency", [None, Recency()])
 def test_loss_and_gradients_equal_those_with_all_outputs(csr, w0, dims, noise_scale, recency):
-    """The same noise behind the first layer, dropout off."""
+    """The same noise behind the first layer, dropout off; some events count for more, by the log."""
+    csr = dataclasses.replace(csr, weights=np.where(csr.indices % 3, 1.0, 2.5).astype(np.float32))
     model = DiffRec(dims=dims, steps=5, noise_scale=noise_scale, noise_min=0.01, noise_max=0.3, recency=recency, w0=w0)
     params, device = drawn(model), device_csr(csr)
     t = jnp.asarray(np.arange(B) % 5, jnp.int32)
