@@ -21,17 +21,7 @@ from diffrec_jax.evaluation.outcome import Evaluation
 from diffrec_jax.evaluation.standing import Standing
 from diffrec_jax.finite import check_parameters
 from diffrec_jax.fit_options import SELECTION, FitOptions
-from diffrec_jax.held_out import (
-    checked_log,
-    is_part,
-    joined,
-    masked,
-    numbered,
-    read_by,
-    trained_on,
-    union,
-    vocabulary_of,
-)
+from diffrec_jax.held_out import is_part, joined, masked, numbered, read_by, trained_on, union
 from diffrec_jax.mesh import Layout, make_mesh, replicated
 from diffrec_jax.models.contract import Catalogue, Params, Scorer, Sizes, check_model, hyper_parameters
 from diffrec_jax.processes import is_writer
@@ -145,21 +135,21 @@ def fit(
       The model with the parameters of its best epoch.
     """
     check_model(model)
-    vocabulary, about = vocabulary_of(checked_log(train, "train")), dict(about or {})
-    train = trained_on(model, vocabulary, train)
+    about = dict(about or {})
+    vocabulary, rows = trained_on(model, train)
     valid = None if valid is None else read_by(model, vocabulary, valid, "valid")
     context = None if context is None else read_by(model, vocabulary, context, "context")
     mesh = make_mesh() if mesh is None else mesh
-    standing = Standing.of(vocabulary.item_ids, train)
-    model.check_size(train.n_items)
+    standing = Standing.of(vocabulary.item_ids, rows)
+    model.check_size(rows.n_items)
     options = _options(model, options, changes)
-    model, why = model.suited(Sizes.of(train, options.batch_size))
-    content = ModelFolder(model, vocabulary, train, valid, about, context=context)
+    model, why = model.suited(Sizes.of(rows, options.batch_size))
+    content = ModelFolder(model, vocabulary, rows, valid, about, context=context)
     nothing = FitResult(None, Progress(), 0, 0)
-    fitted = Fitted(model, None, train, valid, mesh, nothing, vocabulary, standing, about, None, context, mask_seen)
+    fitted = Fitted(model, None, rows, valid, mesh, nothing, vocabulary, standing, about, None, context, mask_seen)
     if model.trained is None:
         return _in_one_go(fitted, content, workdir, progress)
-    trainer = Trainer(model.trained, Catalogue(n_items=train.n_items, n_users=train.n_users), mesh, seed, options)
+    trainer = Trainer(model.trained, Catalogue(n_items=rows.n_items, n_users=rows.n_users), mesh, seed, options)
     ks, observer = _validated(selection, ks), Observer() if observer is None else observer
     if progress:
         observer = ProgressLines(selection, options.eval_every, options.epochs, observer)

@@ -95,8 +95,8 @@ def explained(path: PathLike) -> Iterator[None]:
         raise OSError(cannot_write(path, error.errno)) from error
 
 
-def cannot_write(path: PathLike, number: int) -> str:
-    """The sentence for one of the numbers of ``errno``."""
+def cannot_write(path: PathLike, number: int, *, resumes: str = "the last checkpoint") -> str:
+    """The sentence for one of the numbers of ``errno``; the command that is run again goes on from ``resumes``."""
     remedies = {
         errno.ENOSPC: "make room",
         errno.EDQUOT: "make room in the quota",
@@ -107,6 +107,6 @@ def cannot_write(path: PathLike, number: int) -> str:
     }
     remedy = remedies.get(number, "see what became of it")
     return (
-        f"cannot write {path} ({os.strerror(number)}): {remedy}, and run the same command again; it goes on from the "
-        "last checkpoint"
+        f"cannot write {path} ({os.strerror(number)}): {remedy}, and run the same command again; it goes on from "
+        f"{resumes}"
     )

@@ -60,20 +60,20 @@ def read_by(model: Scorer, vocabulary: Vocabulary, data: Log, name: str) -> CSR:
     return rows if model.needs_order else rows.once()
 
 
-def trained_on(model: Scorer, vocabulary: Vocabulary, train: Log) -> CSR:
-    """The rows that a model is fitted to; of weights that mean nothing to it, a warning says so.
+def trained_on(model: Scorer, train: Log) -> tuple[Vocabulary, CSR]:
+    """The ids and the rows that a model is fitted to; of weights that mean nothing to it, a warning says so.
 
     Raises:
-      ValueError: as ``numbered``, and for a log without order where the model is to learn it.
+      ValueError: for what is no log, and for one without order where the model is to learn it.
     """
+    vocabulary = vocabulary_of(checked_log(train, "train"))
     rows = read_by(model, vocabulary, train, "train")
     if model.needs_order:
         check_order(rows)
     if rows.weights is not None and not model.weighs:
-        warnings.warn(
-            f"{type(model).__name__} does not weigh events: the weights of train are left aside", stacklevel=3
-        )
-    return rows
+        said = f"{type(model).__name__} does not weigh events: the weights of train are left aside"
+        warnings.warn(said, stacklevel=3)
+    return vocabulary, rows
 
 
 def joined(*parts: CSR | None) -> CSR:

@@ -18,8 +18,8 @@ from experiments.settings import completion, guard
 
 NAME = "diffrec-jax"
 COMMANDS = (
-    "quickstart", "datasets", "run", "sweep", "report", "compare", "evaluate", "results", "paper", "recommend",
-    "export", "serve", "tpu_plan",
+    "quickstart", "datasets", "prepare", "run", "sweep", "report", "compare", "evaluate", "results", "paper",
+    "recommend", "export", "serve", "tpu_plan",
 )  # fmt: skip
 MADE_OF_OPTIONS = ("quickstart", "run", "sweep", "evaluate", "paper")  # whose --helpfull names every flag there is
 ALSO_THOSE_OF = {"tpu_plan": "run"}  # commands that take the flags of another one, too

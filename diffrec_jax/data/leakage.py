@@ -7,6 +7,7 @@ across a cut, events out of order within a user, and how much of train lies afte
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -52,39 +53,83 @@ class Leakage:
         return f"Leakage check: {'; '.join(found)}."
 
 
+class Part(NamedTuple):
+    """The events of one part of a split, for some people or for all."""
+
+    users: np.ndarray  # [N]
+    items: np.ndarray  # [N]
+    times: np.ndarray | None  # [N] microseconds
+
+
+class LeakageCount:
+    """Counts what the parts of a split know of each other, some people at a time."""
+
+    def __init__(self, n_items: int) -> None:
+        self.in_train, self.in_test = np.zeros(n_items, bool), np.zeros(n_items, np.int64)
+        self.first_test: int | None = None  # the earliest test event of anybody
+        self._counts = dict.fromkeys(_OF_PEOPLE, 0)
+
+    def add(self, train: Part, valid: Part, test: Part, n_users: int) -> None:
+        """The events of ``n_users`` people, numbered from 0; nobody is added twice."""
+        n_items, counts = len(self.in_train), self._counts
+        keys = [np.sort(pair_keys(part.users, part.items, n_items)) for part in (train, valid, test)]
+        for name, a, b in (("train_valid", 0, 1), ("train_test", 0, 2), ("valid_test", 1, 2)):
+            counts[f"overlap_{name}"] += n_shared(keys[a], keys[b])
+        in_train, in_test = (np.bincount(part.users, minlength=n_users) > 0 for part in (train, test))
+        counts["cold_users"] += int((in_test & ~in_train).sum())
+        self.in_train[train.items] = True
+        self.in_test += np.bincount(test.items, minlength=n_items)
+        if train.times is None or valid.times is None or test.times is None:
+            return
+        (_, train_last), (valid_first, valid_last), (test_first, _) = (
+            _spans(part, n_users) for part in (train, valid, test)
+        )
+        later = np.minimum(valid_first, test_first)
+        counts["ties"] += int(((train_last == later) | (valid_last == test_first)).sum())
+        counts["out_of_order"] += int((train_last > later).sum())
+        counts["valid_after_test"] += int((valid_last > test_first).sum())
+        if len(test.times):
+            first = int(test.times.min())
+            self.first_test = first if self.first_test is None else min(first, self.first_test)
+
+    def found(self, train_after_test: int | None) -> Leakage:
+        """The report; ``train_after_test`` events of train are later than ``first_test``, None: there are no times."""
+        counts: dict[str, int | None] = {**self._counts, "train_after_test": train_after_test}
+        if train_after_test is None:
+            counts |= {"ties": None, "out_of_order": None, "valid_after_test": None}
+        cold = (self.in_test > 0) & ~self.in_train
+        return Leakage(cold_items=int(cold.sum()), cold_item_events=int(self.in_test[cold].sum()), **counts)  # type: ignore[arg-type]
+
+
+_OF_PEOPLE = (
+    "overlap_train_valid",
+    "overlap_train_test",
+    "overlap_valid_test",
+    "cold_users",
+    "ties",
+    "out_of_order",
+    "valid_after_test",
+)
+
+
 def check(train: Events, valid: Events, test: Events) -> Leakage:
     """Compare three logs over one vocabulary; sorts keys and scans times, nothing quadratic."""
-    keys = [np.sort(pair_keys(log.users, log.items, log.n_items)) for log in (train, valid, test)]
-    user_seen = np.bincount(train.users, minlength=train.n_users) > 0
-    item_seen = np.bincount(train.items, minlength=train.n_items) > 0
-    test_users = np.bincount(test.users, minlength=train.n_users) > 0
-    test_items = np.bincount(test.items, minlength=train.n_items)
-    counts = {
-        "overlap_train_valid": n_shared(keys[0], keys[1]),
-        "overlap_train_test": n_shared(keys[0], keys[2]),
-        "overlap_valid_test": n_shared(keys[1], keys[2]),
-        "cold_users": int((test_users & ~user_seen).sum()),
-        "cold_items": int(((test_items > 0) & ~item_seen).sum()),
-        "cold_item_events": int(test_items[~item_seen].sum()),
-    }
-    if train.times is None or valid.times is None or test.times is None:
-        return Leakage(**counts, ties=None, out_of_order=None, valid_after_test=None, train_after_test=None)
-    (_, train_last), (valid_first, valid_last), (test_first, _) = map(_spans, (train, valid, test))
-    later = np.minimum(valid_first, test_first)
-    return Leakage(
-        **counts,
-        ties=int(((train_last == later) | (valid_last == test_first)).sum()),
-        out_of_order=int((train_last > later).sum()),
-        valid_after_test=int((valid_last > test_first).sum()),
-        train_after_test=int((train.times > test.times.min()).sum()) if len(test) else 0,
-    )
+    logs = (train, valid, test)
+    count = LeakageCount(train.n_items)
+    of_train, of_valid, of_test = (Part(log.users, log.items, log.times) for log in logs)
+    count.add(of_train, of_valid, of_test, train.n_users)
+    later = None
+    if all(log.times is not None for log in logs):
+        first = count.first_test
+        later = 0 if first is None or train.times is None else int((train.times > first).sum())
+    return count.found(later)
 
 
-def _spans(log: Events) -> tuple[np.ndarray, np.ndarray]:
+def _spans(part: Part, n_users: int) -> tuple[np.ndarray, np.ndarray]:
     """Each user's first and last time, int64 [U]; users without events span (largest, smallest)."""
     limits = np.iinfo(np.int64)
-    first, last = np.full(log.n_users, limits.max), np.full(log.n_users, limits.min)
-    assert log.times is not None
-    np.minimum.at(first, log.users, log.times)
-    np.maximum.at(last, log.users, log.times)
+    first, last = np.full(n_users, limits.max), np.full(n_users, limits.min)
+    assert part.times is not None
+    np.minimum.at(first, part.users, part.times)
+    np.maximum.at(last, part.users, part.times)
     return first, last

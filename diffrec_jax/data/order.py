@@ -1,11 +1,13 @@
 """The one order of events and of ids, which no accident of a file may decide.
 
 Ids are numbered in ascending order. Events of a user are in time order, those of one moment by item; where a log has no
-times, its own order is the time order. Of two events of one pair at one moment, the better rated comes first, and
-where there are no ratings the weightier.
+times, its own order is the time order. Of two events of one pair at one moment, the better rated comes first,
+then the weightier.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -109,12 +111,12 @@ def first_occurrences(
     items: np.ndarray,
     n_items: int,
     times: np.ndarray | None = None,
-    worth: np.ndarray | None = None,
+    worth: Sequence[np.ndarray] = (),
     *,
     keep: str = "first",
 ) -> np.ndarray | None:
     """Mask [N] of one event per (user, item) pair: the first or the last in time, of one moment the one of most
-    ``worth`` [N]; without times in file order. None: keep all.
+    ``worth``, columns [N] of which the first counts most; without times in file order. None: keep all.
     """
     keys = pair_keys(users, items, n_items)
     rows = repeated_rows(keys)
@@ -123,11 +125,9 @@ def first_occurrences(
     keys = keys[rows]
     if times is None:
         order = np.argsort(keys, kind="stable")
-    elif worth is None:
-        order = np.lexsort((times[rows], keys))
     else:
-        best_outside = worth[rows] if keep == "last" else -worth[rows]
-        order = np.lexsort((best_outside, times[rows], keys))
+        best_outside = [column[rows] if keep == "last" else -column[rows] for column in reversed(worth)]
+        order = np.lexsort((*best_outside, times[rows], keys))
     edge = keys[order][1:] != keys[order][:-1]
     chosen = np.append(edge, True) if keep == "last" else np.append(True, edge)
     mask = np.ones(len(users), bool)

@@ -28,8 +28,8 @@ def min_rating(data: EventsT, threshold: float) -> EventsT:
 def deduplicate(data: EventsT, keep: str = "first") -> EventsT:
     """Keep one event per (user, item) pair: the ``first`` or the ``last``.
 
-    Times decide which that is, of one moment the rating (the best is kept), or without ratings the weight; without
-    times file order does. The event that is kept keeps its own weight: of what came later, nothing is known yet.
+    Times decide which that is, of one moment the rating (the best is kept) and then the weight; without times file
+    order does. The event that is kept keeps its own weight: of what came later, nothing is known yet.
     """
     if keep not in ("first", "last"):
         raise ValueError(f"deduplicate(keep={keep!r}): keep must be 'first' or 'last'")
@@ -40,11 +40,14 @@ def deduplicate(data: EventsT, keep: str = "first") -> EventsT:
 
 
 def _outweighed(data: Events, weights: np.ndarray, mask: np.ndarray, keep: str) -> list[str]:
-    """Says how many events were dropped for one of their pair that weighs less."""
     keys = pair_keys(data.users, data.items, data.n_items)
     order = np.argsort(keys[mask])
     kept = order[np.searchsorted(keys[mask], keys[~mask], sorter=order)]
-    heavier = int((weights[~mask] > weights[mask][kept]).sum())
+    return outweighed(int((weights[~mask] > weights[mask][kept]).sum()), keep)
+
+
+def outweighed(heavier: int, keep: str) -> list[str]:
+    """Says that so many events were dropped for the first or last of their pair, which weighs less."""
     if not heavier:
         return []
     advice = "; duplicates=last keeps the newest" if keep == "first" else ""
@@ -68,7 +71,7 @@ def without_repeats(data: EventsT) -> EventsT:
 
 def _once(data: Events, keep: str = "first") -> np.ndarray | None:
     """One event per pair, bool [N]; None where no pair is repeated."""
-    worth = data.weights if data.ratings is None else data.ratings
+    worth = [column for column in (data.ratings, data.weights) if column is not None]
     return first_occurrences(data.users, data.items, data.n_items, data.times, worth, keep=keep)
 
 

@@ -24,6 +24,7 @@ from diffrec_jax.data.delimited import TEXT_SUFFIXES, TextFile, holds_pairs
 from diffrec_jax.data.events import Events
 from diffrec_jax.data.naming import Names, listed, resolve
 from diffrec_jax.data.objects import Values, as_column, frame_columns
+from diffrec_jax.data.parquet import read_column
 from diffrec_jax.data.preprocess import keep_events
 from diffrec_jax.data.released import is_released, read_released
 from diffrec_jax.data.titles import Titles, read_titles, with_titles
@@ -177,7 +178,7 @@ def read_parquet(
             data.schema.names, {"user": user, "item": item, "time": time, "rating": rating, "weight": weight}, path
         )
         check_memory(data.count_rows() * 120, path)
-        return _build(lambda name: _parquet_column(data, name), names, typed=True)
+        return _build(lambda name: read_column(data, name), names, typed=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
         raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
 
@@ -228,6 +229,14 @@ def from_arrays(
     return with_titles(_build(columns.__getitem__, {role: role for role in columns}, typed=True), item_titles)
 
 
+def bytes_to_read(path: str | Path) -> int:
+    """About how much memory it takes to read a log in one piece."""
+    path = _existing(path)
+    if is_text(path):
+        return path.stat().st_size * (5 if path.suffix == ".gz" else 1) * 2
+    return int(pa.dataset.dataset(path, format="parquet", partitioning="hive").count_rows()) * 120
+
+
 def check_memory(needed: int, path: str | Path) -> None:
     """Raise ``ValueError`` with the estimate if reading will need more memory than this machine has free."""
     free = free_memory()
@@ -239,7 +248,7 @@ def check_memory(needed: int, path: str | Path) -> None:
 
 
 def _read_text(file: TextFile, names: Names, *, optional: tuple[str, ...] = (), notes: tuple[str, ...] = ()) -> Events:
-    check_memory(file.path.stat().st_size * (5 if file.path.suffix == ".gz" else 1) * 2, file.path)
+    check_memory(bytes_to_read(file.path), file.path)
     table, found = file.read(list(dict.fromkeys(names.values())))
     return _build(table.column, names, typed=False, optional=optional, notes=(*notes, *found))
 
@@ -292,54 +301,6 @@ def _build(
 
 def _not_empty(ids: np.ndarray) -> np.ndarray:
     return ids if len(ids) else np.array([""], object)
-
-
-def _parquet_column(data: pa.dataset.Dataset, name: str) -> pa.ChunkedArray:
-    """One column of all files; numbers of several widths, texts of several kinds and moments of several units become
-    the wider kind, and what is empty in one file is missing there.
-    """
-    known = data.schema.field(name).type
-    parts = list(data.get_fragments())
-    kinds = [next((f.type for f in part.physical_schema if f.name == name), known) for part in parts]
-    if pa.types.is_null(known):  # nothing at all in the first file
-        known = next((kind for kind in kinds if not pa.types.is_null(kind)), known)
-    for part, kind in zip(parts, kinds):
-        if not pa.types.is_null(kind) and _loose(kind) != _loose(known):
-            raise ValueError(
-                f"column {name!r} is {known} in one file and {kind} in {part.path}; write it one way in all files"
-            )
-    if all(kind == data.schema.field(name).type for kind in kinds):
-        return data.to_table(columns=[name]).column(name)
-    wide = {"number": pa.int64(), "text": pa.large_string()}.get(_loose(known), known)
-    if any(map(pa.types.is_floating, kinds)):  # exact, or refused by Arrow
-        wide = pa.float64()
-    elif all(map(pa.types.is_unsigned_integer, kinds)):
-        wide = pa.uint64()
-    elif pa.types.is_timestamp(known):
-        wide = pa.timestamp("us", known.tz)
-    elif pa.types.is_decimal(known):
-        wide = pa.decimal128(38, known.scale)
-    schema = data.schema.set(data.schema.get_field_index(name), pa.field(name, wide))
-    try:
-        return pa.dataset.dataset(data.files, schema=schema, format="parquet").to_table(columns=[name]).column(name)
-    except pa.ArrowInvalid as error:
-        came = " and ".join(sorted(set(map(str, kinds))))
-        raise ValueError(
-            f"column {name!r} comes as {came}, and {wide} does not hold all of it ({error}); write it one "
-            "way in all files"
-        ) from error
-
-
-def _loose(kind: pa.DataType) -> str:
-    """Types that mean the same kind of id or time share a word."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if pa.types.is_timestamp(kind):
-        return f"moment {kind.tz}"
-    if pa.types.is_decimal(kind):
-        return f"decimal {kind.scale}"
-    number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-    return "number" if number else "text" if "string" in str(kind) else str(kind)
 
 
 def _existing(path: str | Path) -> Path:

@@ -15,11 +15,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from diffrec_jax.data.cuts import cut_moments, parts_at
+from diffrec_jax.data.cuts import cut_moments, parts_at, share_values
 from diffrec_jax.data.events import Events
 from diffrec_jax.data.order import row_order
 from diffrec_jax.data.preprocess import without_repeats
-from diffrec_jax.data.splits import Split, leakage_report, share_values
+from diffrec_jax.data.splits import Split, leakage_report
 
 
 def by_session(

@@ -23,7 +23,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from diffrec_jax.data import preprocess
-from diffrec_jax.data.cuts import cut_moments, parts_at
+from diffrec_jax.data.cuts import (
+    cut_moments,
+    last_two_bounds,
+    of_shares,
+    parts_at,
+    promise,
+    share_bounds,
+    share_values,
+    short_users,
+)
 from diffrec_jax.data.events import Events
 from diffrec_jax.data.leakage import LEAKS_FUTURE, Leakage, check
 from diffrec_jax.data.order import pair_keys, row_order
@@ -83,33 +92,16 @@ def temporal(data: Events, *, train: float = 0.7, valid: float = 0.1, test: floa
     Users with fewer than three events keep all of them in train.
     """
     data = without_repeats(data)
-    bounds = _share_bounds(data, (train, valid, test))
-    order = "time order" if data.times is not None else "file order (the log has no times)"
-    return _per_user(
-        data,
-        bounds,
-        name=name,
-        rule="temporal",
-        guarantee=f"For every user, train comes before validation and validation before test, in {order}; "
-        "one user's training events may be later than another's test events.",
-    )
+    bounds = share_bounds(_lengths(data), (train, valid, test))
+    guarantee = promise("temporal", timed=data.times is not None)
+    return _per_user(data, bounds, name=name, rule="temporal", guarantee=guarantee)
 
 
 def leave_one_out(data: Events, *, name: str = "log") -> Split:
     """Per user the last event to test, the one before to valid, the rest to train; under three events: all to train."""
     data = without_repeats(data)
-    lengths = np.bincount(data.users, minlength=data.n_users)
-    enough = lengths >= 3
-    bounds = np.stack([np.where(enough, lengths - 2, lengths), np.where(enough, lengths - 1, lengths)])
-    order = "time" if data.times is not None else "the file (the log has no times)"
-    return _per_user(
-        data,
-        bounds,
-        name=name,
-        rule="leave_one_out",
-        guarantee=f"For every user, test is the last event in {order} and validation the one before; "
-        "one user's training events may be later than another's test events.",
-    )
+    guarantee = promise("leave_one_out", timed=data.times is not None)
+    return _per_user(data, last_two_bounds(_lengths(data)), name=name, rule="leave_one_out", guarantee=guarantee)
 
 
 def global_time(
@@ -141,7 +133,7 @@ def global_time(
         return _by_time(data, part, name, extra=(said,))
     ordered = np.sort(data.times)
     n = len(ordered)
-    first, second = (ordered[min(n - 1, round(n * share))] for share in (shares[0], shares[0] + shares[1]))
+    first, second = (ordered[min(n - 1, at)] for at in of_shares(np.asarray(n), shares).tolist())
     part = (data.times >= first).astype(np.int8) + (data.times >= second)
     if valid == 0:
         part[part == 1] = 2
@@ -162,7 +154,7 @@ def _by_time(data: Events, part: np.ndarray, name: str, *, extra: tuple[str, ...
         part if order is None else part[order],
         name=name,
         rule="global_time",
-        guarantee="No training event is later than any validation or test event, across all users.",
+        guarantee=promise("global_time", timed=True),
         extra=extra,
     )
 
@@ -178,12 +170,12 @@ def random(
 ) -> Split:
     """Per user at random, sizes as in ``temporal``; the same ``seed`` gives the same split."""
     data = without_repeats(data)
-    bounds = _share_bounds(data, (train, valid, test))
+    bounds = share_bounds(_lengths(data), (train, valid, test))
     shuffle = np.argsort(pair_keys(data.users, data.items, data.n_items))  # whatever the order of the file
     shuffle = shuffle[np.random.default_rng(seed).permutation(len(data))]
     order = shuffle[np.argsort(data.users[shuffle], kind="stable")]
     chosen = np.empty(len(data), np.int8)
-    chosen[order] = _parts(data.users[order], bounds)
+    chosen[order] = parts_of(data.users[order], bounds)
     rows = _order(data)
     return _assemble(
         data,
@@ -207,7 +199,7 @@ def diffrec(data: Events, *, rating: float | None = 4.0, core: int = 10, name: s
     filters.
     """
     data = preprocess.prepare(data, rating=rating, duplicates="first", core=core)
-    n = np.bincount(data.users, minlength=data.n_users)
+    n = _lengths(data)
     first = np.minimum((0.7 * n).astype(np.int64) + 1, n)
     last = np.maximum(np.ceil(0.2 * n).astype(np.int64) - 1, 0)
     return _per_user(
@@ -255,28 +247,13 @@ def as_given(train: Events, valid: Events | None, test: Events, *, name: str = "
 # The cuts themselves -------------------------------------------------------------------------------------------------
 
 
-def share_values(shares: Sequence[float]) -> tuple[float, float, float]:
-    """Shares of train, valid and test, which must add up to 1."""
-    train, valid, test = map(float, shares)
-    if min(train, valid, test) < 0 or train <= 0 or test <= 0 or abs(train + valid + test - 1) > 1e-6:
-        raise ValueError(
-            f"split shares {train:g}, {valid:g}, {test:g}: train and test must be positive and the three add up to 1, "
-            "like 0.7, 0.1, 0.2"
-        )
-    return train, valid, test
+def _lengths(data: Events) -> np.ndarray:
+    """Events of each user, int64 [U]."""
+    return np.bincount(data.users, minlength=data.n_users)
 
 
-def _share_bounds(data: Events, shares: Sequence[float]) -> np.ndarray:
-    """Per user the first position of valid and of test, int64 [2, U]."""
-    train, valid, _ = share_values(shares)
-    n = np.bincount(data.users, minlength=data.n_users)
-    cuts = np.floor(np.outer([train, train + valid], n) + 0.5 + 1e-9).astype(np.int64)
-    cuts = np.maximum(cuts, 1)  # a user with test events has at least one to learn from
-    return np.where(n < 3, n, np.minimum(cuts, n))
-
-
-def _parts(users: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """Which slice (0, 1, 2) each event of a user-major log falls in, int8 [N]."""
+def parts_of(users: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Which slice (0, 1, 2) each event of a user-major log falls in, int8 [N]; ``bounds [2, U]`` begin 1 and 2."""
     starts = np.cumsum(np.bincount(users, minlength=bounds.shape[1]))
     starts = np.concatenate([[0], starts[:-1]])
     position = np.arange(len(users)) - starts[users]
@@ -299,7 +276,7 @@ def _per_user(
     short: int = 3,
 ) -> Split:
     order = _order(data)
-    part = _parts(data.users if order is None else data.users[order], bounds)
+    part = parts_of(data.users if order is None else data.users[order], bounds)
     if targets != (0, 1, 2):
         part = np.asarray(targets, np.int8)[part]
     return _assemble(
@@ -308,8 +285,7 @@ def _per_user(
 
 
 def _short_users(data: Events) -> tuple[str, ...]:
-    few = int((np.bincount(data.users, minlength=data.n_users) < 3).sum())
-    return (f"{few:,} of {data.n_users:,} users have fewer than 3 events; all of theirs are in train.",) if few else ()
+    return short_users(int((_lengths(data) < 3).sum()), data.n_users)
 
 
 def _assemble(

@@ -27,7 +27,7 @@ from experiments.running import source
 from experiments.running.run_folder import RunFolder
 from experiments.settings import cli
 from experiments.settings.config import Config, as_json, configure
-from experiments.settings.parts import DataOptions
+from experiments.settings.data_options import DataOptions
 
 USUAL = {
     "user": ("user", "user_id", "userid", "uid"),

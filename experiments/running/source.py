@@ -2,14 +2,21 @@
 
 import dataclasses
 import hashlib
+import importlib.util
 from pathlib import Path
 
-from diffrec_jax.data import datasets, noise, preprocess, readers, released, sessions, splits
+from diffrec_jax.data import datasets, noise, prepared, preprocess, readers, released, sessions, splits
 from diffrec_jax.data.events import Events
 from diffrec_jax.data.splits import Split
+from diffrec_jax.memory import free_memory
+from diffrec_jax.options import options_of
 from experiments.running import fingerprints
 from experiments.settings import own_splits
 from experiments.settings.config import Config
+from experiments.settings.data_options import DataOptions
+from experiments.settings.recipes import recipe_of, titles_of
+
+FOR_THE_ENGINE = 0.5  # of the memory that is free, where a log is prepared on the way
 
 
 def load(config: Config) -> Split:
@@ -78,13 +85,51 @@ def _dataset(config: Config) -> Split:
 
 
 def _log(config: Config) -> Split:
+    if prepared.is_prepared(config.data.data):
+        return _from_folder(config)
     if config.data.test_data:
         return _three_files(config)
+    if _too_large(config):
+        return _through_a_folder(config)
     raw = _titled(config, _read(config, config.data.data))
     split = dataclasses.replace(
         _split(config, raw, rating=config.data.min_rating, core=config.data.k_core), name=config.data.name
     )
     return _noisy(config, split, raw, 4.0 if config.data.min_rating is None else config.data.min_rating)
+
+
+def _from_folder(config: Config) -> Split:
+    """A log that was prepared before; what was decided then cannot be said again."""
+    for option in options_of(DataOptions):
+        if (option.about.needs is not None or option.flag.startswith("split")) and getattr(
+            config.data, option.name
+        ) != option.default:
+            raise ValueError(
+                f"{option.flag}={getattr(config.data, option.name)} was decided when {config.data.data} was prepared: "
+                "drop it, or prepare the log anew"
+            )
+    split = dataclasses.replace(prepared.read(config.data.data), name=config.data.name)
+    return _noisy(config, split, None, 4.0)
+
+
+def _too_large(config: Config) -> bool:
+    """Whether a log is of a kind that an engine beyond memory reads, and memory does not hold it."""
+    free = free_memory()
+    if free is None or readers.is_text(config.data.data) or not Path(config.data.data).exists():
+        return False
+    return readers.bytes_to_read(config.data.data) > free and importlib.util.find_spec("duckdb") is not None
+
+
+def _through_a_folder(config: Config) -> Split:
+    """The same log, by way of a prepared folder in the run folder."""
+    folder, data = f"{config.run.workdir}/prepared", config.data
+    recipe, free = recipe_of(data), free_memory() or 0
+    meta = prepared.prepare(
+        folder, recipe, engine="duckdb", memory=int(free * FOR_THE_ENGINE), name=data.name, titles=titles_of(data)
+    )
+    split = prepared.read(folder, name=data.name)
+    said = f"the log is larger than memory: engine {meta.engine} prepared it into {folder}"
+    return _noisy(config, dataclasses.replace(split, notes=(said, *split.notes)), None, 4.0)
 
 
 def _read(config: Config, path: str) -> Events:
@@ -148,10 +193,7 @@ def _titles(config: Config) -> dict[str, str] | None:
     """The titles of the items of a log, by their ids as text; None where no file holds them."""
     if not config.data.titles:
         return None
-    item, title = config.data.title_item_col or None, config.data.title_col or None
-    return readers.read_titles(
-        config.data.titles, item=item, title=title, encoding=_encoding(config, config.data.titles)
-    )
+    return titles_of(config.data, encoding=_encoding(config, config.data.titles))
 
 
 def _encoding(config: Config, path: str) -> str | None:

@@ -28,8 +28,8 @@ from experiments.running.search import STATES, Pruned, Search, Values
 from experiments.settings import cli, runtime, selection
 from experiments.settings.cli import flag_text
 from experiments.settings.config import NOT_PART_OF_A_RUN, Config, as_json, configure
+from experiments.settings.data_options import DataOptions
 from experiments.settings.groups import every_option, groups_of
-from experiments.settings.parts import DataOptions
 
 SHOWN = 5
 NOT_OF_A_SEARCH = {

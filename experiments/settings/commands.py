@@ -18,8 +18,8 @@ from experiments.settings.config import (
     configure,
     recorded_flags,
 )
+from experiments.settings.data_options import DataOptions
 from experiments.settings.groups import MODEL, options_by_flag
-from experiments.settings.parts import DataOptions
 
 NO_WAY = [""] * 1000  # longer than any list of flags
 _PATHS = ("data", "valid_data", "test_data", "dataset", "item_emb", "titles")  # of which only the last part is told

@@ -19,6 +19,7 @@ from diffrec_jax.models.registry import Entry, find
 from diffrec_jax.options import Needs, options_of, values_of
 from diffrec_jax.training.step import check_average
 from experiments.settings import own_splits, selection
+from experiments.settings.data_options import DataOptions
 from experiments.settings.groups import (
     MODEL,
     every_option,
@@ -30,7 +31,6 @@ from experiments.settings.groups import (
 )
 from experiments.settings.parts import (
     ClusterOptions,
-    DataOptions,
     EvaluationOptions,
     LinearPathOptions,
     MachineOptions,

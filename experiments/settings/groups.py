@@ -9,9 +9,9 @@ from diffrec_jax.data.recency import Recency
 from diffrec_jax.fit_options import FitOptions
 from diffrec_jax.models.registry import MODELS, Entry
 from diffrec_jax.options import Field, options_of
+from experiments.settings.data_options import DataOptions
 from experiments.settings.parts import (
     ClusterOptions,
-    DataOptions,
     EvaluationOptions,
     LinearPathOptions,
     MachineOptions,

@@ -6,7 +6,7 @@ from diffrec_jax.data.cuts import cut_moments
 from diffrec_jax.data.splits import Split, leakage_report
 
 if TYPE_CHECKING:
-    from experiments.settings.parts import DataOptions
+    from experiments.settings.data_options import DataOptions
 
 IN_TIME = ("temporal", "leave_one_out", "global_time")  # splits whose validation part is no later than the test part
 SHARED = ("temporal", "global_time", "sessions", "random")  # splits that shares mean something to

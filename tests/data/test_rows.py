@@ -16,7 +16,7 @@ def csr():
     histories[3] = np.arange(0)
     indptr = np.append(0, np.cumsum([len(h) for h in histories]))
     indices = np.concatenate(histories)
-    return SimpleNamespace(indptr=indptr, indices=indices, n_items=23, times=None, histories=histories)
+    return SimpleNamespace(indptr=indptr, indices=indices, n_items=23, times=None, weights=None, histories=histories)
 
 
 def dense_of(csr, users, recency=None):
