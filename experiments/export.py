@@ -3,6 +3,7 @@
 python -m experiments.export --workdir=runs/a --format=safetensors --out=exported/a      # load() reads it anywhere
 python -m experiments.export --workdir=runs/a --format=jax --k=100 --out=exported/a-program
 python -m experiments.export --workdir=runs/a --format=vectors --out=exported/a-vectors  # for faiss and its like
+python -m experiments.export --workdir=runs/a --format=vectors --files=parquet --users --out=exported/a-vectors
 """
 
 import argparse
@@ -10,6 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import diffrec_jax
 from diffrec_jax.serving import export
@@ -26,14 +28,20 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--k={args.k} means nothing to --format={args.format}: drop it, or choose one of {able}")
     if args.k is not None and args.k < 1:
         raise ValueError(f"--k={args.k} must be at least 1")
+    if (args.files or args.users) and not chosen.vectors:
+        flag = f"--files={args.files}" if args.files else "--users"
+        raise ValueError(f"{flag} means nothing to --format={args.format}: drop it, or say --format=vectors")
     if Path(args.out).exists():
         raise ValueError(f"--out={args.out} exists: name another folder, or remove it first")
     recommender = diffrec_jax.load(args.workdir, model=args.model or None)
     results = recorded_results(Path(args.workdir))
-    length = {} if args.k is None else {"k": args.k}
-    chosen.export(recommender, args.out, results=results, **length)
-    for file in sorted(Path(args.out).iterdir()):
-        print(f"{file}  {file.stat().st_size:,} bytes")
+    more: dict[str, Any] = {} if args.k is None else {"k": args.k}
+    if chosen.vectors:
+        more = {"files": [kind for kind in args.files.split(",") if kind], "users": args.users}
+    chosen.export(recommender, args.out, results=results, **more)
+    for file in sorted(Path(args.out).rglob("*")):
+        if file.is_file():
+            print(f"{file}  {file.stat().st_size:,} bytes")
     return 0
 
 
@@ -46,6 +54,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--format", required=True, choices=list(export.FORMATS), help="what to write")
     parser.add_argument("--out", required=True, help="the folder to make")
     parser.add_argument("--k", type=int, help="length of the lists of an export that holds some; 100 if not given")
+    parser.add_argument("--files", default="", help="of vectors: parquet, json (for Vertex AI), or both with a comma")
+    parser.add_argument("--users", action="store_true", help="of vectors: those of all known users, too, in --files")
     return parser
 
 

@@ -1,6 +1,7 @@
 """Recommendations of a trained model, for everybody or for one person, in the ids of your own data.
 
 python -m experiments.recommend --workdir=runs/a --k=20 --out=top20.parquet      # all users; .csv and .jsonl too
+python -m experiments.recommend --workdir=runs/a --k=20 --out=lists/ --parts=64 --layout=nested  # parts, resumable
 python -m experiments.recommend --workdir=runs/a --users=u17,u99 --k=5 --explain
 python -m experiments.recommend --workdir=runs/a --history=sku12,sku99 --k=5     # somebody never seen
 python -m experiments.recommend --workdir=runs/a --exclude_file=sold_out.txt --candidates_file=offers.csv --out=top.csv
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 
 from diffrec_jax.serving.recommender import HISTORIES
 from experiments.reporting import lists
+from experiments.reporting.list_parts import FORMATS, LAYOUTS
 from experiments.settings import guard, own_class
 
 
@@ -32,7 +34,17 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--workdir", required=True, help="a run folder, or an exported model folder")
     own_class.add_flag(parser)
     parser.add_argument("--k", type=int, help="list length, 10 if not given")
-    parser.add_argument("--out", default="", help="write user, item, score, rank to a .parquet, .csv or .jsonl file")
+    parser.add_argument(
+        "--out",
+        default="",
+        help="write user, item, score, rank to a .parquet, .csv or .jsonl file; or, for everybody, into a folder of "
+        "parts (lists/), which several of the same command fill together and the same command completes",
+    )
+    parser.add_argument("--parts", type=int, help="parts of the folder; one for every 100,000 users if not given")
+    parser.add_argument("--format", choices=FORMATS, help="of the parts; parquet if not given")
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, help="of the parts: long has a row for each item, nested a row for each user"
+    )
     parser.add_argument("--users", default="", help="user ids, separated by commas; all users if not given")
     parser.add_argument("--users_file", default="", help="a file with one user id per line")
     parser.add_argument("--history", default="", help="item ids of somebody never seen, oldest first, with commas")

@@ -3,7 +3,8 @@
 =============  =====================================================================================================
 safetensors    everything ``load`` needs: weights, hyper-parameters, ids and titles, histories
 jax            ``program.jax_export`` (histories in, top-K out), its weights, ``items.parquet``
-vectors        ``item_vectors.npy``, a program from histories to user vectors, its weights, ``items.parquet``
+vectors        ``item_vectors.npy``, a program from histories to user vectors, its weights, ``items.parquet``; and, if
+               asked, vectors with their ids in parts (``vector_files``)
 =============  =====================================================================================================
 
 Nothing is pickled. A folder gets its name when it is complete.
@@ -12,7 +13,7 @@ Nothing is pickled. A folder gets its name when it is complete.
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -21,6 +22,7 @@ import numpy as np
 from diffrec_jax.serving.card import Results, model_card
 from diffrec_jax.serving.program import write_program
 from diffrec_jax.serving.recommender import Recommender
+from diffrec_jax.serving.vector_files import check_vector_files, write_vector_files
 from diffrec_jax.serving.weights import write_weights
 
 
@@ -62,18 +64,31 @@ def export_program(
         _write_card(recommender, temporary, folder, "jax", results, k=k, jax=jax.__version__)
 
 
-def export_vectors(recommender: Recommender, folder: str | Path, *, results: Results | None = None) -> None:
+def export_vectors(
+    recommender: Recommender,
+    folder: str | Path,
+    *,
+    files: Sequence[str] = (),
+    users: bool = False,
+    results: Results | None = None,
+) -> None:
     """Item vectors for any index of maximum inner product, and the program that makes user vectors.
 
     Args:
       recommender, folder, results: as in ``export_safetensors``.
+      files: ``parquet`` or ``json``, in parts with ids, beside ``item_vectors.npy``.
+      users: also the vectors of all known users, in the same kinds of files.
 
     Raises:
-      ValueError: if the folder exists, or for a model whose scores are no inner product.
+      ValueError: if the folder exists, for an unknown kind of file, or for a model whose scores are no inner product.
     """
+    check_vector_files(files)
+    if users and not files:
+        raise ValueError("the vectors of users come in parts: say which files, parquet or json")
     vectors = recommender.item_vectors()
     with _new_folder(folder) as temporary:
         np.save(temporary / "item_vectors.npy", vectors, allow_pickle=False)
+        write_vector_files(recommender, temporary, files, users=users)
         write_program(recommender.ranker, temporary, k=None)
         recommender.vocabulary.write_items(temporary)
         _write_card(recommender, temporary, folder, "vectors", results, width=vectors.shape[1])
@@ -86,16 +101,18 @@ class Format:
     Attributes:
       export: writes it: ``(recommender, folder, *, results)``.
       lists: whether it holds lists, so that ``export`` takes their length, ``k``.
+      vectors: whether it holds vectors, so that ``export`` takes ``files`` and ``users``.
     """
 
     export: Callable[..., None]
     lists: bool = False
+    vectors: bool = False
 
 
 FORMATS: Mapping[str, Format] = {
     "safetensors": Format(export_safetensors),
     "jax": Format(export_program, lists=True),
-    "vectors": Format(export_vectors),
+    "vectors": Format(export_vectors, vectors=True),
 }
 
 

@@ -1,7 +1,9 @@
 """Lists of a trained model, printed for a few people, or written for everybody in constant memory."""
 
 import argparse
+import hashlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ import diffrec_jax
 from diffrec_jax.data.events import Events
 from diffrec_jax.serving import Recommender, choices
 from diffrec_jax.serving.table import Table
-from experiments.reporting import named
+from experiments.reporting import list_parts, named
 from experiments.reporting.table_files import TableFile
 from experiments.settings import cli
 
@@ -28,7 +30,8 @@ def start(args: argparse.Namespace) -> int:
     """Recommend what the flags of ``experiments.recommend`` ask for; the exit code."""
     console = cli.console()
     _check(args)
-    out = TableFile(args.out) if args.out else None
+    folder = bool(args.out) and in_a_folder(args)
+    out = TableFile(args.out) if args.out and not folder else None
     asked = named.read(args)
     recommender = diffrec_jax.load(args.workdir, history=args.known, model=args.model or None)
     if out is not None:
@@ -42,7 +45,9 @@ def start(args: argparse.Namespace) -> int:
     options = {"k": 10 if args.k is None else args.k, **named.options(asked, recommender.vocabulary, users)}
     if args.include_seen:
         options["exclude_seen"] = False
-    if users is None:
+    if folder and users is not None:
+        write_folder(recommender, users, options, args, console)
+    elif users is None:
         show(recommender, {"histories": [asked.history]}, options, console, explain=args.explain, out=out)
     elif out is not None:
         write_all(recommender, users, options, out, console, explain=args.explain)
@@ -52,6 +57,50 @@ def start(args: argparse.Namespace) -> int:
     else:
         show(recommender, {"users": users}, options, console, explain=args.explain)
     return 0
+
+
+def in_a_folder(args: argparse.Namespace) -> bool:
+    """Whether ``--out`` is a folder of parts: a name without an ending, or with a slash at its end.
+
+    Raises:
+      ValueError: for flags that a file, or a folder, has no use for.
+    """
+    folder = args.out.endswith("/") or not Path(args.out).suffix
+    given = {"--parts": args.parts, "--layout": args.layout, "--format": args.format}
+    for flag, value in given.items():
+        if value is not None and not folder:
+            raise ValueError(f"{flag}={value} is of a folder of lists: give a folder, as in --out=lists/, or drop it")
+    for flag, value in {"--explain": args.explain, "--pairs": args.pairs, "--history": args.history}.items():
+        if value and folder:
+            raise ValueError(f"{flag} writes one file, and --out={args.out} is a folder: end it in .parquet, say")
+    if args.parts is not None and args.parts < 1:
+        raise ValueError(f"--parts={args.parts} must be at least 1")
+    return folder
+
+
+def write_folder(
+    recommender: Recommender,
+    users: Sequence[Any] | np.ndarray,
+    options: dict[str, Any],
+    args: argparse.Namespace,
+    console: Console,
+) -> None:
+    """Write the lists of all ``users`` as a folder of parts."""
+    said = {name: repr(value) for name, value in options.items() if name != "k"}
+    what = {
+        "model": type(recommender.content.model).__name__,
+        "parameters": list_parts.identity(recommender),
+        "known": args.known,
+        "k": options["k"],
+        "users": len(users),
+        "of": hashlib.sha256(repr((list(users), said)).encode()).hexdigest()[:16],
+    }
+    size = list_parts.size_of(len(users), args.parts or -(-len(users) // list_parts.USERS_PER_PART))
+    n_parts = -(-len(users) // size)
+    kind, layout = args.format or "parquet", args.layout or "long"
+    parts = list_parts.ListParts(args.out, layout=layout, kind=kind, n_parts=n_parts, what=what)
+    as_text = named.beyond_javascript(recommender.vocabulary, users=True)
+    list_parts.write_parts(recommender, users, options, parts, console, as_text=as_text, users_at_once=USERS_PER_CHUNK)
 
 
 def _check(args: argparse.Namespace) -> None:

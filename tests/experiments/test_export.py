@@ -27,5 +27,9 @@ def test_every_format(run_folder, tmp_path, capsys):  # noqa: F811
     assert code == 2 and "--k=0 must be at least 1" in printed
     code, printed = do("--format=vectors", f"--out={tmp_path / 'other'}", "--k=5")
     assert code == 2 and "--k=5 means nothing to --format=vectors: drop it, or choose one of jax" in printed
+    code, printed = do("--format=jax", f"--out={tmp_path / 'other'}", "--users")
+    assert code == 2 and "--users means nothing to --format=jax: drop it, or say --format=vectors" in printed
+    code, printed = do("--format=vectors", f"--out={tmp_path / 'parts'}", "--files=parquet", "--users")
+    assert code == 0 and "users/part-00000.parquet" in printed
     with pytest.raises(SystemExit):
         do("--format=pickle", f"--out={tmp_path / 'other'}")

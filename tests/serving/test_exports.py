@@ -1,11 +1,12 @@
 """Exports do what the live model does, on their own: programs, vectors in an index, model cards."""
 
+import json
 import re
 
 import numpy as np
 import pytest
 
-from diffrec_jax.serving import export_program, export_vectors, load_program
+from diffrec_jax.serving import export_program, export_vectors, load_program, vector_files
 from diffrec_jax.serving.card import model_card
 
 
@@ -86,3 +87,28 @@ def test_the_model_card_shows_whatever_list_lengths_were_evaluated(shop):
     results = {"test": {"official": {"precision@5": 0.5, "recall@5": 0.25, "ndcg@5": 0.125}}}
     card = model_card(shop.content, kind="safetensors", folder="x", results=results)
     assert "| test | protocol | recall@5 | ndcg@5 |" in card and "| 0.2500 | 0.1250 |" in card
+
+
+def test_vectors_with_ids_come_in_parts_that_other_systems_read(shop, tmp_path, monkeypatch):
+    """Their inner products rank as the model does, in DuckDB's SQL and from the lines that Vertex AI takes."""
+    duckdb = pytest.importorskip("duckdb")
+    monkeypatch.setattr(vector_files, "ROWS_PER_PART", 16)
+    export_vectors(shop, tmp_path / "out", files=["parquet", "json"], users=True)
+    assert len(list((tmp_path / "out" / "items").glob("*.parquet"))) == 4
+    found = duckdb.sql(
+        "SELECT u.id, i.id, list_inner_product(u.vector, i.vector) AS score "
+        f"FROM '{tmp_path}/out/users/*.parquet' u, '{tmp_path}/out/items/*.parquet' i "
+        "QUALIFY row_number() OVER (PARTITION BY u.id ORDER BY score DESC) = 1"
+    ).fetchall()
+    best = shop.recommend(users=shop.vocabulary.user_ids, k=1, exclude_seen=False)
+    warm = shop.content.train.lengths() > 0
+    known = {user for user, has in zip(shop.vocabulary.user_ids, warm) if has}
+    expected = {user: item for user, item in zip(best["user"], best["item"]) if user in known}
+    assert {user: item for user, item, _ in found if user in known} == expected
+    lines = [json.loads(x) for file in sorted((tmp_path / "out" / "items").glob("*.json")) for x in file.open()]
+    assert [line["id"] for line in lines] == shop.vocabulary.item_ids.tolist()
+    np.testing.assert_allclose([line["embedding"] for line in lines], shop.item_vectors(), rtol=1e-6)
+    with pytest.raises(ValueError, match="files=avro is unknown: choose from parquet, json"):
+        export_vectors(shop, tmp_path / "more", files=["avro"])
+    with pytest.raises(ValueError, match="the vectors of users come in parts: say which files"):
+        export_vectors(shop, tmp_path / "more", users=True)
