@@ -34,6 +34,7 @@ from diffrec_jax.training.observer import Metrics, Observer
 from diffrec_jax.training.profile import Profile
 from diffrec_jax.training.progress import ProgressLines
 from diffrec_jax.training.step import Trainer
+from diffrec_jax.warm_start import Start, beginning, refuse_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +105,7 @@ def fit(
     profile: Profile | None = None,
     mask_seen: bool = True,
     context: CSR | Events | None = None,
+    warm_start: Start | None = None,
     **changes: Any,
 ) -> Fitted:
     """Fit a model to training interactions, choosing the epoch on validation.
@@ -129,14 +131,14 @@ def fit(
       mask_seen: whether validation leaves out of the ranking what a person has in training.
       context: what is shown beside the training interactions when people are ranked, and never trained on: the earlier
         events of held-out sessions (``Split.context``).
+      warm_start: what to begin from (module ``warm_start``); a run that has begun already goes on where it was.
       changes: single options by name, as in ``fit(model, train, valid, epochs=3)``; see ``FitOptions``.
 
     Returns:
       The model with the parameters of its best epoch.
     """
     check_model(model)
-    about = dict(about or {})
-    vocabulary, rows = trained_on(model, train)
+    about, (vocabulary, rows) = dict(about or {}), trained_on(model, train)
     valid = None if valid is None else read_by(model, vocabulary, valid, "valid")
     context = None if context is None else read_by(model, vocabulary, context, "context")
     mesh = make_mesh() if mesh is None else mesh
@@ -145,12 +147,15 @@ def fit(
     options = _options(model, options, changes)
     model, why = model.suited(Sizes.of(rows, options.batch_size))
     content = ModelFolder(model, vocabulary, rows, valid, about, context=context)
-    nothing = FitResult(None, Progress(), 0, 0)
-    fitted = Fitted(model, None, rows, valid, mesh, nothing, vocabulary, standing, about, None, context, mask_seen)
+    none = FitResult(None, Progress(), 0, 0)
+    fitted = Fitted(model, None, rows, valid, mesh, none, vocabulary, standing, about, None, context, mask_seen)
     if model.trained is None:
+        refuse_for(model, warm_start)
         return _in_one_go(fitted, content, workdir, progress)
-    trainer = Trainer(model.trained, Catalogue(n_items=rows.n_items, n_users=rows.n_users), mesh, seed, options)
     ks, observer = _validated(selection, ks), Observer() if observer is None else observer
+    catalogue = Catalogue(n_items=rows.n_items, n_users=rows.n_users)
+    begin = beginning(warm_start, model.trained, catalogue, vocabulary, workdir=workdir, say=observer.decided)
+    trainer = Trainer(model.trained, catalogue, mesh, seed, options, begin)
     if progress:
         observer = ProgressLines(selection, options.eval_every, options.epochs, observer)
     if why:

@@ -23,12 +23,15 @@ def shared_programs():
 
     Models of classes that a test makes for itself are left alone, as are those whose functions a test replaces.
     """
-    compile_trainer, compile_evaluator = Trainer.compile, Evaluator.compile
+    compile_trainer, compile_evaluator, init_trainer = Trainer.compile, Evaluator.compile, Trainer.init
 
     def trainer_compile(self, csr):
         return _kept(("compile", *_of_trainer(self), _shapes(csr)), self.model, lambda: compile_trainer(self, csr))
 
     def trainer_init(self):
+        if self.begin is not None:
+            return init_trainer(self)
+
         def compile():
             return jax.jit(self._init, out_shardings=self._shardings).lower().compile()
 

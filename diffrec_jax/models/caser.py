@@ -16,6 +16,7 @@ Letters: B rows, L positions, I items, U users, D width.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -50,6 +51,7 @@ class Caser(SequenceModel):
     lr: float = again(SASRec, "lr")
 
     fit_options: ClassVar[FitOptions] = FitOptions(batch_size=128)
+    user_axes: ClassVar[Mapping[str, int]] = {"users": 0}
 
     def __post_init__(self) -> None:
         check(self)

@@ -79,6 +79,7 @@ class Scorer(abc.ABC):
       packing: whether short histories share rows of windows in training (``data.packing``).
       needs_order: whether what it learns is the order of events: a log without one is refused (``data.ordered``), and
         repeated items are read as they stand, where others read each item once.
+      user_axes: which axis of each named parameter has an entry for every user of the training data.
       keeps_params: whether a run keeps the parameters of a model that is fitted in one go, because that takes long;
         they are then a dictionary of arrays. Otherwise they are computed again where they are needed.
     """
@@ -89,6 +90,7 @@ class Scorer(abc.ABC):
     length: int | None = None
     packing: bool = False
     needs_order: ClassVar[bool] = False
+    user_axes: ClassVar[Mapping[str, int]] = {}
     keeps_params: ClassVar[bool] = False
 
     @property

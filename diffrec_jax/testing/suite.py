@@ -30,9 +30,10 @@ from diffrec_jax.mesh import make_mesh
 from diffrec_jax.models.composite import Composite
 from diffrec_jax.models.contract import Catalogue, Model, Params, Scorer, check_model
 from diffrec_jax.options import options_of, search_space
-from diffrec_jax.serving import Recommender, export_program, export_safetensors, load, load_program
+from diffrec_jax.serving import Recommender, Vocabulary, export_program, export_safetensors, load, load_program
 from diffrec_jax.testing.data import N_ITEMS, N_USERS, small_split
 from diffrec_jax.training.step import TrainState, train_step, training_rows
+from diffrec_jax.warm_start import beginning, trained_params
 
 HOW: Mapping[str, Any] = {"batch_size": 8, "epochs": 2, "eval_every": 1, "seed": 3}
 WIDTH = 16  # of histories, padded: the longest has fewer
@@ -222,6 +223,42 @@ class ModelSuite:
         for params in (again.params, loaded.ranker.params):
             jax.tree.map(np.testing.assert_array_equal, params, one.params)
         assert loaded.content.model == one.model
+
+    def test_a_warm_start_takes_over_what_it_knows_by_raw_ids(self) -> None:
+        """Every parameter of the items that are left, in another order; those of new ones as they are drawn."""
+        ours = self.fitted()
+        if self.model.trained is None or self.model.needs_clusters:
+            with pytest.raises(ValueError, match="warm_start means nothing to"):
+                self.fit(warm_start=ours.recommender)
+            return
+        model = ours.recommender.content.model.trained
+        assert model is not None
+        before, ids = ours.recommender.vocabulary, ours.recommender.vocabulary.item_ids
+        left = np.array(sorted([*ids[3:].tolist(), "another", "item999"]), object)
+        now, catalogue = Vocabulary(before.user_ids[:-1], left, None), Catalogue(n_items=len(left), n_users=N_USERS - 1)
+        said: list[str] = []
+        begin = beginning(ours.recommender, model, catalogue, now, workdir=None, say=said.append)
+        assert begin is not None
+        drawn = model.init(jax.random.key(3), catalogue)
+        found, known = begin(drawn), np.flatnonzero(np.isin(left, ids))
+        assert said == [
+            f"warm start: of {len(left)} items it knows {len(known)}, 2 are new, 3 are gone; of {N_USERS - 1} users it "
+            f"knows {N_USERS - 1}, 0 are new, 1 are gone"
+        ]
+        old = dict(jax.tree_util.tree_leaves_with_path(trained_params(ours.recommender)))
+        jax.tree.map(lambda a, b: None, found, drawn)  # of one structure
+        for (path, mine), new in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(drawn)):
+            name = jax.tree_util.keystr(path, simple=True, separator=".").rsplit(".", 1)[-1]
+            axis = model.item_axes.get(name)
+            if name in model.user_axes:
+                np.testing.assert_array_equal(mine, np.asarray(old[path])[: N_USERS - 1])
+            elif axis is None:
+                np.testing.assert_array_equal(mine, old[path])
+            else:
+                taken, theirs, as_drawn = (np.moveaxis(np.asarray(each), axis, 0) for each in (mine, old[path], new))
+                np.testing.assert_array_equal(taken[known], theirs[before.items(left[known])[0]])
+                fresh = np.setdiff1d(np.arange(len(left)), known)
+                np.testing.assert_array_equal(taken[fresh], as_drawn[fresh])
 
     def test_what_is_exported_is_loaded(self, tmp_path: Path) -> None:
         """Weights and hyper-parameters, bit for bit."""

@@ -150,6 +150,7 @@ class Trainer:
       mesh: the devices.
       seed: of everything random.
       options: how it is trained; the last, short batch of an epoch is kept and padded.
+      begin: from the parameters as they are drawn, what training begins with; None: these.
     """
 
     model: Model
@@ -157,6 +158,7 @@ class Trainer:
     mesh: Mesh
     seed: int
     options: FitOptions
+    begin: Callable[[Params], Params] | None = None
 
     def __post_init__(self) -> None:
         check_average(self.model, self.options)
@@ -194,7 +196,11 @@ class Trainer:
 
     def init(self) -> TrainState:
         """The state before training, made on the devices by one compiled program."""
-        return jax.jit(self._init, out_shardings=self._shardings)()
+        if self.begin is None:
+            return jax.jit(self._init, out_shardings=self._shardings)()
+        drawn = jax.jit(lambda: self.model.init(self.key("init"), self.catalogue))()
+        begun = jax.device_put(self.begin(drawn), replicated(self.mesh))
+        return jax.jit(self._init, out_shardings=self._shardings)(begun)
 
     def abstract_state(self) -> TrainState:
         """Shapes and shardings of the state, without the state."""
@@ -214,8 +220,9 @@ class Trainer:
     def _shardings(self) -> Any:
         return self.layout.shardings(jax.eval_shape(self._init))
 
-    def _init(self) -> TrainState:
-        params = self.layout.pad(self.model.init(self.key("init"), self.catalogue))
+    def _init(self, params: Params = None) -> TrainState:
+        params = self.model.init(self.key("init"), self.catalogue) if params is None else params
+        params = self.layout.pad(params)
         return self.layout.pad(TrainState.create(self.model, self.optimizer, params, ema=self.options.ema_decay > 0.0))
 
     def _run(self, state: TrainState, csr: DeviceCSR, epoch: jax.Array, n_steps: jax.Array) -> TrainState:

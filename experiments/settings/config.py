@@ -94,6 +94,7 @@ class Config:
         chosen_by = selection.parse(self.evaluation.select)
         ks = (*self.evaluation.ks, parse_metric(chosen_by[1])[1])
         more = {"ks": ks, "mask_seen": self.evaluation.mask_seen}
+        more["warm_start"] = self.run.warm_start or None
         return {"options": self.fit, "seed": self.run.seed, "selection": chosen_by, **more}
 
     @property

@@ -80,6 +80,7 @@ class RunOptions:
     seed: int = option(0, "seed of everything random")
     seeds: int = option(1, "number of runs, of --seed and those after it, each in its own folder", at_least=1)
     baselines: bool = option(True, "also evaluate popularity and EASE")
+    warm_start: str = option("", "begin from the weights of another run folder, items matched by their ids")
     workdir: str = option("", "the run folder; runs/<flag file or dataset>-s<seed> if empty")
     quiet: bool = option(False, "print nothing but errors and, at the end, where the result is")
 
