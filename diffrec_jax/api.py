@@ -152,7 +152,7 @@ def fit(
     if model.trained is None:
         refuse_for(model, warm_start)
         return _in_one_go(fitted, content, workdir, progress)
-    ks, observer = _validated(selection, ks), Observer() if observer is None else observer
+    ks, observer = _validated(selection, ks), observer or Observer()
     catalogue = Catalogue(n_items=rows.n_items, n_users=rows.n_users)
     begin = beginning(warm_start, model.trained, catalogue, vocabulary, workdir=workdir, say=observer.decided)
     trainer = Trainer(model.trained, catalogue, mesh, seed, options, begin)
@@ -160,9 +160,8 @@ def fit(
         observer = ProgressLines(selection, options.eval_every, options.epochs, observer)
     if why:
         observer.decided(why)
-    fitted = _by_epochs(
-        fitted, trainer, content, workdir, selection=selection, ks=ks, observer=observer, profile=profile
-    )
+    how: dict[str, Any] = {"selection": selection, "ks": ks, "observer": observer, "profile": profile}
+    fitted = _by_epochs(fitted, trainer, content, workdir, **how)
     return fitted if trainer.model is model else _completed(fitted, model)
 
 

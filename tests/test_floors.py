@@ -22,9 +22,10 @@ LEVELS = {
     **dict.fromkeys(("training", "evaluation"), 3),
     **dict.fromkeys(("serving", "planning"), 4),
     "held_out": 5,
-    "api": 6,
-    "testing": 7,
-    "": 8,  # diffrec_jax/__init__.py, which offers what the others hold
+    "warm_start": 6,
+    "api": 7,
+    "testing": 8,
+    "": 9,  # diffrec_jax/__init__.py, which offers what the others hold
 }
 # What the library imports of itself when it is first needed: listing models is to cost nothing.
 LATE = {"diffrec_jax.models.registry": {"diffrec_jax.models.contract"}}
