@@ -3,8 +3,9 @@
 python -m experiments.prepare --data=log.parquet --user_col=user --item_col=sku --time_col=at --out=prepared/shop
 python -m experiments.run --data=prepared/shop --model=sasrec
 python -m experiments.prepare --data=events/ --time_col=at --engine=duckdb --memory=4GB --out=prepared/shop
+python -m experiments.prepare --append --data=today.parquet --split_dates=2026-03-01,2026-03-08 --out=prepared/shop
 
-The last is for a log that memory does not hold: pip install 'diffrec_jax[large]'.
+The third is for a log that memory does not hold: pip install 'diffrec_jax[large]'.
 
 The same command again goes on where it was stopped. docs/data.md says what lies in the folder, and who else can write
 it.
@@ -16,10 +17,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from diffrec_jax.data.prepared import prepare
+from diffrec_jax.data.prepared import append, prepare
 from experiments.settings import guard, plain_flags
 from experiments.settings.data_options import DataOptions
-from experiments.settings.recipes import MEANINGLESS, PrepareOptions, recipe_of, titles_of
+from experiments.settings.recipes import MEANINGLESS, PrepareOptions, added_with, recipe_of, titles_of
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,6 +32,10 @@ def main(argv: Sequence[str]) -> int:
     def say(line: str) -> None:
         console.print(f"{time.perf_counter() - started:7.1f} s  {line}", markup=False, highlight=False)
 
+    if how.append:
+        meta = append(how.out, data.data, cuts=added_with(how, data), say=say)
+        console.print(f"  {meta.history[-1]}", markup=False, highlight=False)
+        return 0
     recipe, titles = recipe_of(data, parts=how.parts), titles_of(data)
     meta = prepare(how.out, recipe, engine=how.engine, memory=how.bytes, name=data.name, titles=titles, say=say)
     counts = ", ".join(f"{n:,} {part}" for part, n in meta.n_events.items())

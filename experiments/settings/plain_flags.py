@@ -44,10 +44,12 @@ def _add(parser: argparse.ArgumentParser, option: Field) -> None:
     shown = "" if option.default in ("", None) else f" (default: {str(option.default).lower()})"
     kind = _truth if option.kind is bool else option.kind
     choices = option.about.choices
+    alone: dict[str, Any] = {"nargs": "?", "const": True} if option.kind is bool else {}  # --append is --append=true
     parser.add_argument(
         f"--{option.flag}",
         type=kind,
         default=argparse.SUPPRESS,
+        **alone,
         choices=None if choices is None else [choice for choice in choices if choice != ""],
         metavar=None if choices else option.flag.upper(),
         help=f"{option.about.help}{shown}".replace("%", "%%"),

@@ -5,7 +5,7 @@ import re
 
 from diffrec_jax.data import readers
 from diffrec_jax.data.prepared import ENGINES, Recipe
-from diffrec_jax.options import check, option
+from diffrec_jax.options import check, option, options_of
 from experiments.settings import own_splits
 from experiments.settings.data_options import DataOptions
 
@@ -20,6 +20,7 @@ class PrepareOptions:
     out: str = option("", "the folder to write")
     engine: str = option("auto", "what prepares it: arrow in memory, duckdb or spark beyond it", choices=ENGINES)
     memory: str = option("", "memory that may be taken, such as 4GB; what is free for arrow, 4GB for duckdb")
+    append: bool = option(False, "add the events of --data to the folder, which must be split at dates")
     parts: int = option(0, "parts of the folder, divided by users; 0 chooses by the number of events", at_least=0)
 
     def __post_init__(self) -> None:
@@ -83,3 +84,19 @@ def titles_of(data: DataOptions, *, encoding: str | None = None) -> dict[str, st
         return None
     item, title = data.title_item_col or None, data.title_col or None
     return readers.read_titles(data.titles, item=item, title=title, encoding=encoding)
+
+
+def added_with(how: PrepareOptions, data: DataOptions) -> list[str]:
+    """The dates at which a folder is cut when events are added to it; all else was said when it was prepared.
+
+    Raises:
+      ValueError: for flags that were decided then.
+    """
+    if not data.data:
+        raise ValueError("no events are named: say --data=LOG, with the columns of the log the folder was made of")
+    for kind, given in ((DataOptions, data), (PrepareOptions, how)):
+        for each in options_of(kind):
+            value = getattr(given, each.name)
+            if each.flag not in ("data", "split_dates", "out", "append", *MEANINGLESS) and value != each.default:
+                raise ValueError(f"{each.flag}={value} was decided when {how.out} was prepared: drop it")
+    return own_splits.dates(data.split_dates)

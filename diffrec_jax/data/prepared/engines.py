@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 import shutil
 from collections.abc import Mapping
@@ -57,7 +56,7 @@ def prepare(
     out = Path(out)
     engine = chosen_engine(recipe, engine, memory, say)
     with files.locked(out):
-        key = f"{recipe.key()}-{_state(recipe.path)}"
+        key = f"{recipe.key()}-{files.state_of(recipe.path)}"
         if (out / META).exists():
             meta = Meta.read(out)
             if meta.source == key:
@@ -115,11 +114,3 @@ def _go_on(out: Path, key: str, engine: str) -> None:
         shutil.rmtree(out / WORK, ignore_errors=True)
         (out / WORK / "parts").mkdir(parents=True)
         write_atomically(place, mark)
-
-
-def _state(path: str) -> str:
-    """Sizes and times of the files of a log, so that what was changed is read anew."""
-    place = Path(path)
-    found = sorted(place.rglob("*")) if place.is_dir() else [place]
-    states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in found if file.is_file()]
-    return hashlib.sha256(repr(states).encode()).hexdigest()[:16]

@@ -7,6 +7,7 @@
       users/part-00000-of-00001.parquet                number, id, events, in the order of number
       items/part-00000-of-00001.parquet                number, id, events, title (where there are any)
       events/train/part-00017-of-00256.parquet         user, item, time, weight (the last two where the log has them)
+      events/train/part-00017-of-00256+1.parquet       what was added later, where anything was (``prepared.append``)
       events/valid/…, events/test/…
 
 Ids are numbered by their number of events, most first, then by the id itself. Part p of P holds the users whose number
@@ -75,6 +76,8 @@ class Meta:
     source: str = ""  # tells whether a log and what becomes of it are those the folder was made of
     moments: tuple[int, ...] = ()  # of a split at moments: where valid and test begin, microseconds
     history: tuple[str, ...] = ()  # what was added later, in sentences
+    generation: int = 0  # how often something was added
+    appended: tuple[str, ...] = ()  # tells the logs that were added
 
     @property
     def checksum(self) -> str:
@@ -121,9 +124,19 @@ def is_prepared(path: str | Path) -> bool:
     return (Path(path) / META).exists() or (Path(path) / WORK).is_dir()
 
 
-def part_file(kind: str, part: int, n_parts: int) -> str:
+def part_file(kind: str, part: int, n_parts: int, generation: int = 0) -> str:
     """The path of a part within its folder; ``kind`` is ``events/train``, ``users`` and so on."""
-    return f"{kind}/part-{part:05d}-of-{n_parts:05d}.parquet"
+    return f"{kind}/part-{part:05d}-of-{n_parts:05d}{f'+{generation}' if generation else ''}.parquet"
+
+
+def files_of(meta: Meta, kind: str, part: int = 0) -> list[str]:
+    """The files of a part, of all generations, in their order."""
+    start = f"{kind}/part-{part:05d}-of-"
+
+    def generation(name: str) -> int:
+        return int(name.partition("+")[2].removesuffix(".parquet") or 0)
+
+    return sorted((name for name in meta.files if name.startswith(start)), key=generation)
 
 
 def write_table(folder: Path, name: str, table: pa.Table) -> Described:
@@ -226,19 +239,19 @@ def read(folder: str | Path, *, name: str | None = None) -> Split:
     """
     folder = Path(folder)
     meta = Meta.read(folder)
-    users, items = (read_table(folder, meta, part_file(kind, 0, 1)) for kind in ("users", "items"))
+    users, items = (read_table(folder, meta, files_of(meta, kind)[0]) for kind in ("users", "items"))
     titles = items.column("title").to_numpy(zero_copy_only=False) if "title" in items.column_names else None
     logs = []
     for part in PARTS:
-        files = [part_file(f"events/{part}", number, meta.n_parts) for number in range(meta.n_parts)]
+        files = [file for number in range(meta.n_parts) for file in files_of(meta, f"events/{part}", number)]
         table = pa.concat_tables([read_table(folder, meta, file) for file in files])
         columns = {column: table.column(column).to_numpy() for column in table.column_names}
         logs.append(
             Events(
                 columns["user"],
                 columns["item"],
-                _ids(users),
-                _ids(items),
+                raw_ids(users),
+                raw_ids(items),
                 columns.get("time"),
                 weights=columns.get("weight"),
                 item_titles=None if titles is None else np.asarray(titles, object),
@@ -251,11 +264,25 @@ def read(folder: str | Path, *, name: str | None = None) -> Split:
     return Split(name or meta.name, train, valid, test, rule=meta.rule, guarantee=meta.guarantee, notes=notes)
 
 
-def _ids(table: pa.Table) -> np.ndarray:
+def raw_ids(table: pa.Table) -> np.ndarray:
+    """The ids of a file of users or items, in the order of their numbers."""
     column = table.column("id")
     if pa.types.is_integer(column.type):
         return np.asarray(column)
     return np.asarray(column.to_numpy(zero_copy_only=False), object)
+
+
+def state_of(path: str | Path) -> str:
+    """Tells a log by the sizes and times of its files; 16 hexadecimal digits."""
+    place = Path(path)
+    found = sorted(place.rglob("*")) if place.is_dir() else [place]
+    states = [(str(file.resolve()), *_size_and_time(file)) for file in found if file.is_file()]
+    return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
+
+
+def _size_and_time(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 @contextlib.contextmanager

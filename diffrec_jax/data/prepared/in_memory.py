@@ -28,7 +28,7 @@ def prepare(folder: Path, recipe: Recipe, *, name: str, titles: Mapping[str, str
       OSError: if the folder cannot be written.
     """
     say("reading the log")
-    log = _filtered(_read(recipe), recipe)
+    log = _filtered(read_log(recipe), recipe)
     say(f"{log} are left; writing")
     per_user, per_item = (
         np.bincount(codes, minlength=n) for codes, n in ((log.users, log.n_users), (log.items, log.n_items))
@@ -71,7 +71,8 @@ def _arrow(ids: np.ndarray) -> pa.Array:
     return pa.array(ids, pa.int64() if ids.dtype.kind in "iu" else pa.large_string())
 
 
-def _read(recipe: Recipe) -> Events:
+def read_log(recipe: Recipe) -> Events:
+    """The log of a recipe, in one piece."""
     named = recipe.columns
     return readers.read_log(
         recipe.path,
