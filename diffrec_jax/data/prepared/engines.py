@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from diffrec_jax.data.prepared import duck, in_memory
+from diffrec_jax.data.prepared import duck, in_memory, spark
 from diffrec_jax.data.prepared import folder as files
 from diffrec_jax.data.prepared.folder import META, WORK, Meta
 from diffrec_jax.data.prepared.in_memory import Say
@@ -70,6 +70,8 @@ def prepare(
         name = name or Path(recipe.path).name.split(".")[0]
         if engine == "duckdb":
             meta = duck.prepare(out, recipe, name=name, titles=titles, say=say, memory=memory or MEMORY)
+        elif engine == "spark":
+            meta = spark.prepare(out.resolve(), recipe, name=name, titles=titles, say=say)
         else:
             meta = in_memory.prepare(out, recipe, name=name, titles=titles, say=say)
         meta = dataclasses.replace(meta, source=key)
