@@ -2,6 +2,8 @@
 
 import json
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -63,3 +65,18 @@ def peak_bytes() -> int:
 def finish(**values: Any) -> None:
     """Print the result: one JSON object, the last line."""
     print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}))
+
+
+def command(words: list[str]) -> dict[str, Any]:
+    """Run a module of this project; its time, and the most memory it had."""
+    code = (
+        "import json, resource, runpy, sys\n"
+        "sys.argv = sys.argv[1:]\n"
+        "try:\n    runpy.run_module(sys.argv[0], run_name='__main__')\n"
+        "finally:\n    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024), file=sys.stderr)\n"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return {"seconds": time.perf_counter() - start, "peak_bytes": int(done.stderr.split()[-1])}

@@ -11,8 +11,6 @@ The made-up log has clusters of items, popularity within them, users who like tw
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -142,12 +140,14 @@ def epoch(folder: Path, *, width: int, lists: int, sample: int = 10_000) -> dict
         "split": "temporal", "model": "diffrec", "output": "ridge", "dims": f"[{width}]", "batch_size": BATCH,
         "epochs": 1, "eval_every": 1, "valid_users": sample, "test_users": sample, "workdir": run,
     }  # fmt: skip
-    trained = _timed(["experiments.run", *(f"--{name}={value}" for name, value in flags.items())])
+    trained = measure.command(["experiments.run", *(f"--{name}={value}" for name, value in flags.items())])
     result = json.loads((run / "result.json").read_text())
     asked = folder / "users.txt"
     asked.write_text("".join(f"{user}\n" for user in range(lists)))
     out = folder / "lists.parquet"
-    listed = _timed(["experiments.recommend", f"--workdir={run}", f"--users_file={asked}", "--k=20", f"--out={out}"])
+    listed = measure.command(
+        ["experiments.recommend", f"--workdir={run}", f"--users_file={asked}", "--k=20", f"--out={out}"]
+    )
     ours = result["test"]["official"]["recall@20"]
     popularity = result["baselines"]["popularity"]["official"]["recall@20"]
     return {
@@ -161,21 +161,6 @@ def epoch(folder: Path, *, width: int, lists: int, sample: int = 10_000) -> dict
         "lists_peak_bytes": listed["peak_bytes"],
         "all_seconds": trained["seconds"] + listed["seconds"],
     }
-
-
-def _timed(command: list[str]) -> dict[str, Any]:
-    """Run a module of this project; its time, and the most memory it had."""
-    code = (
-        "import json, resource, runpy, sys\n"
-        "sys.argv = sys.argv[1:]\n"
-        "try:\n    runpy.run_module(sys.argv[0], run_name='__main__')\n"
-        "finally:\n    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024), file=sys.stderr)\n"
-    )
-    start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code, *command], stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return {"seconds": time.perf_counter() - start, "peak_bytes": int(done.stderr.split()[-1])}
 
 
 if __name__ == "__main__":
