@@ -24,7 +24,7 @@ from diffrec_jax.data.prepared.moments import moments_of
 from diffrec_jax.data.prepared.parts import PartWriter, Shard
 from diffrec_jax.data.prepared.recipe import Recipe
 from diffrec_jax.data.prepared.selection import Alive, by_count, report, select
-from diffrec_jax.data.prepared.steps import LEAST, Steps, Told, database, told
+from diffrec_jax.data.prepared.steps import LEAST, Steps, Told, database, known, told
 from diffrec_jax.data.prepared.stream import LogStream
 from diffrec_jax.data.preprocess import outweighed
 
@@ -101,7 +101,7 @@ def _read(steps: Steps, stream: LogStream, say: Say) -> tuple[list[str], list[Fi
             reports.append(report("rows with a user and an item", before, steps.sizes("log")))
         return told(notes=stream.notes, reports=reports)
 
-    return _known(steps.once("log", make))
+    return known(steps.once("log", make))
 
 
 def _code(steps: Steps, say: Say) -> dict[str, int]:
@@ -152,7 +152,7 @@ def _keep(steps: Steps, recipe: Recipe, say: Say) -> tuple[list[str], list[Filte
         steps.run("ALTER TABLE events RENAME TO kept")
         return told(notes=notes, reports=reports)
 
-    return _known(steps.once("kept", make))
+    return known(steps.once("kept", make))
 
 
 def _each_once(steps: Steps, keep: str, notes: list[str]) -> FilterReport:
@@ -195,7 +195,7 @@ def _select(
         np.savez(work / "selection.npz", **dataclasses.asdict(alive))
         return told(reports=reports)
 
-    _, reports = _known(steps.once("selection", make))
+    _, reports = known(steps.once("selection", make))
     with np.load(work / "selection.npz") as arrays:
         return Alive(**arrays), reports
 
@@ -275,8 +275,3 @@ def _write(steps: Steps, writer: PartWriter, *, timed: bool, say: Say) -> None:
     flush(current)
     for part in todo:
         flush(part)
-
-
-def _known(step: Told) -> tuple[list[str], list[FilterReport]]:
-    """Notes and reports of a step."""
-    return step["notes"], [FilterReport(*each) for each in step["reports"]]  # type: ignore[arg-type]

@@ -8,14 +8,13 @@ reach under the same path, and needs this package. The driver counts what was wr
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -28,10 +27,11 @@ from diffrec_jax.data.prepared.parts import PartWriter, Shard
 from diffrec_jax.data.prepared.recipe import Recipe
 from diffrec_jax.data.prepared.selection import report
 from diffrec_jax.data.prepared.spark_log import read_log
+from diffrec_jax.data.prepared.steps import Told, known, told
 from diffrec_jax.data.preprocess import outweighed
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 MISSING = "the engine spark needs a package and Java 17: pip install 'diffrec_jax[spark]', or say --engine=duckdb"
 LOCAL = 33  # bits of Spark's row numbers that count within a partition
@@ -114,12 +114,12 @@ class Stages:
             make().write.mode("overwrite").parquet(str(self.folder / name))
         return self.table(name)
 
-    def told(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def told(self, name: str, make: Callable[[], Told]) -> Told:
         """What a step left to know, computed once."""
         place = self.folder / f"{name}.json"
         if not place.exists():
             place.write_text(json.dumps(make()))
-        found: dict[str, Any] = json.loads(place.read_text())
+        found: Told = json.loads(place.read_text())
         return found
 
 
@@ -129,16 +129,15 @@ def _read(steps: Stages, recipe: Recipe, say: Say) -> tuple[list[str], list[Filt
     log, notes = read_log(steps.spark, recipe)
     whole = log.where("u IS NOT NULL AND i IS NOT NULL")
 
-    def told() -> dict[str, Any]:
+    def looked() -> Told:
         before = sizes_of(log)
         if before[0] == 0:
             raise ValueError(f"{recipe.path} has columns but no rows")
         after = sizes_of(steps.write("log", lambda: whole))
         dropped = [report("rows with a user and an item", before, after)] if after[0] < before[0] else []
-        return {"notes": notes, "reports": [dataclasses.astuple(each) for each in dropped]}
+        return told(notes=notes, reports=dropped)
 
-    found = steps.told("log", told)
-    return found["notes"], _reports(found)
+    return known(steps.told("log", looked))
 
 
 def sizes_of(table: DataFrame) -> tuple[int, int, int]:
@@ -148,7 +147,7 @@ def sizes_of(table: DataFrame) -> tuple[int, int, int]:
     return int(row[0]), int(row[1]), int(row[2])
 
 
-def _dense(steps: Stages, name: str, rows: Callable[[], DataFrame], order: list[Any]) -> DataFrame:
+def _dense(steps: Stages, name: str, rows: Callable[[], DataFrame], order: Sequence[Column | str]) -> DataFrame:
     """A table in this order, with the place of each row as ``code``: sorted by ranges, counted, and put in one line."""
     from pyspark.sql import functions as sf
 
@@ -306,7 +305,7 @@ def _write(
     rest = [column for column in steps.table("alive").columns if column not in "ui"]
     joined = steps.table("alive").join(users, "u").join(items, "i")
     joined = joined.withColumn("part", sf.col("user") % sizes["n_parts"])
-    order: list[Any] = ["part", "user", "t", "i", *([sf.desc("w")] if "w" in rest else [])]
+    order: list[Column | str] = ["part", "user", "t", "i", *([sf.desc("w")] if "w" in rest else [])]
     chosen = ["part", "user", "item", *(column for column in rest if column in ("t", "w"))]
     ready = joined.repartition(sizes["n_parts"], "part").sortWithinPartitions(*order).select(*chosen)
     timed = recipe.timed
@@ -342,7 +341,3 @@ def _ids(steps: Stages, kind: str, titles: Mapping[str, str] | None) -> pa.Table
     found = table.collect()
     ids, events = pa.array([row["id"] for row in found], kind_of), np.array([row["events"] for row in found], np.int64)
     return id_table(ids, events, titles)
-
-
-def _reports(told: Mapping[str, Any]) -> list[FilterReport]:
-    return [FilterReport(*each) for each in told["reports"]]

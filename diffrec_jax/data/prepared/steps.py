@@ -38,6 +38,11 @@ def told(*, notes: Sequence[str] = (), reports: Sequence[FilterReport] = (), n: 
     return {"notes": list(notes), "reports": [list(dataclasses.astuple(each)) for each in reports], "n": n}
 
 
+def known(step: Told) -> tuple[list[str], list[FilterReport]]:
+    """Notes and reports of a step."""
+    return step["notes"], [FilterReport(*each) for each in step["reports"]]  # type: ignore[arg-type]
+
+
 class Steps:
     """The database, and which steps are done."""
 
