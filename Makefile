@@ -1,11 +1,12 @@
 # Everything sets up its own environment in .venv: `make quickstart` and `make test` work on a fresh machine.
-# `make test` is quick; `make test-long` runs the proofs that take long, `make wheel` tries the wheel elsewhere.
+# `make test` is quick; `make test-long` runs the proofs that take long, `make wheel` tries the wheel elsewhere, and
+# `make docs` builds the site of docs/ into site/.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test test-long lint types unit wheel format clean
+.PHONY: quickstart test test-long docs lint types unit wheel format clean
 
 quickstart: $(READY)
 	$(BIN)/python -m experiments.quickstart
@@ -23,7 +24,12 @@ unit: $(READY)
 	$(BIN)/python -m pytest
 
 test-long: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[spark]'
 	$(BIN)/python -m pytest -m long
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 wheel: $(READY)
 	.ci/wheel $(BIN)/python

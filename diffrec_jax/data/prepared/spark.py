@@ -7,11 +7,6 @@ reach under the same path, and needs this package. The driver counts what was wr
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,13 +22,13 @@ from diffrec_jax.data.prepared.parts import PartWriter, Shard
 from diffrec_jax.data.prepared.recipe import Recipe
 from diffrec_jax.data.prepared.selection import report
 from diffrec_jax.data.prepared.spark_log import read_log
+from diffrec_jax.data.prepared.spark_stages import Stages, explained, session
 from diffrec_jax.data.prepared.steps import Told, known, told
 from diffrec_jax.data.preprocess import outweighed
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame
 
-MISSING = "the engine spark needs a package and Java 17: pip install 'diffrec_jax[spark]', or say --engine=duckdb"
 LOCAL = 33  # bits of Spark's row numbers that count within a partition
 
 
@@ -44,7 +39,7 @@ def prepare(folder: Path, recipe: Recipe, *, name: str, titles: Mapping[str, str
       ValueError: as the readers and filters do; where Spark or Java is missing.
       OSError: if the folder cannot be written.
     """
-    with session() as spark:
+    with explained(folder / WORK), session() as spark:
         steps = Stages(spark, folder / WORK / "spark")
         notes, reports = _read(steps, recipe, say)
         _code(steps, say)
@@ -61,66 +56,6 @@ def prepare(folder: Path, recipe: Recipe, *, name: str, titles: Mapping[str, str
             raise OSError(f"spark left {len(missing)} of {n_parts} parts unwritten: run the same command again")
         ids = {"users": _ids(steps, "users", None), "items": _ids(steps, "items", titles)}
         return writer.finish(name=name, ids=ids, notes=notes, reports=reports, engine="spark", cut_note=note)
-
-
-@contextlib.contextmanager
-def session() -> Iterator[SparkSession]:
-    """The Spark session that is there, or one of this process, which ends with it.
-
-    Raises:
-      ValueError: where the package or Java is missing.
-    """
-    try:
-        from pyspark.sql import SparkSession
-    except ImportError:
-        raise ValueError(MISSING) from None
-    there = SparkSession.getActiveSession()
-    if there is not None:
-        yield there
-        return
-    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
-        raise ValueError(f"no Java is found: {MISSING}")
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    builder = SparkSession.builder.appName("diffrec_jax").config("spark.sql.session.timeZone", "UTC")
-    if "SPARK_MASTER" not in os.environ and "SPARK_HOME" not in os.environ:  # this machine
-        builder = builder.master("local[*]").config("spark.driver.bindAddress", "127.0.0.1")
-        builder = builder.config("spark.ui.enabled", "false").config("spark.sql.shuffle.partitions", "8")
-        builder = builder.config("spark.ui.showConsoleProgress", "false")
-    try:
-        spark = builder.getOrCreate()
-    except Exception as error:  # whatever the gateway to Java raises
-        raise ValueError(f"Spark does not start ({str(error).splitlines()[0]}): {MISSING}") from error
-    spark.sparkContext.setLogLevel("ERROR")
-    try:
-        yield spark
-    finally:
-        spark.stop()
-
-
-class Stages:
-    """Tables on disk, each written once."""
-
-    def __init__(self, spark: SparkSession, folder: Path) -> None:
-        self.spark, self.folder = spark, folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def table(self, name: str) -> DataFrame:
-        """A table that is written."""
-        return self.spark.read.parquet(str(self.folder / name))
-
-    def write(self, name: str, make: Callable[[], DataFrame]) -> DataFrame:
-        """Write a table unless it is there."""
-        if not (self.folder / name / "_SUCCESS").exists():
-            make().write.mode("overwrite").parquet(str(self.folder / name))
-        return self.table(name)
-
-    def told(self, name: str, make: Callable[[], Told]) -> Told:
-        """What a step left to know, computed once."""
-        place = self.folder / f"{name}.json"
-        if not place.exists():
-            place.write_text(json.dumps(make()))
-        found: Told = json.loads(place.read_text())
-        return found
 
 
 def _read(steps: Stages, recipe: Recipe, say: Say) -> tuple[list[str], list[FilterReport]]:
@@ -278,7 +213,7 @@ def _number(steps: Stages, kind: str, column: str, say: Say) -> int:
     counts = steps.table("alive").groupBy(column).count().withColumnsRenamed({column: "old", "count": "events"})
     raw = steps.table(f"{kind[:-1]}_codes").withColumnsRenamed({"code": "old"})
     table = _dense(steps, kind, lambda: counts.join(raw, "old"), [sf.desc("events"), "old"])
-    return table.count()
+    return int(table.count())
 
 
 def _moments(steps: Stages, recipe: Recipe) -> tuple[tuple[int, ...], str]:
