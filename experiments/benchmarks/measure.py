@@ -1,7 +1,6 @@
 """What the benchmarks share: blocking medians, the matrix-product peak, data of a given shape, one JSON line."""
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.events import CSR
+from diffrec_jax.memory import peak_memory
 
 ML_1M = {"n_users": 5_949, "n_items": 2_810, "n_interactions": 403_277}
 AMAZON_BOOK = {"n_users": 108_822, "n_items": 94_949, "n_interactions": 3_146_256}
@@ -59,7 +59,7 @@ def interactions_like(*, n_users: int, n_items: int, n_interactions: int, seed: 
 
 def peak_bytes() -> int:
     """Peak memory of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_memory()
 
 
 def finish(**values: Any) -> None:
@@ -70,10 +70,11 @@ def finish(**values: Any) -> None:
 def command(words: list[str]) -> dict[str, Any]:
     """Run a module of this project; its time, and the most memory it had."""
     code = (
-        "import json, resource, runpy, sys\n"
+        "import json, runpy, sys\n"
+        "from diffrec_jax.memory import peak_memory\n"
         "sys.argv = sys.argv[1:]\n"
         "try:\n    runpy.run_module(sys.argv[0], run_name='__main__')\n"
-        "finally:\n    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024), file=sys.stderr)\n"
+        "finally:\n    print(json.dumps(peak_memory()), file=sys.stderr)\n"
     )
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True)

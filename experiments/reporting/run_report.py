@@ -14,6 +14,7 @@ from rich.console import Console
 from diffrec_jax.evaluation import BEYOND, PROTOCOLS
 from diffrec_jax.evaluation.conventions import UNMASKED
 from diffrec_jax.files import write_atomically
+from diffrec_jax.memory import peak_text
 from experiments.reporting import evidence, groups, pictures, rankings, segments, systems
 from experiments.reporting.published import columns, published
 from experiments.reporting.sheet import Sheet
@@ -113,7 +114,7 @@ def build(run: Run) -> Report:
         if result["epochs_run"]
         else "fitted in one go",
         f"{result['parameters']:,} parameters; {seconds['train']:,.1f} s training, {seconds['evaluate']:,.1f} s "
-        f"evaluation, {seconds['total']:,.1f} s in all; peak host memory {result['peak_host_bytes'] / 2**30:.2f} GiB",
+        f"evaluation, {seconds['total']:,.1f} s in all; peak host memory {peak_text(result['peak_host_bytes'])}",
         *result.get("notes", []),
     ]
     kept = [systems.read(path.parent) for path in sorted(run.path.glob("baselines/*/result.json"))]

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from diffrec_jax.evaluation import BEYOND
 from diffrec_jax.evaluation.conventions import UNMASKED
+from diffrec_jax.memory import peak_text
 from diffrec_jax.models.registry import MODELS
 from experiments.reporting import rankings
 from experiments.reporting.published import columns, list_length, published
@@ -56,7 +57,7 @@ def show(result: dict[str, Any], *, protocol: str, console: Console | None = Non
     console.print(
         f"{epochs}, {result['parameters']:,} parameters; seconds: "
         f"{seconds['train']:.1f} training, {seconds['evaluate']:.1f} evaluation, {seconds['compile']:.1f} compilation, "
-        f"{seconds['total']:.1f} in all; peak host memory {result['peak_host_bytes'] / 2**30:.2f} GiB",
+        f"{seconds['total']:.1f} in all; peak host memory {peak_text(result['peak_host_bytes'])}",
         highlight=False,
     )
 

@@ -1,6 +1,5 @@
 """One run from its configuration to its folder: train or go on, evaluate, record, report."""
 
-import resource
 import shlex
 import signal
 import sys
@@ -19,6 +18,7 @@ from diffrec_jax import api, files
 from diffrec_jax.data.ordered import check_order, order_notes
 from diffrec_jax.data.splits import Split, leakage_report
 from diffrec_jax.data.times import DoubtfulTimesWarning
+from diffrec_jax.memory import peak_memory
 from diffrec_jax.mesh import parse_mesh
 from diffrec_jax.models.baselines import NO_TIMES
 from diffrec_jax.processes import is_writer
@@ -234,7 +234,7 @@ def measured(config: Config, split: Split, fitted: api.Fitted, *, started: float
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of masked truth, which the notes of the result say, too
         test = api.evaluate(fitted, split.test, with_valid=with_valid, seed=config.run.seed, **config.test_arguments)
-    total, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    total, peak = time.perf_counter() - started, peak_memory()
     fingerprint = source.fingerprint(split)
     baselines: dict[str, Any] = {}
     notes: list[str] = []

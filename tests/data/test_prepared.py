@@ -230,6 +230,11 @@ def test_what_an_engine_cannot_do_is_said(log, tmp_path, monkeypatch):
         prepare(tmp_path / "out", recipe_for(log), engine="dask")
     with files.locked(tmp_path / "out"), pytest.raises(ValueError, match="is being written by another process"):
         prepare(tmp_path / "out", recipe_for(log))
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "meta.json").write_text("{}")
+    assert not is_prepared(tmp_path / "held")
+    with pytest.raises(ValueError, match="holds files already, and is no prepared folder: name another --out"):
+        prepare(tmp_path / "held", recipe_for(log))
     lines = []
     monkeypatch.setattr(engines, "free_memory", lambda: 50_000)
     meta = prepare(tmp_path / "auto", recipe_for(log), say=lines.append)

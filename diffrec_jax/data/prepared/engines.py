@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diffrec_jax.data.prepared import duck, in_memory, spark
 from diffrec_jax.data.prepared import folder as files
-from diffrec_jax.data.prepared.folder import META, WORK, Meta
+from diffrec_jax.data.prepared.folder import KEY, META, WORK, Meta
 from diffrec_jax.data.prepared.in_memory import Say
 from diffrec_jax.data.prepared.recipe import Recipe
 from diffrec_jax.data.readers import bytes_to_read, is_text
@@ -111,7 +111,7 @@ def chosen_engine(recipe: Recipe, engine: str, memory: int, say: Say) -> str:
 
 def _go_on(out: Path, key: str, engine: str) -> None:
     """Leave what an earlier call of the same kind has finished, and remove what another one left."""
-    place, mark = out / WORK / "key", f"{key} {engine}"
+    place, mark = out / WORK / KEY, f"{key} {engine}"
     if not place.exists() or place.read_text() != mark:
         shutil.rmtree(out / WORK, ignore_errors=True)
         (out / WORK / "parts").mkdir(parents=True)

@@ -38,7 +38,7 @@ from diffrec_jax.data.events import Events
 from diffrec_jax.data.splits import Split
 from diffrec_jax.files import cannot_write, write_atomically
 
-META, WORK, LOCK = "meta.json", ".work", ".lock"
+META, WORK, LOCK, KEY = "meta.json", ".work", ".lock", "key"
 FORMAT, VERSION = "diffrec_jax prepared", 1
 PARTS = ("train", "valid", "test")
 MEANING = {
@@ -121,7 +121,13 @@ class Meta:
 
 def is_prepared(path: str | Path) -> bool:
     """Whether a path is a prepared folder, whole or not."""
-    return (Path(path) / META).exists() or (Path(path) / WORK).is_dir()
+    folder = Path(path)
+    if (folder / WORK / KEY).is_file():
+        return True
+    try:
+        return f'"{FORMAT}"' in (folder / META).read_text()[:200]
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def part_file(kind: str, part: int, n_parts: int, generation: int = 0) -> str:
@@ -290,8 +296,10 @@ def locked(folder: Path) -> Iterator[None]:
     """One writer at a time.
 
     Raises:
-      ValueError: if another one is at work.
+      ValueError: if another one is at work, and for a folder of other files.
     """
+    if folder.is_dir() and not is_prepared(folder) and any(file.name != LOCK for file in folder.iterdir()):
+        raise ValueError(f"{folder} holds files already, and is no prepared folder: name another --out")
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / LOCK, timeout=0)
     try:
