@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from diffrec_jax.data.events import CSR
 from diffrec_jax.models.contract import Catalogue, Model, Params, Scorer, check_model
 from diffrec_jax.models.registry import check_class, find
+from diffrec_jax.serving.hub import fetched, is_hub
 from diffrec_jax.serving.model_folder import FOLDER, ModelFolder
 from diffrec_jax.serving.recommender import Recommender
 from diffrec_jax.serving.weights import read_weights
@@ -26,7 +27,8 @@ def load(
     """A recommender from a run folder (its best checkpoint so far) or from an exported model folder.
 
     Args:
-      folder: what ``fit(workdir=…)`` or ``python -m experiments.run`` wrote, or ``export_safetensors``.
+      folder: what ``fit(workdir=…)`` or ``python -m experiments.run`` wrote, or ``export_safetensors``; or
+        ``hf://user/name``, an exported model on the Hugging Face Hub, of which no code is loaded (``hub``).
       history: what the histories of known users hold, ``train`` or ``train+valid``.
       model: the class of the model where it is none of this library's: the class itself, its name as
         ``package.module:Class`` (which is then imported), or a model of it. A folder never causes an import by itself.
@@ -36,7 +38,7 @@ def load(
     Raises:
       ValueError: if the folder is no run and no exported model, or is damaged.
     """
-    root = epath.Path(folder)
+    root = epath.Path(fetched(str(folder)) if is_hub(folder) else folder)
     exported = (root / "model.json").is_file()
     if not exported and not (root / FOLDER / "model.json").is_file():
         there = "is not there" if not root.exists() else f"holds no {FOLDER}/model.json and no model.json"
