@@ -36,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError("--public is of what is pushed: say --push=USER/NAME, or drop it")
     if args.push and args.format != "safetensors":
         raise ValueError(f"--push={args.push} takes models that load() reads: say --format=safetensors")
+    if args.push and (Path(args.out) / "model.json").is_file():  # exported before, and not pushed then
+        return _push(args)
     if Path(args.out).exists():
         raise ValueError(f"--out={args.out} exists: name another folder, or remove it first")
     recommender = diffrec_jax.load(args.workdir, model=args.model or None)
@@ -44,12 +46,16 @@ def main(argv: Sequence[str]) -> int:
     if chosen.vectors:
         more = {"files": [kind for kind in args.files.split(",") if kind], "users": args.users}
     chosen.export(recommender, args.out, results=results, **more)
-    if args.push:
-        where = hub.push(args.out, args.push, public=args.public)
-        print(f"pushed: {where}, {'public' if args.public else 'private'}; load it by diffrec_jax.load({where!r})")
     for file in sorted(Path(args.out).rglob("*")):
         if file.is_file():
             print(f"{file}  {file.stat().st_size:,} bytes")
+    return _push(args) if args.push else 0
+
+
+def _push(args: argparse.Namespace) -> int:
+    """Put an exported model on the Hub; the exit code. The same command again does it if it failed."""
+    where = hub.push(args.out, args.push, public=args.public)
+    print(f"pushed: {where}, {'public' if args.public else 'private'}; load it by diffrec_jax.load({where!r})")
     return 0
 
 

@@ -73,6 +73,8 @@ def test_the_command_pushes_privately_unless_told(there, run_folder, tmp_path, c
         assert guard.guarded(export.main, common) == 0
         said = capsys.readouterr().out
         assert there.private["me/mine"] is private and ("private" if private else "public") in said
+        assert guard.guarded(export.main, common) == 0  # exported already: only pushed
+        assert "pushed: hf://me/mine" in capsys.readouterr().out
     for flags, told in (
         (["--format=jax", "--push=me/mine"], "--push=me/mine takes models that load() reads: say --format=safetensors"),
         (["--format=safetensors", "--public"], "--public is of what is pushed"),
