@@ -24,7 +24,7 @@ unit: $(READY)
 	$(BIN)/python -m pytest
 
 test-long: $(READY)
-	$(BIN)/python -m pip install --quiet --editable '.[spark,notebooks]'
+	$(BIN)/python -m pip install --quiet --editable '.[spark,notebooks,mlflow,wandb]'
 	$(BIN)/python -m pytest -m long
 
 docs: $(READY)

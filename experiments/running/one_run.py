@@ -29,8 +29,9 @@ from experiments.running import baseline_results, item_clusters, seeds, source
 from experiments.running.progress import RunObserver
 from experiments.running.run_folder import RunFolder
 from experiments.running.standing import standing
+from experiments.running.trackers import Tracking
 from experiments.settings import cli, guard, own_splits, runtime, selection
-from experiments.settings.config import Config
+from experiments.settings.config import Config, as_json
 
 
 def start(config: Config) -> int:
@@ -99,8 +100,10 @@ def train(
     if config.trace.steps:
         first, last = config.trace.steps
         profile = Profile(folder.path / "profile", first=first, last=last)
+    tracking = Tracking.of(config.run.track if is_writer() else "", console)
+    tracking.begin(folder.path, config.data.name, as_json(config))
     try:
-        with RunObserver(config, folder, console) if config.entry.is_trained else nullcontext() as observer:
+        with RunObserver(config, folder, console, tracking) if config.entry.is_trained else nullcontext() as observer:
             fitted = api.fit(
                 item_clusters.with_clusters(config, split, console),
                 split.train,
@@ -114,6 +117,7 @@ def train(
                 context=split.context,
             )
     except InterruptedRunError as stop:
+        tracking.finish(failed=True)
         named = [f"--model={config.model_name}"] if ":" in config.model_name else []  # a file is not trusted to say it
         again = shlex.join(["python", "-m", "experiments.run", f"--flagfile={folder.path / 'flags.txt'}", *named])
         again = "run the same command again" if files.is_remote(folder.path) else again
@@ -128,8 +132,14 @@ def train(
         result = result if groups is None else segments.added(result, groups, folder.path)
         folder.finish(result, config)
         show(config, result, console)
+        kept: list[Path] = []
         if not files.is_remote(folder.path):
             run_report.of_run(Path(folder.path), console=console)
+            kept = [Path(folder.path) / name for name in ("result.json", "flags.txt", "report.html")]
+        tracking.result(
+            {f"test_{p}/{name}": value for p, means in result["test"].items() for name, value in means.items()}
+        )
+        tracking.finish(kept)
     if profile is not None:
         taken = f"is in {profile.folder}: tensorboard --logdir={profile.folder} (with the plugin xprof)"
         console.print(

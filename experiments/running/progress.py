@@ -12,6 +12,7 @@ from diffrec_jax.processes import is_writer
 from diffrec_jax.training import EpochReport, Observer, Plan
 from experiments.running.curves import Curves
 from experiments.running.run_folder import RunFolder
+from experiments.running.trackers import Tracking
 from experiments.settings import selection
 from experiments.settings.config import Config
 
@@ -21,8 +22,9 @@ class RunObserver(Observer):
     and SIGTERM.
     """
 
-    def __init__(self, config: Config, folder: RunFolder, console: Console) -> None:
+    def __init__(self, config: Config, folder: RunFolder, console: Console, tracking: Tracking | None = None) -> None:
         self.config, self.folder, self.console = config, folder, console
+        self._tracking = Tracking(None, console) if tracking is None else tracking
         self.asked_by: int | None = None  # the signal that asked to stop
         self._previous: dict[int, Any] = {}
         self._curves: Curves | None = None
@@ -100,10 +102,12 @@ class RunObserver(Observer):
         if self._curves is None:  # another process keeps the records
             return
         self.folder.record(report)
-        self._curves.add(report.step, {"train/loss": report.loss, "train/seconds": report.seconds})
+        points = {"train/loss": report.loss, "train/seconds": report.seconds}
+        for protocol, metrics in (report.valid or {}).items():
+            points |= {f"valid_{protocol}/{name}": value for name, value in metrics.items()}
+        self._curves.add(report.step, points)
+        self._tracking.scalars(report.step, points)
         if report.valid is not None:
-            for protocol, metrics in report.valid.items():
-                self._curves.add(report.step, {f"valid_{protocol}/{name}": value for name, value in metrics.items()})
             drawn = report.watched.get("importance", ())
             self._curves.add(report.step, {f"importance/step_{t}": float(p) for t, p in enumerate(drawn)})
             self._curves.flush()

@@ -82,6 +82,7 @@ class RunOptions:
     baselines: bool = option(True, "also evaluate popularity and EASE")
     warm_start: str = option("", "begin from the weights of another run folder, items matched by their ids")
     workdir: str = option("", "the run folder; runs/<flag file or dataset>-s<seed> if empty")
+    track: str = option("", "also tell a tracker of the run: mlflow or wandb", choices=("", "mlflow", "wandb"))
     quiet: bool = option(False, "print nothing but errors and, at the end, where the result is")
 
     def __post_init__(self) -> None:
