@@ -46,19 +46,17 @@ class Histories:
 
     @classmethod
     def concatenate(cls, parts: Sequence["Histories"]) -> "Histories":
-        """One after the other; days, and likewise weights, are kept if all have them."""
+        """One after the other; days are kept if all have them, and where only some have weights the others weigh 1."""
         offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))]).astype(np.int64)
-
-        def column(name: str) -> np.ndarray | None:
-            columns = [getattr(part, name) for part in parts]
-            return None if any(each is None for each in columns) else np.concatenate(columns)
-
+        days = [part.days for part in parts if part.days is not None]
+        weighed = any(part.weights is not None for part in parts)
+        weights = [np.ones(len(p.items), np.float32) if p.weights is None else p.weights for p in parts]
         return cls(
             np.concatenate([part.items for part in parts]),
             offsets,
             np.concatenate([part.users for part in parts]),
-            column("days"),
-            column("weights"),
+            np.concatenate(days) if len(days) == len(parts) else None,
+            np.concatenate(weights) if weighed else None,
         )
 
     def keys(self, n_items: int) -> np.ndarray:

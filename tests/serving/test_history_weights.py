@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 
 import diffrec_jax as dr
 from diffrec_jax.serving import export_program, export_safetensors, load_program
+from diffrec_jax.serving.histories import Histories
 from diffrec_jax.serving.service import create_app
 
 ITEMS = np.array([f"sku{i:02}" for i in range(20)])
@@ -102,3 +103,14 @@ def test_a_request_brings_them(recommender, history):
     owner = recommender.recommend(users=["u00"], k=5)
     assert [each["item"] for each in found["items"]] == owner["item"].tolist()
     assert refused.status_code == 422 and "history_weights[0] must be a list" in refused.json()["error"]
+
+
+def test_histories_with_and_without_them_share_a_call(recommender, history):
+    """As requests do that come while the device is busy: each is answered as if it were alone."""
+    items, _, weights = history
+    asked = [recommender.ask(None, [items], None, given).histories for given in ([weights], None)]
+    alone = [recommender.ranker.top_k(each, 5) for each in asked]
+    together = recommender.ranker.top_k(Histories.concatenate(asked), 5)
+    for row, (scores, found) in enumerate(alone):
+        np.testing.assert_array_equal(found[0], together[1][row])
+        np.testing.assert_allclose(scores[0], together[0][row], rtol=1e-5)
