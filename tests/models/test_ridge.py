@@ -31,11 +31,12 @@ KERNEL = Recency()
 
 @pytest.fixture(scope="module")
 def csr():
-    """Some histories are empty, and the first item is in all others: it alone fills half a slice."""
+    """Some are empty, the first item is in all others (it alone fills half a slice), and some events count more."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(0, 30, U) * (rng.random(U) > 0.1)
     items = np.concatenate([np.append(0, 1 + rng.permutation(I - 1)[: n - 1])[:n] for n in lengths])
-    return CSR.from_pairs(np.repeat(np.arange(U), lengths), items, n_users=U, n_items=I)
+    weights = rng.choice([1.0, 2.5], len(items)).astype(np.float32)
+    return CSR.from_pairs(np.repeat(np.arange(U), lengths), items, n_users=U, n_items=I, weights=weights)
 
 
 def batches(n):
@@ -49,8 +50,10 @@ def dense(csr, users, kernel=None):
     x = np.zeros((len(users), csr.n_items))
     for b, user in enumerate(users):
         if user >= 0:
-            history = csr.indices[csr.indptr[user] : csr.indptr[user + 1]]
-            x[b, history] = 1.0 if kernel is None else kernel.at(np.arange(len(history)), np.asarray(len(history)))
+            row = slice(csr.indptr[user], csr.indptr[user + 1])
+            places = np.arange(row.stop - row.start)
+            recency = 1.0 if kernel is None else kernel.at(places, np.asarray(len(places)))
+            x[b, csr.indices[row]] = csr.weights[row] * recency
     return x
 
 
