@@ -273,3 +273,43 @@ def test_ids_of_two_types_are_refused_and_of_two_widths_are_one(tmp_path, engine
     pq.write_table(table(rng), tmp_path / "log" / "c.parquet")
     with pytest.raises(ValueError, match="column 'user' is int64 in one file and string in"):
         prepare(tmp_path / "other", recipe_for(tmp_path / "log"), engine=engine, memory=ENOUGH)
+
+
+def spelled(seed=0, n=600):
+    """The same times and ids in every spelling that a Parquet file may have."""
+    rng = np.random.default_rng(seed)
+    seconds, users = 1_600_000_000 + rng.integers(0, 500_000, n), rng.integers(0, 40, n)
+    micros, text = pa.array(seconds * 10**6), [f"x{u}" for u in users]
+    times = {
+        "int32": pa.array(seconds.astype(np.int32)),
+        "milliseconds": pa.array(seconds * 1000),
+        "float": pa.array(seconds + 0.25),
+        "decimal": pa.array(seconds).cast(pa.decimal128(20, 0)),
+        "timestamp": micros.cast(pa.timestamp("us")),
+        "zoned": micros.cast(pa.timestamp("us", tz="UTC")),
+        "nanoseconds": pa.array(seconds * 10**9).cast(pa.timestamp("ns")),
+        "date": micros.cast(pa.timestamp("us")).cast(pa.date32(), safe=False),
+        "iso": pa.array([f"{np.datetime64(int(s), 's')}Z" for s in seconds]),
+        "digits": pa.array([str(s) for s in seconds]),
+        "order": pa.array(rng.permutation(n)),
+    }
+    ids = {
+        "uint64": pa.array(users.astype(np.uint64)),
+        "float": pa.array(users.astype(np.float64)),
+        "dictionary": pa.array(text).dictionary_encode(),
+        "bytes": pa.array([each.encode() for each in text]),
+        "large": pa.array(text, pa.large_string()),
+    }
+    return [(f"time {name}", ids["large"], column) for name, column in times.items()] + [
+        (f"id {name}", column, times["int32"]) for name, column in ids.items()
+    ]
+
+
+@pytest.mark.parametrize("users, times", [case[1:] for case in spelled()], ids=[case[0] for case in spelled()])
+def test_every_spelling_means_the_same_to_both_engines(tmp_path, users, times):
+    items = np.random.default_rng(1).integers(0, 30, len(users))
+    written = pa.table({"user": users, "item": items, "at": times})
+    pq.write_table(written, tmp_path / "log.parquet", row_group_size=70)
+    recipe = recipe_for(tmp_path / "log.parquet", columns={"user": "user", "item": "item", "time": "at"})
+    one, other = (prepare(tmp_path / engine, recipe, engine=engine, memory=ENOUGH) for engine in ("arrow", "duckdb"))
+    assert (one.checksum, one.notes) == (other.checksum, other.notes)
