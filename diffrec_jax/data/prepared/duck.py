@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from diffrec_jax.data.events import FilterReport
 from diffrec_jax.data.prepared.folder import WORK, Meta
-from diffrec_jax.data.prepared.in_memory import Say, id_table
+from diffrec_jax.data.prepared.in_memory import Say, titles_of
 from diffrec_jax.data.prepared.moments import moments_of
 from diffrec_jax.data.prepared.parts import PartWriter, Shard
 from diffrec_jax.data.prepared.recipe import Recipe
@@ -52,8 +52,8 @@ def prepare(
         writer = PartWriter(folder, recipe, n_users=len(users), n_items=len(items), n_parts=n_parts, moments=moments)
         _write(steps, writer, timed=recipe.timed, say=say)
         ids = {
-            "users": id_table(steps.ids("users", users), alive.per_user[users]),
-            "items": id_table(steps.ids("items", items), alive.per_item[items], titles),
+            "users": _ids(steps, "users", users, alive.per_user, None),
+            "items": _ids(steps, "items", items, alive.per_item, titles),
         }
         return writer.finish(
             name=name,
@@ -227,6 +227,30 @@ def _number(steps: Steps, alive: Alive, n_parts: int, say: Say) -> tuple[np.ndar
 
     steps.once("numbered", make)
     return users[1], items[1]
+
+
+def _ids(
+    steps: Steps, kind: str, codes: np.ndarray, counts: np.ndarray, titles: Mapping[str, str] | None
+) -> pa.RecordBatchReader:
+    """The file of users or items, some rows at a time: raw ids in the order of their numbers, and their events."""
+    numbers = np.arange(len(codes), dtype=np.int32)
+    table = pa.table({"code": codes.astype(np.int32), "number": numbers, "events": counts[codes].astype(np.int64)})
+    text = steps.run(f"DESCRIBE {kind}")[0][1] == "VARCHAR"
+    fields = {"number": pa.int32(), "id": pa.large_string() if text else pa.int64(), "events": pa.int64()}
+    schema = pa.schema(fields if titles is None else {**fields, "title": pa.large_string()})
+
+    def whole() -> Iterator[pa.RecordBatch]:
+        steps.run("CREATE OR REPLACE TEMP TABLE numbers AS SELECT * FROM given", given=table)
+        rows = steps.batches(
+            f"SELECT numbers.number AS number, {kind}.id AS id, numbers.events AS events FROM {kind} "
+            f"JOIN numbers ON {kind}.rowid = numbers.code ORDER BY number"
+        )
+        for batch in rows:
+            columns = [batch.column(name).cast(kind_of) for name, kind_of in fields.items()]
+            columns += [] if titles is None else [titles_of(columns[1], titles)]
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, whole())
 
 
 def _moments(steps: Steps, recipe: Recipe) -> tuple[tuple[int, ...], str]:

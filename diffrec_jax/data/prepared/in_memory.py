@@ -49,8 +49,8 @@ def prepare(folder: Path, recipe: Recipe, *, name: str, titles: Mapping[str, str
             shard = Shard(numbers[own], item_number[log.items[own]], taken(log.times, own), taken(log.weights, own))
             writer.write(part, shard)
     ids = {
-        "users": id_table(_arrow(log.user_ids[users]), per_user[users]),
-        "items": id_table(_arrow(log.item_ids[items]), per_item[items], titles),
+        "users": id_table(_arrow(log.user_ids[users]), per_user[users]).to_reader(),
+        "items": id_table(_arrow(log.item_ids[items]), per_item[items], titles).to_reader(),
     }
     return writer.finish(name=name, ids=ids, notes=log.notes, reports=log.provenance, engine="arrow", cut_note=note)
 
@@ -63,8 +63,13 @@ def id_table(ids: pa.Array, events: np.ndarray, titles: Mapping[str, str] | None
         "events": pa.array(events.astype(np.int64)),
     }
     if titles is not None:
-        columns["title"] = pa.array([titles.get(str(id_), str(id_)) for id_ in ids.to_pylist()], pa.large_string())
+        columns["title"] = titles_of(ids, titles)
     return pa.table(columns)
+
+
+def titles_of(ids: pa.Array, titles: Mapping[str, str]) -> pa.Array:
+    """The title of each id, or the id itself."""
+    return pa.array([titles.get(str(id_), str(id_)) for id_ in ids.to_pylist()], pa.large_string())
 
 
 def _arrow(ids: np.ndarray) -> pa.Array:

@@ -96,7 +96,7 @@ class PartWriter:
         self,
         *,
         name: str,
-        ids: Mapping[str, pa.Table],
+        ids: Mapping[str, pa.RecordBatchReader],
         notes: Sequence[str],
         reports: Sequence[FilterReport],
         engine: str,
@@ -106,7 +106,7 @@ class PartWriter:
 
         Args:
           name: of the data.
-          ids: for ``users`` and ``items``, the columns number, id, events, and title.
+          ids: of ``users`` and ``items``, the columns number, id, events, and title, in the order of number.
           notes: how the log was read.
           reports: of the filters.
           engine: what prepared it.
@@ -120,9 +120,9 @@ class PartWriter:
             total = f"{sum(self.n_events.values()):,} events of {self.n_users:,} users and {self.n_items:,} items"
             advice = "users need at least three events"
             raise ValueError(f"split {self.recipe.rule!r} leaves {' and '.join(empty)} empty ({total}); {advice}")
-        for kind, table in ids.items():
+        for kind, rows in ids.items():
             file = part_file(kind, 0, 1)
-            self.files[file] = files.write_table(self.folder, file, table)
+            self.files[file] = files.write_batches(self.folder, file, rows.schema, rows)
         short = () if self.recipe.rule == "global_time" else cuts_lib.short_users(self._few, self.n_users)
         leakage = str(self._leakage.found(self._train_after_test()))
         return Meta(

@@ -54,7 +54,7 @@ def prepare(folder: Path, recipe: Recipe, *, name: str, titles: Mapping[str, str
         missing = [part for part in range(n_parts) if not writer.done(part)]
         if missing:
             raise OSError(f"spark left {len(missing)} of {n_parts} parts unwritten: run the same command again")
-        ids = {"users": _ids(steps, "users", None), "items": _ids(steps, "items", titles)}
+        ids = {"users": _ids(steps, "users", None).to_reader(), "items": _ids(steps, "items", titles).to_reader()}
         return writer.finish(name=name, ids=ids, notes=notes, reports=reports, engine="spark", cut_note=note)
 
 
