@@ -29,3 +29,13 @@ def test_ingest_ends_with_one_json_line(tmp_path, capfd, monkeypatch):
     assert result["events"] == 20_000
     assert 0 < result["kept"] <= 20_000
     assert result["peak_bytes"] > 2**20
+
+
+def test_ingest_by_an_engine_measures_the_command_that_prepares(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(ingest, "AT_ONCE", 1_000)
+    monkeypatch.setattr(ingest, "EVENTS_PER_FILE", 3_000)
+    monkeypatch.setattr("sys.argv", ["ingest", "--events=5000", f"--log={tmp_path / 'log'}", "--engine=arrow"])
+    ingest.main()
+    result = json.loads(capfd.readouterr().out.strip().splitlines()[-1])
+    assert len(list((tmp_path / "log").iterdir())) == 2 and result["peak_bytes"] > 2**20
+    assert 0 < result["kept"] <= result["events"] == 5_000 and result["parts"] == 1

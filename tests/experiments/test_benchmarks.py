@@ -9,7 +9,7 @@ import pytest
 
 from diffrec_jax.models import Catalogue, DiffRec
 from diffrec_jax.models.sasrec import SASRec
-from experiments.benchmarks import evaluate, in_torch, ingest, measure, scale, sequential, train_step
+from experiments.benchmarks import evaluate, in_torch, measure, scale, sequential, train_step
 
 
 def test_the_flops_of_a_step_are_those_counted_by_hand():
@@ -104,12 +104,3 @@ def test_a_made_up_log_is_learned_from_and_listed_by_the_commands(tmp_path):
     found = scale.epoch(tmp_path, width=8, lists=20, sample=50)
     assert found["epoch_seconds"] > 0 and found["peak_bytes"] > 2**20 and found["recall@20"] > 0
     assert (tmp_path / "lists.parquet").is_file()
-
-
-def test_a_made_up_log_is_prepared_and_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr(ingest, "AT_ONCE", 1_000)
-    monkeypatch.setattr(ingest, "EVENTS_PER_FILE", 3_000)
-    assert ingest.write_log(tmp_path, events=5_000)["events"] == 5_000
-    assert len(list((tmp_path / "log").iterdir())) == 2
-    found = ingest.prepared(tmp_path, engine="arrow", memory="")
-    assert 0 < found["events"] <= 5_000 and found["peak_bytes"] > 2**20 and found["parts"] == 1
