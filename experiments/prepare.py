@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
         meta = append(how.out, data.data, cuts=added_with(how, data), say=say)
         console.print(f"  {meta.history[-1]}", markup=False, highlight=False)
         return 0
-    recipe, titles = recipe_of(data, parts=how.parts), titles_of(data)
+    recipe, titles = recipe_of(data, parts=how.parts), titles_of(data, encoding=data.encoding or None)
     meta = prepare(how.out, recipe, engine=how.engine, memory=how.bytes, name=data.name, titles=titles, say=say)
     counts = ", ".join(f"{n:,} {part}" for part, n in meta.n_events.items())
     say(f"{how.out}: {meta.n_users:,} users x {meta.n_items:,} items, {counts}; {meta.n_parts} parts, {meta.checksum}")

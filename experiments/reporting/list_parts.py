@@ -155,6 +155,22 @@ def laid_out(table: Table, layout: str) -> pa.Table:
     return pa.table({"user": rows["user"].take(pa.array(starts)), **lists})
 
 
+def digest(value: Any) -> str:
+    """Tells apart what is asked for, however many ids are in it; 16 hexadecimal digits."""
+    found = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, list | tuple | np.ndarray):
+            found.update(f"[{len(value)}".encode())
+            for each in value.tolist() if isinstance(value, np.ndarray) else value:
+                add(each)
+        else:
+            found.update(f"{value!r},".encode())
+
+    add(value)
+    return found.hexdigest()[:16]
+
+
 def identity(recommender: Recommender) -> str:
     """Tells models apart by their parameters; 16 hexadecimal digits."""
     digest = hashlib.sha256()

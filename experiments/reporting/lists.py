@@ -1,7 +1,6 @@
 """Lists of a trained model, printed for a few people, or written for everybody in constant memory."""
 
 import argparse
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,14 +85,13 @@ def write_folder(
     console: Console,
 ) -> None:
     """Write the lists of all ``users`` as a folder of parts."""
-    said = {name: repr(value) for name, value in options.items() if name != "k"}
     what = {
         "model": type(recommender.content.model).__name__,
         "parameters": list_parts.identity(recommender),
         "known": args.known,
         "k": options["k"],
         "users": len(users),
-        "of": hashlib.sha256(repr((list(users), said)).encode()).hexdigest()[:16],
+        "of": list_parts.digest([users, *sorted(options.items())]),
     }
     size = list_parts.size_of(len(users), args.parts or -(-len(users) // list_parts.USERS_PER_PART))
     n_parts = -(-len(users) // size)

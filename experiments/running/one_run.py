@@ -127,6 +127,9 @@ def train(
         console.print(said, highlight=False)
         by_hand = observer is not None and observer.asked_by == signal.SIGINT  # None: another process was asked
         return guard.EXIT_INTERRUPTED if by_hand else guard.EXIT_RUN_AGAIN
+    except BaseException:
+        tracking.finish(failed=True)
+        raise
     result = measured(config, split, fitted, started=started)
     if is_writer():
         result = result if groups is None else segments.added(result, groups, folder.path)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from diffrec_jax.data import datasets, noise, prepared, preprocess, readers, released, sessions, splits
 from diffrec_jax.data.events import Events
+from diffrec_jax.data.prepared.recipe import RULES
 from diffrec_jax.data.splits import Split
+from diffrec_jax.files import is_remote
 from diffrec_jax.memory import free_memory
 from diffrec_jax.options import options_of
 from experiments.running import fingerprints
@@ -114,7 +116,9 @@ def _from_folder(config: Config) -> Split:
 
 def _too_large(config: Config) -> bool:
     """Whether a log is of a kind that an engine beyond memory reads, and memory does not hold it."""
-    free = free_memory()
+    free, machine = free_memory(), config.machine
+    if own_splits.rule(config.data) not in ("", *RULES) or machine.multihost or is_remote(config.run.workdir):
+        return False  # no folder is prepared for these: the reader says what it needs
     if free is None or readers.is_text(config.data.data) or not Path(config.data.data).exists():
         return False
     return readers.bytes_to_read(config.data.data) > free and importlib.util.find_spec("duckdb") is not None
@@ -125,7 +129,7 @@ def _through_a_folder(config: Config) -> Split:
     folder, data = f"{config.run.workdir}/prepared", config.data
     recipe, free = recipe_of(data), free_memory() or 0
     meta = prepared.prepare(
-        folder, recipe, engine="duckdb", memory=int(free * FOR_THE_ENGINE), name=data.name, titles=titles_of(data)
+        folder, recipe, engine="duckdb", memory=int(free * FOR_THE_ENGINE), name=data.name, titles=_titles(config)
     )
     split = prepared.read(folder, name=data.name)
     said = f"the log is larger than memory: engine {meta.engine} prepared it into {folder}"

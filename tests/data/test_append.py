@@ -118,6 +118,12 @@ def test_a_call_that_was_stopped_leaves_the_folder_and_is_done_again(place, monk
             (),
             "was split by temporal, and more events would move every",
         ),
+        (
+            {"duplicates": "last"},
+            (10, 11),
+            (),
+            "keeps the last event of a repeated pair, and a new one would take",
+        ),
         ({}, (10, 11), (moment(6), moment(9)), "must be 2 and not before those of the folder"),
         ({}, (10, 11), (moment(9),), "must be 2 and not before those of the folder"),
         ({}, (2, 5), (), "all 300 events are from before .*, where the test part begins"),

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -103,6 +104,12 @@ def test_what_makes_no_folder_is_refused(command, tmp_path, flags, said):
     (tmp_path / "held" / "mine.txt").write_text("x")
     code, printed = command(*(flag.format(tmp_path) for flag in flags))
     assert code == 2 and said in printed
+
+
+def test_what_differs_in_the_middle_of_many_ids_differs():
+    many = np.arange(5_000)
+    other = np.where(many == 2_500, -1, many)
+    assert list_parts.digest([many]) == list_parts.digest([many.tolist()]) != list_parts.digest([other])
 
 
 def test_other_lists_do_not_mix(command, tmp_path):

@@ -1,6 +1,8 @@
 """The command that prepares a folder, and runs on what it made."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +87,15 @@ def test_amounts_of_memory():
     assert [recipes.bytes_of(text) for text in ("", "4GB", "500MB", "1.5g", "1024")] == [
         0, 4 * 10**9, 5 * 10**8, 1_500_000_000, 1024,
     ]  # fmt: skip
+
+
+def test_the_command_leaves_the_memory_of_jax_to_the_engine():
+    code = "import sys, experiments.prepare; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2]).returncode == 0
+
+
+def test_titles_of_another_encoding_come_along_with_a_parquet_log(log):
+    (log / "items.csv").write_bytes("sku,title\n0,Caf\u00e9\n".encode("latin-1"))
+    titles = ["--titles=items.csv", "--title_item_col=sku", "--title_col=title", "--encoding=latin-1"]
+    assert prepared("--out=shop", *titles) == 0
+    assert "Caf\u00e9" in source.load(cli.parse(["run.py", "--data=shop"], usage="")).item_titles.tolist()

@@ -27,7 +27,7 @@ from diffrec_jax.data.order import pair_keys
 from diffrec_jax.data.prepared import folder as files
 from diffrec_jax.data.prepared.folder import PARTS, Described, Meta, files_of, part_file
 from diffrec_jax.data.prepared.in_memory import Say, id_table, read_log
-from diffrec_jax.data.prepared.parts import Shard
+from diffrec_jax.data.prepared.parts import Shard, later_than
 from diffrec_jax.data.prepared.recipe import Recipe
 from diffrec_jax.data.prepared.selection import by_count
 from diffrec_jax.data.times import describe_time
@@ -43,8 +43,8 @@ def append(folder: str | Path, path: str, *, cuts: Sequence[str] = (), say: Say 
       say: is told what happens.
 
     Raises:
-      ValueError: for a folder that is split otherwise, for earlier cuts, for ids of another type, and for a log that
-        was added before.
+      ValueError: for a folder that is split otherwise or keeps the last of repeated pairs, for earlier cuts, for ids of
+        another type, and for a log that was added before.
     """
     folder = Path(folder)
     with files.locked(folder):
@@ -59,7 +59,7 @@ def append(folder: str | Path, path: str, *, cuts: Sequence[str] = (), say: Say 
         log = _filtered(log, recipe)
         tables = {kind: files.read_table(folder, meta, files_of(meta, kind)[0]) for kind in ("users", "items")}
         numbered = {kind: _numbered(tables[kind], ids, codes) for kind, ids, codes in _coded(log)}
-        growth = _Growth(folder, meta, moments, {kind: new for kind, (_, new) in numbered.items()})
+        growth = _Growth(folder, meta, moments, tables, {kind: new for kind, (_, new) in numbered.items()})
         users, items = (numbered[kind][0] for kind in ("users", "items"))
         for part in range(meta.n_parts):
             own = np.flatnonzero(users % meta.n_parts == part)
@@ -74,6 +74,11 @@ def _moments(meta: Meta, cuts: Sequence[str]) -> tuple[int, ...]:
         raise ValueError(
             f"{meta.name} was split by {meta.rule}, and more events would move every user's cut: prepare the whole log "
             "anew, or split it at dates (--split_dates) to add to it"
+        )
+    if meta.recipe.get("duplicates") == "last" and not meta.recipe.get("repeats"):
+        raise ValueError(
+            f"{meta.name} keeps the last event of a repeated pair, and a new one would take the place of one that "
+            "models were trained on: prepare the whole log anew"
         )
     if not cuts:
         return meta.moments
@@ -130,18 +135,25 @@ def _numbered(table: pa.Table, ids: np.ndarray, codes: np.ndarray) -> tuple[np.n
 class _Growth:
     """The folder as it becomes, part by part."""
 
-    def __init__(self, folder: Path, meta: Meta, moments: tuple[int, ...], new: Mapping[str, np.ndarray]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        meta: Meta,
+        moments: tuple[int, ...],
+        old: Mapping[str, pa.Table],
+        new: Mapping[str, np.ndarray],
+    ) -> None:
         self.folder, self.meta, self.moments = folder, meta, moments
         self.generation = meta.generation + 1
         self.files: dict[str, Described] = dict(meta.files)
-        self.old = {kind: files.read_table(folder, meta, files_of(meta, kind)[0]) for kind in new}
+        self.old = old
         self.ids = {kind: np.concatenate([files.raw_ids(self.old[kind]), ids]) for kind, ids in new.items()}
         self.new = {kind: len(ids) for kind, ids in new.items()}
         self.rank = np.empty(len(self.ids["items"]), np.int64)  # of the raw ids, which order events of one moment
         self.rank[np.argsort(self.ids["items"], kind="stable")] = np.arange(len(self.rank))
         self.counts = {kind: np.zeros(len(ids), np.int64) for kind, ids in self.ids.items()}
         self.n_events = dict.fromkeys(PARTS, 0)
-        self.known_pairs, self.train_times = 0, list[np.ndarray]()
+        self.known_pairs = 0
         self.leakage = LeakageCount(len(self.rank))
 
     def add(self, part: int, fresh: Shard) -> None:
@@ -176,12 +188,11 @@ class _Growth:
         people = len(range(part, len(self.ids["users"]), self.meta.n_parts))
         for name, shard in zip(PARTS, shards):
             self.n_events[name] += len(shard.users)
-            self.counts["users"] += np.bincount(shard.users, minlength=len(self.ids["users"]))
+            own = self.counts["users"][part :: self.meta.n_parts]
+            own += np.bincount(shard.users // self.meta.n_parts, minlength=people)
             self.counts["items"] += np.bincount(shard.items, minlength=len(self.ids["items"]))
         train, valid, test = (Part(s.users // self.meta.n_parts, s.items, s.times) for s in shards)
         self.leakage.add(train, valid, test, people)
-        assert train.times is not None
-        self.train_times.append(train.times)
 
     def finish(self, source: str, *, late: int, core: int, say: Say) -> Meta:
         """Write users, items and ``meta.json``, and remove what it no longer names."""
@@ -195,8 +206,7 @@ class _Growth:
                 del self.files[file]
             file = part_file(kind, 0, 1, self.generation)
             self.files[file] = files.write_table(self.folder, file, table)
-        first = self.leakage.first_test
-        later = 0 if first is None else sum(int((times > first).sum()) for times in self.train_times)
+        later = later_than(self.folder, self.files, self.leakage.first_test)
         below = {kind: int((counts < core).sum()) for kind, counts in self.counts.items()}
         added = sum(self.n_events.values()) - sum(self.meta.n_events.values())
         said = (

@@ -268,17 +268,13 @@ def _write(steps: Steps, writer: PartWriter, *, timed: bool, say: Say) -> None:
     missing = [part for part in range(writer.n_parts) if not writer.done(part)]
     if not missing:
         return
-    columns = [row[0] for row in steps.run("DESCRIBE numbered") if row[0] in "uiw" or (timed and row[0] == "t")]
+    columns = steps.columns("numbered", "uitw" if timed else "uiw")
     names = {"u": "user", "i": "item", "t": "time", "w": "weight"}
     chosen = ", ".join(["part", *(f'{column} AS "{names[column]}"' for column in columns)])
+    schema = steps.connection.sql(f"SELECT {chosen} FROM numbered LIMIT 0").to_arrow_table().schema
     waiting: list[pa.RecordBatch] = []
 
     def flush(part: int) -> None:
-        schema = (
-            waiting[0].schema
-            if waiting
-            else steps.connection.sql(f"SELECT {chosen} FROM numbered LIMIT 0").to_arrow_table().schema
-        )
         writer.write(part, Shard.of(pa.Table.from_batches(waiting, schema).drop_columns(["part"])))
         waiting.clear()
         say(f"part {part + 1} of {writer.n_parts} written")

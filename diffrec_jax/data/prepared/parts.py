@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -176,11 +176,14 @@ class PartWriter:
         """Training events later than the first test event of anybody."""
         if not self.recipe.timed:
             return None
-        first, found = self._leakage.first_test, 0
-        if first is None:
-            return 0
-        for part in range(self.n_parts):
-            file = self.folder / part_file("events/train", part, self.n_parts)
-            times = pq.ParquetFile(file).read(columns=["time"]).column("time").to_numpy()
-            found += int((times > first).sum())
-        return found
+        return later_than(self.folder, self.files, self._leakage.first_test)
+
+
+def later_than(folder: Path, names: Iterable[str], moment: int | None) -> int:
+    """How many training events among the files of a folder are later than a moment; one file at a time."""
+    found = 0
+    for name in names if moment is not None else ():
+        if name.startswith("events/train/"):
+            times = pq.ParquetFile(folder / name).read(columns=["time"]).column("time").to_numpy()
+            found += int((times > moment).sum())
+    return found

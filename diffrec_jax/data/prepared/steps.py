@@ -99,11 +99,6 @@ class Steps:
         for batch in self.batches(f"SELECT u, i FROM {table}"):
             yield np.asarray(batch.column(0)), np.asarray(batch.column(1))
 
-    def ids(self, kind: str, codes: np.ndarray) -> pa.Array:
-        """Raw ids of these codes."""
-        column = self.connection.sql(f"SELECT id FROM {kind} ORDER BY rowid").to_arrow_table().column("id")
-        return column.take(pa.array(codes)).combine_chunks()
-
 
 @contextlib.contextmanager
 def database(work: Path, memory: int) -> Iterator[Steps]:
